@@ -1,0 +1,1 @@
+"""Trained and pretrained Keras models to SavedModels that say what they are."""

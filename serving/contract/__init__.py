@@ -1,0 +1,5 @@
+"""What export, gateway and client share: the standard library, numpy and Pillow, nothing else.
+
+Read in the order in which a picture travels: `image` -> `preprocessing` -> (the model) -> `prediction`;
+`card` says what a model is, `errors` what can go wrong.
+"""

@@ -1,0 +1,201 @@
+"""Every error that Sightline raises on purpose.
+
+    SightlineError
+    ├── BadRequest                 the request cannot be understood
+    │   ├── EmptyBody
+    │   ├── MissingImage
+    │   ├── InvalidMultipart
+    │   ├── InvalidJson
+    │   ├── InvalidBase64
+    │   ├── InvalidParameter
+    │   ├── RequestTooLarge
+    │   ├── TooManyImages
+    │   └── UnsupportedContentType
+    ├── BadImage                   the bytes are not a picture that can be used
+    │   ├── NotAnImage
+    │   ├── TruncatedImage
+    │   ├── ImageTooLarge
+    │   └── TooManyPixels
+    ├── NotFound
+    │   ├── UnknownRoute
+    │   ├── UnknownModel
+    │   └── UnknownVersion
+    ├── MethodNotAllowed
+    ├── Unavailable                try again later
+    │   ├── ModelServerUnavailable
+    │   ├── ModelNotReady
+    │   └── Overloaded
+    ├── DeadlineExceeded
+    ├── ModelError                 the model or its card is wrong
+    │   ├── InvalidCard
+    │   └── ModelFailed
+    └── OperatorError              the person at the terminal has to do something
+        ├── UsageError
+        ├── PortTaken
+        ├── DataNotFound
+        ├── ProcessDied
+        └── VerificationFailed
+
+An error knows nothing of HTTP or gRPC: `gateway/errors.py`, `model_server/status.py` and
+`backend/grpc_predictor.py` hold the tables.
+"""
+
+from typing import ClassVar
+
+
+class SightlineError(Exception):
+    """What went wrong, in words for the person who can mend it.
+
+    detail: what was given and what was expected. hint: what to do about it, or "" where nothing is known.
+    `code` is the machine-readable name and never changes; `title` is its short text.
+    """
+
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "Error"
+
+    def __init__(self, detail: str, *, hint: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.detail} {self.hint}".rstrip()
+
+
+class BadRequest(SightlineError):
+    code, title = "bad_request", "The request cannot be understood"
+
+
+class EmptyBody(BadRequest):
+    code, title = "empty_body", "The request has no body"
+
+
+class MissingImage(BadRequest):
+    code, title = "missing_image", "The request holds no picture"
+
+
+class InvalidMultipart(BadRequest):
+    code, title = "invalid_multipart", "The form cannot be read"
+
+
+class InvalidJson(BadRequest):
+    code, title = "invalid_json", "The JSON cannot be read"
+
+
+class InvalidBase64(BadRequest):
+    code, title = "invalid_base64", "The base64 cannot be read"
+
+
+class InvalidParameter(BadRequest):
+    code, title = "invalid_parameter", "A parameter has a value that is not allowed"
+
+
+class RequestTooLarge(BadRequest):
+    code, title = "request_too_large", "The request is too large"
+
+
+class TooManyImages(BadRequest):
+    code, title = "too_many_images", "The request holds too many pictures"
+
+
+class UnsupportedContentType(BadRequest):
+    code, title = "unsupported_content_type", "The content type is not supported"
+
+
+class BadImage(SightlineError):
+    code, title = "bad_image", "The picture cannot be used"
+
+
+class NotAnImage(BadImage):
+    code, title = "not_an_image", "The bytes are not a picture"
+
+
+class TruncatedImage(BadImage):
+    code, title = "truncated_image", "The picture is cut off or damaged"
+
+
+class ImageTooLarge(BadImage):
+    code, title = "image_too_large", "The picture has too many bytes"
+
+
+class TooManyPixels(BadImage):
+    code, title = "too_many_pixels", "The picture has too many pixels"
+
+
+class NotFound(SightlineError):
+    code, title = "not_found", "Not found"
+
+
+class UnknownRoute(NotFound):
+    code, title = "unknown_route", "There is nothing at this address"
+
+
+class UnknownModel(NotFound):
+    code, title = "unknown_model", "There is no such model"
+
+
+class UnknownVersion(NotFound):
+    code, title = "unknown_version", "The model has no such version"
+
+
+class MethodNotAllowed(SightlineError):
+    code, title = "method_not_allowed", "The method is not allowed here"
+
+
+class Unavailable(SightlineError):
+    """Nothing is wrong with the request: it may succeed later."""
+
+    code, title = "unavailable", "Not available right now"
+    retry_after_seconds: ClassVar[int] = 1
+
+
+class ModelServerUnavailable(Unavailable):
+    code, title = "model_server_unavailable", "The model server cannot be reached"
+
+
+class ModelNotReady(Unavailable):
+    code, title = "model_not_ready", "The model is not ready"
+
+
+class Overloaded(Unavailable):
+    code, title = "overloaded", "The server is at its limit"
+
+
+class DeadlineExceeded(SightlineError):
+    code, title = "deadline_exceeded", "The answer took too long"
+
+
+class ModelError(SightlineError):
+    code, title = "model_error", "The model cannot be served"
+
+
+class InvalidCard(ModelError):
+    code, title = "invalid_card", "The model's card cannot be used"
+
+
+class ModelFailed(ModelError):
+    code, title = "model_failed", "The model failed"
+
+
+class OperatorError(SightlineError):
+    code, title = "operator_error", "Something has to be set right first"
+
+
+class UsageError(OperatorError):
+    code, title = "usage", "The command cannot be carried out as given"
+
+
+class PortTaken(OperatorError):
+    code, title = "port_taken", "The port is taken"
+
+
+class DataNotFound(OperatorError):
+    code, title = "data_not_found", "The data set was not found"
+
+
+class ProcessDied(OperatorError):
+    code, title = "process_died", "A process ended that should run"
+
+
+class VerificationFailed(OperatorError):
+    code, title = "verification_failed", "The exported model does not answer as the trained one"
