@@ -1,0 +1,74 @@
+"""What the flows need of whatever runs the models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.contract.card import ModelCard
+from serving.contract.preprocessing import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which model is asked for: by name alone (the newest version that is ready), by version, or by label."""
+
+    name: str
+    version: int | None = None
+    label: str | None = None
+
+    def __str__(self) -> str:
+        if self.version is not None:
+            return f"{self.name} version {self.version}"
+        return self.name if self.label is None else f"{self.name} label {self.label}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A version that answers, and its card. ref: what was asked for, so that a later call asks for the same."""
+
+    ref: ModelRef
+    version: int
+    card: ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """probabilities: float32 (n, classes), a row for each picture; version: the one that computed them."""
+
+    version: int
+    probabilities: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionState:
+    """One version of a model and what it is doing. state: TensorFlow Serving's name, such as AVAILABLE."""
+
+    version: int
+    state: str
+    error: str
+
+
+class Predictor(Protocol):
+    """Runs models. Every method may raise ModelServerUnavailable and DeadlineExceeded."""
+
+    def describe(self, ref: ModelRef) -> ServedModel:
+        """The version that a request for `ref` is expected to reach, with its card.
+
+        Raises UnknownModel, UnknownVersion, ModelNotReady, InvalidCard.
+        """
+
+    def predict(self, served: ServedModel, batch: Tensor) -> Scores:
+        """Classify a batch, as `served.card` says: uint8 or float32 (n, height, width, channels), n >= 1.
+
+        The answer's version may be newer than `served.version`: call `describe` again and judge.
+        Raises UnknownModel, UnknownVersion, ModelNotReady, ModelFailed.
+        """
+
+    def model_names(self) -> Sequence[str]:
+        """The names of all models, sorted."""
+
+    def versions(self, name: str) -> Sequence[VersionState]:
+        """Every version that the server knows of, newest first. Raises UnknownModel."""
