@@ -51,6 +51,10 @@ class VersionState:
     error: str
 
 
+class VersionChanged(Exception):
+    """Another version answers than the one that the batch was made for: describe again and send again."""
+
+
 class Predictor(Protocol):
     """Runs models. Every method may raise ModelServerUnavailable and DeadlineExceeded."""
 
@@ -63,8 +67,7 @@ class Predictor(Protocol):
     def predict(self, served: ServedModel, batch: Tensor) -> Scores:
         """Classify a batch, as `served.card` says: uint8 or float32 (n, height, width, channels), n >= 1.
 
-        The answer's version may be newer than `served.version`: call `describe` again and judge.
-        Raises UnknownModel, UnknownVersion, ModelNotReady, ModelFailed.
+        Raises VersionChanged, UnknownModel, UnknownVersion, ModelNotReady, ModelFailed.
         """
 
     def model_names(self) -> Sequence[str]:

@@ -1,24 +1,29 @@
 """numpy arrays to TensorFlow's TensorProto and back."""
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.backend.protos import wire_pb2 as wire
 
+Array = npt.NDArray[Any]
+
 # The types that a card or its probe may have. Value: dtype on the wire, and the field that holds loose values.
-WIRE_TYPES = {
+WIRE_TYPES: dict[np.dtype[Any], tuple[wire.DataType, str]] = {
     np.dtype(np.float32): (wire.DT_FLOAT, "float_val"),
     np.dtype(np.float64): (wire.DT_DOUBLE, "double_val"),
     np.dtype(np.uint8): (wire.DT_UINT8, "int_val"),
     np.dtype(np.int32): (wire.DT_INT32, "int_val"),
     np.dtype(np.int64): (wire.DT_INT64, "int64_val"),
 }
-NUMPY_TYPES = {code: (dtype, field) for dtype, (code, field) in WIRE_TYPES.items()}
+NUMPY_TYPES: dict[int, tuple[np.dtype[Any], str]] = {
+    code: (dtype, field) for dtype, (code, field) in WIRE_TYPES.items()
+}
 
 
-def to_proto(array: npt.NDArray[np.generic]) -> wire.TensorProto:
+def to_proto(array: Array) -> wire.TensorProto:
     """An array as a message; its numbers travel as bytes. Raises TypeError for a type that is not in WIRE_TYPES."""
     if array.dtype not in WIRE_TYPES:
         raise TypeError(f"no wire type for {array.dtype}; known are {', '.join(map(str, WIRE_TYPES))}")
@@ -29,7 +34,7 @@ def to_proto(array: npt.NDArray[np.generic]) -> wire.TensorProto:
     )
 
 
-def from_proto(tensor: wire.TensorProto) -> npt.NDArray[np.generic]:
+def from_proto(tensor: wire.TensorProto) -> Array:
     """A message as an array; DT_STRING becomes an array of bytes objects.
 
     Both encodings are read: bytes (`tensor_content`) and loose values (`float_val`, ...), of which TensorFlow lets the

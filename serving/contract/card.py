@@ -48,7 +48,10 @@ class Class:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """temperature: logits are divided by it (Guo et al., "On calibration of modern neural networks", 2017); 1 is none."""
+    """temperature: what logits are divided by; 1 leaves them.
+
+    Source: Guo et al., "On calibration of modern neural networks", 2017.
+    """
 
     temperature: float
 
@@ -149,11 +152,13 @@ def read_card(version_dir: Path) -> ModelCard:
     try:
         text = path.read_bytes()
     except OSError as exc:
-        raise InvalidCard(f"no card at {path}: {exc.strerror}", hint="Export the model with `sightline export`.") from exc
+        raise InvalidCard(
+            f"no card at {path}: {exc.strerror}", hint="Export the model with `sightline export`."
+        ) from exc
     return card_from_json(text)
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:
+def _read(kind: Any, value: Any, where: str) -> Any:  # noqa: PLR0911 - one line for each kind of type
     """`value` of parsed JSON as the annotated type `kind`; InvalidCard names `where` it does not fit."""
     origin, args = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
@@ -180,7 +185,9 @@ def _read_fields(kind: Any, value: Any, where: str) -> Any:
     names = [field.name for field in fields(kind)]
     missing, unknown = sorted(set(names) - set(value)), sorted(set(value) - set(names))
     if missing or unknown:
-        raise InvalidCard(f"{where}: missing fields {missing}, unknown fields {unknown}", hint="Export the model again.")
+        raise InvalidCard(
+            f"{where}: missing fields {missing}, unknown fields {unknown}", hint="Export the model again."
+        )
     return kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in names})
 
 

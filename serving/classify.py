@@ -1,0 +1,95 @@
+"""Bytes to predictions: the whole story of one request."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serving.backend.predictor import ModelRef, Predictor, Scores, ServedModel, VersionChanged
+from serving.contract.card import ModelCard
+from serving.contract.errors import BadImage, ModelNotReady
+from serving.contract.image import ImageLimits, Pixels, decode_image
+from serving.contract.prediction import Prediction, top_k
+from serving.contract.preprocessing import Tensor
+
+SWAPS = 3  # how many versions may replace each other under one request before it is told to come back
+
+
+@dataclass(slots=True)
+class Stages:
+    """Milliseconds that one request spent in each stage."""
+
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to `stage`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = (time.perf_counter() - start) * 1000
+            self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + spent
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What one request is answered: one outcome for each picture, in the order in which they were sent."""
+
+    served: ServedModel
+    outcomes: tuple[Prediction | BadImage, ...]
+
+
+def classify(
+    pictures: Sequence[bytes],
+    ref: ModelRef,
+    predictor: Predictor,
+    *,
+    limits: ImageLimits,
+    top: int,
+    stages: Stages,
+) -> Classified:
+    """Classify encoded pictures in one batch. A bad picture becomes its error and does not fail its neighbours.
+
+    pictures: bytes of picture files. top: how many labels each prediction names.
+    Raises what the predictor raises; nothing for the pictures.
+    """
+    expected = predictor.describe(ref)  # before decoding: an unknown model costs nothing
+    with stages.timed("decode"):
+        decoded = [_decoded(picture, limits) for picture in pictures]
+    good = [pixels for pixels in decoded if not isinstance(pixels, BadImage)]
+    served, scores = _scored(good, expected, predictor, stages) if good else (expected, None)
+    rows = iter(() if scores is None else scores.probabilities)
+    names = served.card.label_names
+    return Classified(
+        served, tuple(item if isinstance(item, BadImage) else top_k(next(rows), names, top) for item in decoded)
+    )
+
+
+def _decoded(picture: bytes, limits: ImageLimits) -> Pixels | BadImage:
+    try:
+        return decode_image(picture, limits)
+    except BadImage as exc:
+        return exc
+
+
+def _scored(
+    images: Sequence[Pixels], served: ServedModel, predictor: Predictor, stages: Stages
+) -> tuple[ServedModel, Scores]:
+    """Preprocess and predict with one and the same version, even while versions are being swapped."""
+    for _ in range(SWAPS):
+        with stages.timed("preprocess"):
+            batch = to_batch(images, served.card)
+        try:
+            with stages.timed("predict"):
+                return served, predictor.predict(served, batch)
+        except VersionChanged:
+            served = predictor.describe(served.ref)
+    raise ModelNotReady(f"model {served.ref} changed {SWAPS} times during one request", hint="Try again in a moment.")
+
+
+def to_batch(images: Sequence[Pixels], card: ModelCard) -> Tensor:
+    """Decoded pictures as one tensor (n, height, width, channels), as the card's preprocessing says."""
+    return np.stack([card.preprocessing.apply(image) for image in images])
