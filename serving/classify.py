@@ -43,7 +43,7 @@ class Classified:
 
 
 def classify(
-    pictures: Sequence[bytes],
+    pictures: Sequence[bytes | BadImage],
     ref: ModelRef,
     predictor: Predictor,
     *,
@@ -53,7 +53,8 @@ def classify(
 ) -> Classified:
     """Classify encoded pictures in one batch. A bad picture becomes its error and does not fail its neighbours.
 
-    pictures: bytes of picture files. top: how many labels each prediction names.
+    pictures: bytes of picture files, or the error of one that could not even be read.
+    top: how many labels each prediction names.
     Raises what the predictor raises; nothing for the pictures.
     """
     expected = predictor.describe(ref)  # before decoding: an unknown model costs nothing
@@ -68,7 +69,9 @@ def classify(
     )
 
 
-def _decoded(picture: bytes, limits: ImageLimits) -> Pixels | BadImage:
+def _decoded(picture: bytes | BadImage, limits: ImageLimits) -> Pixels | BadImage:
+    if isinstance(picture, BadImage):
+        return picture
     try:
         return decode_image(picture, limits)
     except BadImage as exc:

@@ -6,12 +6,13 @@
     │   ├── MissingImage
     │   ├── InvalidMultipart
     │   ├── InvalidJson
-    │   ├── InvalidBase64
     │   ├── InvalidParameter
     │   ├── RequestTooLarge
     │   ├── TooManyImages
     │   └── UnsupportedContentType
     ├── BadImage                   the bytes are not a picture that can be used
+    │   ├── EmptyImage
+    │   ├── InvalidBase64
     │   ├── NotAnImage
     │   ├── TruncatedImage
     │   ├── ImageTooLarge
@@ -82,10 +83,6 @@ class InvalidJson(BadRequest):
     code, title = "invalid_json", "The JSON cannot be read"
 
 
-class InvalidBase64(BadRequest):
-    code, title = "invalid_base64", "The base64 cannot be read"
-
-
 class InvalidParameter(BadRequest):
     code, title = "invalid_parameter", "A parameter has a value that is not allowed"
 
@@ -104,6 +101,14 @@ class UnsupportedContentType(BadRequest):
 
 class BadImage(SightlineError):
     code, title = "bad_image", "The picture cannot be used"
+
+
+class EmptyImage(BadImage):
+    code, title = "empty_image", "The picture has no bytes"
+
+
+class InvalidBase64(BadImage):
+    code, title = "invalid_base64", "The base64 cannot be read"
 
 
 class NotAnImage(BadImage):

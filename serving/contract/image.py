@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from serving.contract.errors import ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
+from serving.contract.errors import EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
 
 # Decoders that are offered to strangers. Left out on purpose: formats that start other programs (EPS)
 # and those that no camera, browser or scanner writes.
@@ -34,8 +34,10 @@ def decode_image(data: bytes, limits: ImageLimits) -> Pixels:
     transparency is composited on white, 16-bit grays are scaled to 8 bits, of an animation the first frame is taken.
 
     Returns uint8 (H, W, 3), 0-255.
-    Raises ImageTooLarge, TooManyPixels, NotAnImage, TruncatedImage.
+    Raises EmptyImage, ImageTooLarge, TooManyPixels, NotAnImage, TruncatedImage.
     """
+    if not data:
+        raise EmptyImage("the picture has 0 bytes", hint="Is the file empty, or was it read to its end before?")
     if len(data) > limits.max_image_bytes:
         raise ImageTooLarge(
             f"the picture has {len(data):,} bytes; the limit is {limits.max_image_bytes:,} (SIGHTLINE_MAX_IMAGE_BYTES)",

@@ -1,0 +1,1 @@
+"""The HTTP side: reads requests, calls the flows, writes answers. It never imports TensorFlow."""

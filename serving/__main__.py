@@ -1,0 +1,175 @@
+"""`sightline serve`, also `python -m serving`: the model server and the gateway, started and kept running."""
+
+import importlib.util
+import logging
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import httpx
+
+from serving.contract.errors import PortTaken, UsageError
+from serving.contract.golden import GOLDEN_DIR
+from serving.contract.versions import version_dirs
+from serving.gateway.settings import Settings
+from serving.supervisor import Child, Supervisor
+
+GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn.conf.py"
+GRPC_PORT = 8500  # TensorFlow Serving's
+FIRST_MODELS = ("digits", "fashion")
+DATA_NOT_FOUND_EXIT = 2
+WAITING_TICKS = 100  # answers with the same reason before it is said
+
+
+@click.command()
+@click.option(
+    "--models", default="models", show_default=True, type=click.Path(path_type=Path), help="Folder of models."
+)
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on.  [default: 8000]")
+@click.option("--workers", type=int, help="Gateway processes.  [default: 2]")
+@click.option(
+    "--grpc-port", type=int, help=f"Port of the embedded model server.  [default: {GRPC_PORT}, or a free one]"
+)
+@click.option("--backend", help="host:port of a TensorFlow Serving to use in place of the embedded model server.")
+@click.option("--export-if-empty", is_flag=True, help="Export a first model when the folder of models is empty.")
+def serve(models: Path, grpc_port: int | None, backend: str | None, export_if_empty: bool, **flags: Any) -> None:
+    """Start the model server and the gateway, and keep both running until Ctrl-C.
+
+    \b
+    sightline serve
+    sightline serve --port 9000 --models /srv/models
+    sightline serve --backend tfserving:8500
+    """
+    logging.basicConfig(level=logging.INFO, format="sightline: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    given = {name: value for name, value in {**flags, "backend": backend}.items() if value is not None}
+    settings = Settings(**given)
+    require_free_port(settings.host, settings.port, "--port, PORT=9000 make serve")
+    if "backend" not in given and "SIGHTLINE_BACKEND" not in os.environ:
+        if export_if_empty:
+            _export_first_models(models)
+        settings = settings.model_copy(update={"backend": f"127.0.0.1:{_embedded_port(grpc_port)}"})
+        children = [_model_server(models, settings, os.environ)]
+    else:
+        children = []
+    url = f"http://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else settings.host}:{settings.port}"
+    _run(Supervisor([*children, _gateway(settings, os.environ)], _announcing(url, models, settings)))
+
+
+def require_free_port(host: str, port: int, flag: str) -> None:
+    """Raise PortTaken when nobody could listen there now. host: a name or an address."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as exc:
+        raise PortTaken(
+            f"cannot listen on {host} port {port}: {exc.strerror}",
+            hint=f"Another Sightline may be running: stop it, or choose another port ({flag}).",
+        ) from exc
+
+
+def _embedded_port(wanted: int | None) -> int:
+    if wanted is not None:
+        require_free_port("127.0.0.1", wanted, "--grpc-port")
+        return wanted
+    try:
+        require_free_port("127.0.0.1", GRPC_PORT, "--grpc-port")
+    except PortTaken:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        click.echo(f"gRPC port {GRPC_PORT} is taken: the model server listens on {port}.")
+        return port
+    return GRPC_PORT
+
+
+def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) -> Child:
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UsageError(
+            "the embedded model server needs TensorFlow, which is not installed",
+            hint="Install sightline[tensorflow], or name a TensorFlow Serving with --backend host:8500.",
+        )
+    models.mkdir(parents=True, exist_ok=True)
+    port = settings.backend.rpartition(":")[2]
+    command = [sys.executable, "-m", "serving.model_server", "--models", str(models), "--port", port]
+    return Child("model server", command, environ)
+
+
+def _gateway(settings: Settings, environ: Mapping[str, str]) -> Child:
+    command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONF)]
+    return Child("gateway", command, {**environ, **settings.environ()})
+
+
+def _export_first_models(models: Path) -> None:
+    """Export what a newcomer can try, in a process of its own: this one never loads TensorFlow."""
+    if models.is_dir() and any(version_dirs(model) for model in models.iterdir() if model.is_dir()):
+        return
+    click.echo(
+        f"{models} is empty: exporting first models ({', '.join(FIRST_MODELS)}). This takes a few minutes, once."
+    )
+    for family in FIRST_MODELS:
+        done = subprocess.run([sys.executable, "-m", "export", family, "--out", str(models)], check=False)
+        if done.returncode not in (0, DATA_NOT_FOUND_EXIT):
+            raise UsageError(
+                f"the export of {family} failed with status {done.returncode}", hint="Its message is above."
+            )
+
+
+def _announcing(url: str, models: Path, settings: Settings) -> Callable[[], bool]:
+    """A question that asks the gateway whether it is ready, says so once, and says why while it is not."""
+    client = httpx.Client(timeout=2.0, trust_env=False)
+    said = {"": 0}
+
+    def ready() -> bool:
+        try:
+            answer = client.get(f"{url}/readyz")
+        except httpx.TransportError:
+            return False
+        if answer.status_code == httpx.codes.OK:
+            click.echo(_banner(url, models, settings, answer.json()["models"]))
+            return True
+        reason = answer.json().get("detail", answer.text)
+        said[reason] = said.get(reason, 0) + 1
+        if said[reason] == WAITING_TICKS:
+            click.echo(f"Not ready yet: {reason}")
+        return False
+
+    return ready
+
+
+def _banner(url: str, models: Path, settings: Settings, names: list[str]) -> str:
+    lines = [f"Sightline is ready at {url} with {', '.join(names)} (model server: gRPC {settings.backend})."]
+    for name in names:
+        versions = version_dirs(models / name)
+        pictures = sorted((versions[-1] / GOLDEN_DIR).glob("*.png")) if versions else []
+        if pictures:
+            lines += ["Try it:", f"  curl -F image=@{shlex.quote(str(pictures[0]))} {url}/predict/{name}"]
+            break
+    return "\n".join([*lines, "Ctrl-C stops it."])
+
+
+def _run(supervisor: Supervisor) -> None:
+    def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        supervisor.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    supervisor.run()
+    click.echo("Stopped.")
+
+
+if __name__ == "__main__":
+    from sightline import run
+
+    run(serve, "python -m serving")

@@ -1,0 +1,14 @@
+"""A folder of models on disk: `models/NAME/VERSION/`, a version being a whole number, as TensorFlow Serving has it."""
+
+from pathlib import Path
+
+
+def version_dirs(model_dir: Path) -> list[Path]:
+    """The versions of a model on disk, oldest first; empty where there are none or the folder is missing."""
+    if not model_dir.is_dir():
+        return []
+    return sorted((path for path in model_dir.iterdir() if _is_version(path)), key=lambda path: int(path.name))
+
+
+def _is_version(path: Path) -> bool:
+    return path.name.isascii() and path.name.isdecimal() and path.is_dir()

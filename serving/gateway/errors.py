@@ -1,0 +1,143 @@
+"""Errors to HTTP: the only table of status codes, and the problem+json body (RFC 9457)."""
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, current_app, g, request
+from werkzeug.exceptions import HTTPException
+
+from serving.contract.errors import (
+    BadImage,
+    BadRequest,
+    DeadlineExceeded,
+    ImageTooLarge,
+    MethodNotAllowed,
+    ModelError,
+    NotAnImage,
+    NotFound,
+    OperatorError,
+    Overloaded,
+    RequestTooLarge,
+    SightlineError,
+    TooManyImages,
+    TooManyPixels,
+    Unavailable,
+    UnknownRoute,
+    UnsupportedContentType,
+)
+
+log = logging.getLogger(__name__)
+
+# The nearest class of an error's ancestry decides.
+STATUS: dict[type[SightlineError], int] = {
+    SightlineError: 500,
+    BadRequest: 400,
+    RequestTooLarge: 413,
+    TooManyImages: 413,
+    UnsupportedContentType: 415,
+    BadImage: 400,
+    NotAnImage: 415,
+    ImageTooLarge: 413,
+    TooManyPixels: 413,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    Unavailable: 503,
+    Overloaded: 503,
+    DeadlineExceeded: 504,
+    ModelError: 500,
+    OperatorError: 500,
+}
+OURS = 500  # a status from here on is our fault, and logged as such
+
+
+def status_of(error: SightlineError) -> int:
+    """The HTTP status of an error."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def error_fields(error: SightlineError) -> dict[str, str]:
+    """What an error says in JSON, in a problem or beside the answers of its neighbours."""
+    return {"code": error.code, "detail": error.detail, "hint": error.hint}
+
+
+def problem(error: SightlineError) -> Response:
+    """The answer to a request that failed: application/problem+json, with `Retry-After` where waiting may help."""
+    status = status_of(error)
+    body: dict[str, Any] = {
+        "type": f"urn:sightline:error:{error.code}",
+        "title": error.title,
+        "status": status,
+        "detail": error.detail,
+        "instance": request.path,
+        "code": error.code,
+        "error": error.detail,  # where clients of TensorFlow Serving and KServe look
+        "hint": error.hint,
+        "request_id": g.request_id,
+    }
+    text = current_app.json.dumps(body)
+    response = Response(text, status, content_type="application/problem+json")
+    if isinstance(error, Unavailable):
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    return response
+
+
+def register(app: Flask) -> None:
+    """Answer every error of the application with a problem."""
+    app.register_error_handler(SightlineError, _ours)
+    app.register_error_handler(HTTPException, _framework)
+    app.register_error_handler(Exception, _unknown)
+
+
+def _ours(error: SightlineError) -> Response:
+    g.error = error
+    if status_of(error) == OURS:
+        log.error("%s %s", g.request_id, error, exc_info=error)
+    return problem(error)
+
+
+def _framework(exc: HTTPException) -> Response:
+    """Flask's and Werkzeug's errors become ours here and nowhere else."""
+    response = _ours(_translated(exc))
+    if exc.code and exc.code < OURS:
+        response.headers.extend(
+            (name, value) for name, value in exc.get_headers() if name.lower() not in ("content-type", "content-length")
+        )
+    return response
+
+
+def _translated(exc: HTTPException) -> SightlineError:
+    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    match exc.code:
+        case 404:
+            return UnknownRoute(f"there is nothing at {request.path}", hint="See GET /models for what is served.")
+        case 405:
+            return MethodNotAllowed(f"{request.method} is not allowed at {request.path}", hint=_allowed(exc))
+        case 413:
+            return RequestTooLarge(
+                f"the request has {request.content_length or 'too many'} bytes; the limit is {limit:,} "
+                "(SIGHTLINE_MAX_REQUEST_BYTES)",
+                hint="Send fewer pictures in a request, or raise the limit.",
+            )
+        case code if code is not None and code < OURS:
+            return BadRequest(exc.description or exc.name)
+        case _:
+            return _internal()
+
+
+def _allowed(exc: HTTPException) -> str:
+    methods = getattr(exc, "valid_methods", None)
+    return f"Allowed here: {', '.join(sorted(methods))}." if methods else ""
+
+
+def _unknown(exc: Exception) -> Response:
+    log.error("%s unexpected error", g.request_id, exc_info=exc)
+    return _ours_silently(_internal())
+
+
+def _ours_silently(error: SightlineError) -> Response:
+    g.error = error
+    return problem(error)
+
+
+def _internal() -> SightlineError:
+    return SightlineError("an unexpected error happened here", hint="It is in the log, under the request's id.")

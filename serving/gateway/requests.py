@@ -1,0 +1,152 @@
+"""Requests to pictures: multipart, raw bytes and base64 JSON. Add an upload encoding here."""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from flask import Request
+
+from serving.backend.predictor import ModelRef
+from serving.contract.errors import (
+    BadImage,
+    EmptyBody,
+    InvalidBase64,
+    InvalidJson,
+    InvalidMultipart,
+    InvalidParameter,
+    MissingImage,
+    TooManyImages,
+    UnsupportedContentType,
+)
+
+FIELD = "image"
+DEFAULT_TOP = 5
+PARAMETERS = ("top", "version", "label")
+RAW_TYPES = ("", "application/octet-stream")  # and image/*
+DATA_URL = re.compile(r"data:[\w./+-]*;base64,")
+HINT = (
+    "Send a form with the field `image` (curl -F image=@photo.jpg), the picture's bytes (-H 'Content-Type: image/jpeg' "
+    '--data-binary @photo.jpg), or JSON {"images": [{"b64": "..."}]}.'
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One picture of a request. name: as the client calls it, or "". data: its bytes, or why there are none."""
+
+    name: str
+    data: bytes | BadImage
+
+
+def read_uploads(request: Request, max_images: int) -> Sequence[Upload]:
+    """The pictures of a request, in the order in which they were sent; at least one.
+
+    Raises EmptyBody, MissingImage, InvalidMultipart, InvalidJson, TooManyImages, UnsupportedContentType.
+    """
+    uploads = _reader(request.mimetype)(request)
+    if len(uploads) > max_images:
+        raise TooManyImages(
+            f"the request holds {len(uploads)} pictures; the limit is {max_images} (SIGHTLINE_MAX_IMAGES)",
+            hint="Send them in several requests.",
+        )
+    return uploads
+
+
+def read_top(args: Mapping[str, str]) -> int:
+    """The query parameter `top`: how many labels to name."""
+    return _parsed(args, "top", int, lambda value: value >= 1, "a whole number from 1") or DEFAULT_TOP
+
+
+def read_model_ref(model: str, args: Mapping[str, str]) -> ModelRef:
+    """The model that the path and the query parameters `version` and `label` choose. Raises InvalidParameter."""
+    for name in args:
+        if name not in PARAMETERS:
+            raise InvalidParameter(f"unknown parameter {name!r}", hint=f"Known are {', '.join(PARAMETERS)}.")
+    version = _parsed(args, "version", int, lambda value: 0 <= value < 2**63, "a whole number")
+    label = _parsed(args, "label", str, lambda value: bool(re.fullmatch(r"\w+", value)), "letters, digits and _")
+    if version is not None and label is not None:
+        raise InvalidParameter("both version and label are given", hint="Send one of them.")
+    return ModelRef(model, version, label)
+
+
+def _parsed(
+    args: Mapping[str, str], name: str, kind: Callable[[str], T], allowed: Callable[[T], bool], wanted: str
+) -> T | None:
+    text = args.get(name)
+    if text is None:
+        return None
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not allowed(value):
+        raise InvalidParameter(f"{name} is {text!r}; it must be {wanted}")
+    return value
+
+
+def _reader(mimetype: str) -> Callable[[Request], Sequence[Upload]]:
+    if mimetype == "multipart/form-data":
+        return _from_form
+    if mimetype == "application/json":
+        return _from_json
+    if mimetype in RAW_TYPES or mimetype.startswith("image/"):
+        return _from_body
+    raise UnsupportedContentType(f"the content type is {mimetype!r}", hint=HINT)
+
+
+def _from_form(request: Request) -> Sequence[Upload]:
+    if "boundary" not in request.mimetype_params:
+        raise InvalidMultipart(
+            "the content type multipart/form-data names no boundary",
+            hint="Let the HTTP library write the Content-Type header: it knows the boundary.",
+        )
+    files = request.files.getlist(FIELD)
+    if not files:
+        found = sorted({*request.files, *request.form})
+        raise MissingImage(
+            f"the form has no file in the field {FIELD!r}; its fields are {', '.join(found) if found else 'none'}",
+            hint=HINT,
+        )
+    return [Upload(file.filename or "", file.stream.read()) for file in files]
+
+
+def _from_body(request: Request) -> Sequence[Upload]:
+    data = request.get_data(cache=False)
+    if not data:
+        raise EmptyBody("the request has no body", hint=HINT)
+    return [Upload("", data)]
+
+
+def _from_json(request: Request) -> Sequence[Upload]:
+    if not request.get_data():
+        raise EmptyBody("the request has no body", hint=HINT)
+    body = request.get_json(silent=True)
+    images = body.get("images") if isinstance(body, dict) else None
+    if not isinstance(images, list):
+        raise InvalidJson('the body is not a JSON object with a list "images"', hint=HINT)
+    if not images:
+        raise MissingImage('the list "images" is empty', hint=HINT)
+    return [_from_entry(entry, f"images[{index}]") for index, entry in enumerate(images)]
+
+
+def _from_entry(entry: Any, where: str) -> Upload:
+    if not isinstance(entry, dict) or not isinstance(entry.get("b64"), str) or set(entry) - {"b64", "name"}:
+        raise InvalidJson(f'{where} is not an object with a string "b64" (and "name", if you like)', hint=HINT)
+    name = entry.get("name", "")
+    if not isinstance(name, str):
+        raise InvalidJson(f"{where}.name is not a string", hint=HINT)
+    return Upload(name, _decoded_base64(entry["b64"], where))
+
+
+def _decoded_base64(text: str, where: str) -> bytes | BadImage:
+    try:
+        return base64.b64decode(DATA_URL.sub("", text, count=1), validate=True)
+    except (binascii.Error, ValueError) as exc:
+        return InvalidBase64(
+            f"{where}.b64 is not base64: {exc}", hint="Encode the picture file's bytes with the standard alphabet."
+        )

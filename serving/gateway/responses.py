@@ -1,0 +1,51 @@
+"""Answers: the one place where a prediction or a model becomes JSON. Add a field of the answer here."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from serving.backend.predictor import VersionState
+from serving.classify import Classified
+from serving.contract.card import ModelCard, card_to_dict
+from serving.contract.errors import BadImage
+from serving.contract.prediction import Prediction
+from serving.gateway.errors import error_fields
+from serving.gateway.requests import Upload
+
+AVAILABLE = "AVAILABLE"
+
+
+def predictions_body(classified: Classified, uploads: Sequence[Upload], request_id: str) -> dict[str, Any]:
+    """The answer of POST /predict/{model}: an entry for each picture, in the order of the request."""
+    return {
+        "model": classified.served.ref.name,
+        "version": classified.served.version,
+        "predictions": [
+            {"name": upload.name, **_outcome(outcome)}
+            for upload, outcome in zip(uploads, classified.outcomes, strict=True)
+        ],
+        "request_id": request_id,
+    }
+
+
+def model_body(name: str, states: Sequence[VersionState]) -> dict[str, Any]:
+    """One entry of GET /models. ready: a version of it answers."""
+    versions = [
+        {"version": state.version, "state": state.state, **({"error": state.error} if state.error else {})}
+        for state in states
+    ]
+    return {"name": name, "ready": any(state.state == AVAILABLE for state in states), "versions": versions}
+
+
+def card_body(version: int, card: ModelCard) -> dict[str, Any]:
+    """What GET /models/{model} adds: the card, and the version that it is of."""
+    return {"version": version, "card": card_to_dict(card)}
+
+
+def _outcome(outcome: Prediction | BadImage) -> dict[str, Any]:
+    if isinstance(outcome, BadImage):
+        return {"error": error_fields(outcome)}
+    return {
+        "label": outcome.label,
+        "score": outcome.score,
+        "top": [{"label": best.label, "index": best.index, "score": best.score} for best in outcome.top],
+    }

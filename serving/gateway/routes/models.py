@@ -1,0 +1,30 @@
+"""GET /models and GET /models/{model}: what is served."""
+
+from typing import Any
+
+from flask import Blueprint
+
+from serving.backend.predictor import ModelRef, Predictor
+from serving.gateway.responses import card_body, model_body
+
+
+def blueprint(predictor: Predictor) -> Blueprint:
+    """The routes, with the predictor that they ask."""
+    routes = Blueprint("models", __name__)
+
+    @routes.get("/models")
+    def models() -> dict[str, Any]:
+        """Every model, its versions and their states."""
+        bodies = [model_body(name, predictor.versions(name)) for name in predictor.model_names()]
+        return {"models": bodies}
+
+    @routes.get("/models/<name>")
+    def model(name: str) -> dict[str, Any]:
+        """One model, with the card of the version that answers; card is null where none does."""
+        body = model_body(name, predictor.versions(name))
+        if not body["ready"]:
+            return {**body, "version": None, "card": None}
+        served = predictor.describe(ModelRef(name))
+        return {**body, **card_body(served.version, served.card)}
+
+    return routes

@@ -1,0 +1,39 @@
+"""POST /predict/{model}: pictures in, labels out."""
+
+from typing import Any
+
+from flask import Blueprint, g, request
+
+from serving.backend.predictor import Predictor
+from serving.classify import classify
+from serving.contract.errors import BadImage
+from serving.gateway.requests import read_model_ref, read_top, read_uploads
+from serving.gateway.responses import predictions_body
+from serving.gateway.settings import Settings
+
+
+def blueprint(predictor: Predictor, settings: Settings) -> Blueprint:
+    """The route, with the predictor that it asks."""
+    routes = Blueprint("predict", __name__)
+
+    @routes.post("/predict/<model>")
+    def predict(model: str) -> dict[str, Any]:
+        """Classify the pictures of the request. One picture that is bad is an error, one of several an entry."""
+        ref, top = read_model_ref(model, request.args), read_top(request.args)
+        g.model = ref
+        with g.stages.timed("read"):
+            uploads = read_uploads(request, settings.max_images)
+        classified = classify(
+            [upload.data for upload in uploads],
+            ref,
+            predictor,
+            limits=settings.image_limits,
+            top=top,
+            stages=g.stages,
+        )
+        if len(uploads) == 1 and isinstance(classified.outcomes[0], BadImage):
+            raise classified.outcomes[0]
+        g.version = classified.served.version
+        return predictions_body(classified, uploads, g.request_id)
+
+    return routes

@@ -1,0 +1,115 @@
+"""Keeps processes running: starts them, restarts what dies with back-off, stops all of them together."""
+
+import ctypes
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from serving.contract.errors import ProcessDied
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.05
+STOP_SECONDS = 4.0  # between the request to end and the end by force
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 30.0
+STEADY_SECONDS = 60.0  # a process that lived this long is restarted without counting earlier deaths
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    """In a child, before it runs: end when the supervisor ends, even by kill -9. Linux only."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass(slots=True)
+class Child:
+    """One process to keep running. environ: its whole environment."""
+
+    name: str
+    command: Sequence[str]
+    environ: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    start_again_at: float = 0.0
+    delay_seconds: float = FIRST_DELAY_SECONDS
+
+    def start(self, now: float) -> None:
+        """Start it in a session of its own, so that Ctrl-C reaches the supervisor alone, which ends it in order."""
+        self.process = subprocess.Popen(
+            self.command, env=dict(self.environ), start_new_session=True, preexec_fn=_end_with_parent
+        )
+        self.started_at = now
+
+    def died(self) -> int | None:
+        """Its exit status when it has ended since it was started, else None."""
+        return None if self.process is None else self.process.poll()
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Runs children until it is told to stop.
+
+    until_ready is asked at every tick, until it says True; a child that dies before is not restarted: ProcessDied.
+    clock, sleep: monotonic seconds, so that a test need not wait.
+    """
+
+    children: Sequence[Child]
+    until_ready: Callable[[], bool]
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    stopping: bool = field(default=False, init=False)
+
+    def run(self) -> None:
+        """Start everything, and return when `stop` was called and every child has ended."""
+        try:
+            for child in self.children:
+                child.start(self.clock())
+            ready = False
+            while not self.stopping:
+                self._revive(ready)
+                ready = ready or self.until_ready()
+                self.sleep(TICK_SECONDS)
+        finally:
+            self._end_all()
+
+    def stop(self) -> None:
+        """End the run; safe to call from a signal handler."""
+        self.stopping = True
+
+    def _revive(self, ready: bool) -> None:
+        now = self.clock()
+        for child in self.children:
+            status = child.died()
+            if status is not None:
+                if not ready:
+                    raise ProcessDied(f"the {child.name} ended with status {status} while starting")
+                self._schedule(child, status, now)
+            elif child.process is None and now >= child.start_again_at:
+                child.start(now)
+
+    def _schedule(self, child: Child, status: int, now: float) -> None:
+        if now - child.started_at >= STEADY_SECONDS:
+            child.delay_seconds = FIRST_DELAY_SECONDS
+        log.error("the %s ended with status %d; starting it again in %.1f s", child.name, status, child.delay_seconds)
+        child.process = None
+        child.start_again_at = now + child.delay_seconds
+        child.delay_seconds = min(2 * child.delay_seconds, LONGEST_DELAY_SECONDS)
+
+    def _end_all(self) -> None:
+        running = [child.process for child in self.children if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = self.clock() + STOP_SECONDS
+        while any(process.poll() is None for process in running) and self.clock() < deadline:
+            self.sleep(TICK_SECONDS)
+        for process in running:
+            process.kill()
+            process.wait()
