@@ -16,7 +16,7 @@ from typing import Any
 import click
 import httpx
 
-from serving.contract.errors import PortTaken, UsageError
+from serving.contract.errors import PortTaken, ProcessDied, UsageError
 from serving.contract.golden import GOLDEN_DIR
 from serving.contract.versions import version_dirs
 from serving.gateway.settings import Settings
@@ -113,7 +113,7 @@ def _gateway(settings: Settings, environ: Mapping[str, str]) -> Child:
 
 def _export_first_models(models: Path) -> None:
     """Export what a newcomer can try, in a process of its own: this one never loads TensorFlow."""
-    if models.is_dir() and any(version_dirs(model) for model in models.iterdir() if model.is_dir()):
+    if _has_version(models):
         return
     click.echo(
         f"{models} is empty: exporting first models ({', '.join(FIRST_MODELS)}). This takes a few minutes, once."
@@ -124,6 +124,10 @@ def _export_first_models(models: Path) -> None:
             raise UsageError(
                 f"the export of {family} failed with status {done.returncode}", hint="Its message is above."
             )
+
+
+def _has_version(models: Path) -> bool:
+    return models.is_dir() and any(version_dirs(model) for model in models.iterdir())
 
 
 def _announcing(url: str, models: Path, settings: Settings) -> Callable[[], bool]:

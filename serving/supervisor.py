@@ -44,7 +44,10 @@ class Child:
     def start(self, now: float) -> None:
         """Start it in a session of its own, so that Ctrl-C reaches the supervisor alone, which ends it in order."""
         self.process = subprocess.Popen(
-            self.command, env=dict(self.environ), start_new_session=True, preexec_fn=_end_with_parent
+            self.command,
+            env=dict(self.environ),
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - the supervisor has one thread
         )
         self.started_at = now
 

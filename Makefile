@@ -1,0 +1,86 @@
+# `make help` lists the targets. Everything is installed into .venv by the first one that needs it.
+
+PYTHON ?= python3
+PORT ?= 8000
+HOST ?= 127.0.0.1
+MODELS ?= models
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+UV_VERSION := 0.13.8
+COMPILE := $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+PROTOS := serving/backend/protos
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/uv.done: Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' \
+	  || { echo "Python 3.11 or 3.12 is needed, and $(PYTHON) is $$($(PYTHON) --version): PYTHON=python3.12 make ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make an environment; on Debian: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(VENV)/serve.done: $(VENV)/uv.done locks/serve.txt
+	@echo "Installing what serving and exporting need into $(VENV) ..."
+	@$(UV) pip install -q -p $(BIN)/python --require-hashes -r locks/serve.txt
+	@$(UV) pip install -q -p $(BIN)/python --no-deps -e .
+	@touch $@
+
+$(VENV)/dev.done: $(VENV)/serve.done locks/dev.txt
+	@echo "Installing what development needs into $(VENV) ..."
+	@$(UV) pip install -q -p $(BIN)/python --require-hashes -r locks/dev.txt
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/serve.done ## Create the environment that serves and exports
+
+.PHONY: serve
+serve: install ## Start everything; PORT=9000, HOST=, MODELS=folder
+	@$(BIN)/sightline serve --host $(HOST) --port $(PORT) --models $(MODELS) --export-if-empty
+
+.PHONY: test
+test: $(VENV)/dev.done ## Run the tests
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+.PHONY: test-slow
+test-slow: $(VENV)/dev.done ## Run the tests that take minutes
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/dev.done ## Check style, types, generated files and locks
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(MAKE) -s check-protos
+
+.PHONY: format
+format: $(VENV)/dev.done ## Rewrite the code in the house's style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: protos
+protos: $(VENV)/dev.done ## Compile the wire format
+	@$(BIN)/python -m grpc_tools.protoc -I $(PROTOS) --python_out=$(PROTOS) --pyi_out=$(PROTOS) wire.proto
+
+.PHONY: check-protos
+check-protos: $(VENV)/dev.done
+	@rm -rf $(VENV)/protos && mkdir -p $(VENV)/protos
+	@$(BIN)/python -m grpc_tools.protoc -I $(PROTOS) --python_out=$(VENV)/protos --pyi_out=$(VENV)/protos wire.proto
+	@for file in wire_pb2.py wire_pb2.pyi; do \
+	  cmp $(VENV)/protos/$$file $(PROTOS)/$$file || { echo "$$file is out of date: make protos" >&2; exit 1; }; done
+
+.PHONY: lock
+lock: $(VENV)/uv.done ## Pin the dependencies anew (UPGRADE=--upgrade for newer ones)
+	@mkdir -p locks
+	@$(COMPILE) $(UPGRADE) --extra gateway -o locks/gateway.txt
+	@$(COMPILE) $(UPGRADE) --extra gateway --extra tensorflow -o locks/serve.txt
+	@$(COMPILE) $(UPGRADE) --all-extras -c locks/serve.txt -o locks/dev.txt
+
+.PHONY: clean
+clean: ## Remove the environment and what tools left; models stay
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
