@@ -115,15 +115,13 @@ def _export_first_models(models: Path) -> None:
     """Export what a newcomer can try, in a process of its own: this one never loads TensorFlow."""
     if _has_version(models):
         return
-    click.echo(
-        f"{models} is empty: exporting first models ({', '.join(FIRST_MODELS)}). This takes a few minutes, once."
-    )
+    click.echo(f"{models} is empty: exporting first models ({', '.join(FIRST_MODELS)}), once; it takes minutes.")
     for family in FIRST_MODELS:
         done = subprocess.run([sys.executable, "-m", "export", family, "--out", str(models)], check=False)
         if done.returncode not in (0, DATA_NOT_FOUND_EXIT):
-            raise UsageError(
-                f"the export of {family} failed with status {done.returncode}", hint="Its message is above."
-            )
+            raise ProcessDied(f"the export of {family} ended with status {done.returncode}", hint="See above.")
+    if not _has_version(models):
+        raise ProcessDied("no first model could be exported", hint="See above, or export one: sightline export --help")
 
 
 def _has_version(models: Path) -> bool:
