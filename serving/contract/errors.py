@@ -9,7 +9,8 @@
     │   ├── InvalidParameter
     │   ├── RequestTooLarge
     │   ├── TooManyImages
-    │   └── UnsupportedContentType
+    │   ├── UnsupportedContentType
+    │   └── InvalidName
     ├── BadImage                   the bytes are not a picture that can be used
     │   ├── EmptyImage
     │   ├── InvalidBase64
@@ -17,24 +18,41 @@
     │   ├── TruncatedImage
     │   ├── ImageTooLarge
     │   └── TooManyPixels
+    ├── UnusableFace               the picture decodes, its faces cannot be used
+    │   ├── NoFace
+    │   ├── TooManyFaces
+    │   └── FaceRefused
+    ├── Conflict                   what is there already does not agree with what came
+    │   └── EncoderMismatch
     ├── NotFound
     │   ├── UnknownRoute
     │   ├── UnknownModel
-    │   └── UnknownVersion
+    │   ├── UnknownVersion
+    │   ├── UnknownPerson
+    │   └── UnknownGallery
     ├── MethodNotAllowed
     ├── Unavailable                try again later
     │   ├── ModelServerUnavailable
     │   ├── ModelNotReady
-    │   └── Overloaded
+    │   ├── Overloaded
+    │   ├── FacesUnavailable
+    │   ├── FaceProcessDied
+    │   ├── GalleryBusy
+    │   └── GalleryUnavailable
     ├── DeadlineExceeded
     ├── ModelError                 the model or its card is wrong
     │   ├── InvalidCard
     │   └── ModelFailed
+    ├── GalleryError               the known set cannot be read or written
+    │   ├── GalleryCorrupt
+    │   ├── GalleryFull
+    │   └── GalleryKeyMissing
     └── OperatorError              the person at the terminal has to do something
         ├── UsageError
         ├── PortTaken
         ├── DataNotFound
         ├── ProcessDied
+        ├── FacesNotInstalled
         └── VerificationFailed
 
 An error knows nothing of HTTP or gRPC: `gateway/errors.py`, `model_server/status.py` and
@@ -99,6 +117,10 @@ class UnsupportedContentType(BadRequest):
     code, title = "unsupported_content_type", "The content type is not supported"
 
 
+class InvalidName(BadRequest):
+    code, title = "invalid_name", "The name cannot be used"
+
+
 class BadImage(SightlineError):
     code, title = "bad_image", "The picture cannot be used"
 
@@ -127,6 +149,30 @@ class TooManyPixels(BadImage):
     code, title = "too_many_pixels", "The picture has too many pixels"
 
 
+class UnusableFace(SightlineError):
+    code, title = "unusable_face", "The faces in the picture cannot be used"
+
+
+class NoFace(UnusableFace):
+    code, title = "no_face", "There is no face in the picture"
+
+
+class TooManyFaces(UnusableFace):
+    code, title = "too_many_faces", "There are several faces where one is wanted"
+
+
+class FaceRefused(UnusableFace):
+    code, title = "face_refused", "The photo is not good enough to know the person by"
+
+
+class Conflict(SightlineError):
+    code, title = "conflict", "The request does not agree with what is there"
+
+
+class EncoderMismatch(Conflict):
+    code, title = "encoder_mismatch", "The gallery was made with another face encoder"
+
+
 class NotFound(SightlineError):
     code, title = "not_found", "Not found"
 
@@ -141,6 +187,14 @@ class UnknownModel(NotFound):
 
 class UnknownVersion(NotFound):
     code, title = "unknown_version", "The model has no such version"
+
+
+class UnknownPerson(NotFound):
+    code, title = "unknown_person", "There is no such person in the gallery"
+
+
+class UnknownGallery(NotFound):
+    code, title = "unknown_gallery", "There is no such gallery"
 
 
 class MethodNotAllowed(SightlineError):
@@ -166,6 +220,22 @@ class Overloaded(Unavailable):
     code, title = "overloaded", "The server is at its limit"
 
 
+class FacesUnavailable(Unavailable):
+    code, title = "faces_unavailable", "The face service cannot be reached"
+
+
+class FaceProcessDied(Unavailable):
+    code, title = "face_process_died", "A face process ended during the work"
+
+
+class GalleryBusy(Unavailable):
+    code, title = "gallery_busy", "The gallery is locked by somebody else"
+
+
+class GalleryUnavailable(Unavailable):
+    code, title = "gallery_unavailable", "The gallery's database cannot be reached"
+
+
 class DeadlineExceeded(SightlineError):
     code, title = "deadline_exceeded", "The answer took too long"
 
@@ -180,6 +250,22 @@ class InvalidCard(ModelError):
 
 class ModelFailed(ModelError):
     code, title = "model_failed", "The model failed"
+
+
+class GalleryError(SightlineError):
+    code, title = "gallery_error", "The gallery cannot be used"
+
+
+class GalleryCorrupt(GalleryError):
+    code, title = "gallery_corrupt", "The gallery's file is damaged"
+
+
+class GalleryFull(GalleryError):
+    code, title = "gallery_full", "There is no room left for the gallery"
+
+
+class GalleryKeyMissing(GalleryError):
+    code, title = "gallery_key_missing", "The gallery is encrypted and the key does not open it"
 
 
 class OperatorError(SightlineError):
@@ -200,6 +286,10 @@ class DataNotFound(OperatorError):
 
 class ProcessDied(OperatorError):
     code, title = "process_died", "A process ended that should run"
+
+
+class FacesNotInstalled(OperatorError):
+    code, title = "faces_not_installed", "The face libraries cannot be used"
 
 
 class VerificationFailed(OperatorError):
