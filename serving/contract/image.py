@@ -12,7 +12,8 @@ from serving.contract.errors import EmptyImage, ImageTooLarge, NotAnImage, TooMa
 
 # Decoders that are offered to strangers. Left out on purpose: formats that start other programs (EPS)
 # and those that no camera, browser or scanner writes.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000")
+# Pillow opens a camera's MPO by the name of JPEG.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000")
 
 WHITE = (255, 255, 255, 255)
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -100,6 +101,7 @@ def _within(width: int, height: int, max_side: int) -> tuple[int, int]:
 
 
 def _open(data: bytes) -> Image.Image:
+    Image.init()  # else Pillow knows five formats only, and stops with a KeyError at the sixth
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as exc:
