@@ -1,0 +1,158 @@
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from serving.contract.errors import BadImage, EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
+from serving.contract.image import ImageLimits, decode_image
+
+LIMITS = ImageLimits()
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def gradient(width: int = 40, height: int = 30) -> Image.Image:
+    red = np.linspace(0, 255, width, dtype=np.uint8)[None].repeat(height, 0)
+    green = np.linspace(0, 255, height, dtype=np.uint8)[:, None].repeat(width, 1)
+    return Image.fromarray(np.dstack([red, green, np.full_like(red, 90)]))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG", "AVIF", "PPM"])
+def test_every_common_format_decodes_to_rgb(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pixels = decode_image(encoded(gradient(), kind, **options), LIMITS)
+    assert pixels.shape == (30, 40, 3)
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - np.asarray(gradient())).mean() < 12
+
+
+def test_lossless_formats_keep_every_pixel() -> None:
+    assert np.array_equal(decode_image(encoded(gradient(), "PNG"), LIMITS), np.asarray(gradient()))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_portrait_photo_is_rotated_by_exif(orientation: int) -> None:
+    upright = np.zeros((20, 10, 3), np.uint8)
+    upright[:5, :5] = 255  # white in the upper left corner, whichever way the camera was held
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright.transpose(1, 0, 2), 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    assert np.array_equal(decode_image(encoded(image, "PNG", exif=exif), LIMITS), upright)
+
+
+def test_transparency_is_composited_on_white() -> None:
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    image.putpixel((1, 0), (255, 0, 0, 128))
+    assert decode_image(encoded(image, "PNG"), LIMITS).tolist() == [[[255, 255, 255], [255, 127, 127]]]
+
+
+def test_palette_with_transparency_is_composited_on_white() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putdata([0, 1])
+    assert decode_image(encoded(image, "PNG", transparency=0), LIMITS).tolist() == [[[255] * 3, [40, 50, 60]]]
+
+
+def test_sixteen_bit_gray_is_scaled_not_clipped() -> None:
+    image = Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16))
+    assert decode_image(encoded(image, "PNG"), LIMITS)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_sixteen_bit_rgb_decodes() -> None:
+    rows = b"\0" + struct.pack(">6H", 65535, 0, 32896, 0, 65535, 257)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    assert decode_image(data, LIMITS).tolist() == [[[255, 0, 128], [0, 255, 1]]]
+
+
+def test_cmyk_decodes_to_rgb() -> None:
+    pixels = decode_image(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95), LIMITS)
+    assert np.abs(pixels.astype(int) - [255, 0, 0]).max() < 12
+
+
+def test_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode_image(data, LIMITS)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("data", [b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n", bytes(1000), b"GIF89a"])
+def test_what_is_no_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(NotAnImage):
+        decode_image(data, LIMITS)
+
+
+def test_an_empty_picture_is_refused_as_empty() -> None:
+    with pytest.raises(EmptyImage):
+        decode_image(b"", LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])
+def test_a_picture_that_is_cut_off_is_refused(kind: str) -> None:
+    data = encoded(gradient(200, 200), kind)
+    with pytest.raises((TruncatedImage, NotAnImage)):
+        decode_image(data[: len(data) * 2 // 3], LIMITS)
+
+
+def test_a_picture_with_too_many_bytes_names_the_setting() -> None:
+    with pytest.raises(ImageTooLarge, match=r"101 bytes; the limit is 100 \(SIGHTLINE_MAX_IMAGE_BYTES\)"):
+        decode_image(bytes(101), ImageLimits(max_image_bytes=100))
+
+
+def test_too_many_pixels_are_refused_before_decoding() -> None:
+    header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    with pytest.raises(TooManyPixels, match=r"100,000,000.*SIGHTLINE_MAX_IMAGE_PIXELS"):
+        decode_image(data + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")), LIMITS)
+
+
+def test_a_decompression_bomb_is_refused() -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0)
+    chunk = b"IHDR" + header
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    with pytest.raises(TooManyPixels):
+        decode_image(data + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")), LIMITS)
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_a_picture_or_our_error(data: bytes) -> None:
+    try:
+        pixels = decode_image(data, LIMITS)
+    except BadImage:
+        return
+    assert pixels.ndim == 3
+
+
+@given(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"]), st.integers(0, 2000), st.integers(1, 255))
+def test_a_flipped_byte_gives_a_picture_or_our_error(kind: str, position: int, flip: int) -> None:
+    data = bytearray(encoded(gradient(), kind))
+    data[position % len(data)] ^= flip
+    try:
+        decode_image(bytes(data), LIMITS)
+    except BadImage:
+        return

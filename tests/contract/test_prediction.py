@@ -1,0 +1,20 @@
+import numpy as np
+
+from serving.contract.prediction import Label, top_k
+
+NAMES = ("ant", "bee", "cat", "dog")
+
+
+def test_the_likeliest_classes_come_first() -> None:
+    prediction = top_k(np.array([0.1, 0.5, 0.15, 0.25], np.float32), NAMES, 2)
+    assert prediction.top == (Label("bee", 1, 0.5), Label("dog", 3, 0.25))
+    assert (prediction.label, prediction.score) == ("bee", 0.5)
+
+
+def test_among_equals_the_lower_index_comes_first() -> None:
+    prediction = top_k(np.full(4, 0.25, np.float32), NAMES, 4)
+    assert [label.index for label in prediction.top] == [0, 1, 2, 3]
+
+
+def test_more_than_there_are_means_all() -> None:
+    assert len(top_k(np.full(4, 0.25, np.float32), NAMES, 100).top) == 4
