@@ -11,8 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from serving.contract.errors import EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
 
 # Decoders that are offered to strangers. Left out on purpose: formats that start other programs (EPS)
-# and those that no camera, browser or scanner writes.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000")
+# and those that no camera, browser or scanner writes. JPEG's decoder opens MPO, which Pillow does not list.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000")
 
 WHITE = (255, 255, 255, 255)
 
