@@ -1,0 +1,242 @@
+"""The predictor against a real gRPC server whose answers one can compute by hand."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.message import Message
+
+from serving.backend.grpc_predictor import GET_MODEL_STATUS, LIST_MODELS, PREDICT, GrpcPredictor
+from serving.backend.predictor import ModelRef, VersionChanged
+from serving.backend.protos import wire_pb2 as wire
+from serving.backend.tensors import from_proto, to_proto
+from serving.contract.card import ModelCard, card_to_json
+from serving.contract.errors import (
+    DeadlineExceeded,
+    InvalidCard,
+    ModelFailed,
+    ModelNotReady,
+    ModelServerUnavailable,
+    Overloaded,
+    SightlineError,
+    UnknownModel,
+    UnknownVersion,
+)
+from tests.cards import COLORS
+
+State = wire.ModelVersionStatus.State
+RED = np.array([[[[200, 0, 0]] * 2] * 2], np.uint8)  # (1, 2, 2, 3)
+
+
+@dataclass
+class ColorServer:
+    """Answers the share of each channel. versions: what is loaded; fails: what Predict is answered instead."""
+
+    versions: dict[int, ModelCard] = field(default_factory=lambda: {1: COLORS})
+    loading: tuple[int, ...] = ()
+    lists: bool = True
+    fails: grpc.StatusCode | None = None
+    calls: list[str] = field(default_factory=list)
+
+    def predict(self, request: wire.PredictRequest, context: Any) -> wire.PredictResponse:
+        self.calls.append(request.model_spec.signature_name)
+        if self.fails is not None:
+            context.abort(self.fails, "as told")
+        spec = request.model_spec
+        if spec.version_label:
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
+            )
+        wanted = spec.version.value if spec.HasField("version") else max(self.versions, default=0)
+        if spec.name != "colors" or wanted not in self.versions:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Specific({spec.name}, {wanted})")
+        response = wire.PredictResponse(model_spec=wire.ModelSpec(name=spec.name))
+        response.model_spec.version.value = wanted
+        if spec.signature_name == "model_card":
+            text = card_to_json(self.versions[wanted]).encode()
+            card = wire.TensorProto(dtype=wire.DT_STRING, string_val=[text])
+            card.tensor_shape.dim.add(size=1)
+            response.outputs["card"].CopyFrom(card)
+            return response
+        images = from_proto(request.inputs["image"]).astype(np.float32)
+        if images.shape[1:] != self.versions[wanted].input.shape[1:]:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Matrix size-incompatible")
+        sums = images.sum(axis=(1, 2))
+        response.outputs["probabilities"].CopyFrom(to_proto(sums / np.maximum(1, sums.sum(axis=1, keepdims=True))))
+        return response
+
+    def status(self, request: wire.GetModelStatusRequest, context: Any) -> wire.GetModelStatusResponse:
+        if request.model_spec.name != "colors":
+            context.abort(grpc.StatusCode.NOT_FOUND, "Could not find any versions of model")
+        rows = [wire.ModelVersionStatus(version=number, state=State.AVAILABLE) for number in self.versions]
+        rows += [wire.ModelVersionStatus(version=number, state=State.LOADING) for number in self.loading]
+        return wire.GetModelStatusResponse(model_version_status=rows)
+
+    def names(self, request: Message, context: Any) -> wire.ListModelsResponse:  # noqa: ARG002
+        if not self.lists:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such service")
+        return wire.ListModelsResponse(name=["colors"])
+
+
+def handler(path: str, method: Callable[..., Any], request: Any) -> Any:
+    service, name = path.strip("/").split("/")
+    row = grpc.unary_unary_rpc_method_handler(method, request.FromString, lambda message: message.SerializeToString())
+    return grpc.method_handlers_generic_handler(service, {name: row})
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[ColorServer, str]]:
+    colors = ColorServer()
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers(
+        (
+            handler(PREDICT, colors.predict, wire.PredictRequest),
+            handler(GET_MODEL_STATUS, colors.status, wire.GetModelStatusRequest),
+            handler(LIST_MODELS, colors.names, wire.ListModelsRequest),
+        )
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield colors, f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def colors(served: tuple[ColorServer, str]) -> ColorServer:
+    return served[0]
+
+
+@pytest.fixture
+def predictor(served: tuple[ColorServer, str]) -> Iterator[GrpcPredictor]:
+    predictor = GrpcPredictor([served[1]], timeout_seconds=5, listed_models=["named"])
+    yield predictor
+    predictor.close()
+
+
+def test_a_batch_is_answered_with_a_row_for_each_picture(predictor: GrpcPredictor) -> None:
+    model = predictor.describe(ModelRef("colors"))
+    scores = predictor.predict(model, np.concatenate([RED, RED[..., ::-1]]))
+    assert (model.version, model.card) == (1, COLORS)
+    assert scores.version == 1
+    assert scores.probabilities.tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+def test_the_card_is_read_once_for_many_requests(predictor: GrpcPredictor, colors: ColorServer) -> None:
+    for _ in range(5):
+        predictor.predict(predictor.describe(ModelRef("colors")), RED)
+    assert colors.calls.count("model_card") == 1
+
+
+def test_another_version_is_noticed_by_the_answer_it_gives(predictor: GrpcPredictor, colors: ColorServer) -> None:
+    model = predictor.describe(ModelRef("colors"))
+    colors.versions[2] = replace(COLORS, name="newer")
+    with pytest.raises(VersionChanged):
+        predictor.predict(model, RED)
+    fresh = predictor.describe(ModelRef("colors"))
+    assert (fresh.version, fresh.card.name) == (2, "newer")
+    assert predictor.predict(fresh, RED).version == 2
+
+
+def test_another_version_of_another_size_is_noticed_by_its_refusal(
+    predictor: GrpcPredictor, colors: ColorServer
+) -> None:
+    model = predictor.describe(ModelRef("colors"))
+    colors.versions[2] = replace(COLORS, input=replace(COLORS.input, shape=(None, 4, 4, 3)))
+    with pytest.raises(VersionChanged):
+        predictor.predict(model, RED)
+
+
+def test_an_asked_for_version_stays(predictor: GrpcPredictor, colors: ColorServer) -> None:
+    colors.versions[2] = COLORS
+    model = predictor.describe(ModelRef("colors", version=1))
+    assert predictor.predict(model, RED).version == 1
+
+
+def test_an_unknown_model_names_the_known_ones(predictor: GrpcPredictor) -> None:
+    with pytest.raises(UnknownModel, match=r"no model 'dogs'.*colors"):
+        predictor.describe(ModelRef("dogs"))
+
+
+def test_an_unknown_version_names_the_known_ones(predictor: GrpcPredictor) -> None:
+    with pytest.raises(UnknownVersion, match=r"no version 7.*ready: 1"):
+        predictor.describe(ModelRef("colors", version=7))
+
+
+def test_an_unknown_label_is_an_unknown_version(predictor: GrpcPredictor) -> None:
+    with pytest.raises(UnknownVersion, match="no label 'canary'"):
+        predictor.describe(ModelRef("colors", label="canary"))
+
+
+def test_a_model_that_is_loading_is_not_ready(predictor: GrpcPredictor, colors: ColorServer) -> None:
+    colors.versions.clear()
+    colors.loading = (1,)
+    with pytest.raises(ModelNotReady, match="loading"):
+        predictor.describe(ModelRef("colors"))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, ModelServerUnavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded),
+        (grpc.StatusCode.INTERNAL, ModelFailed),
+        (grpc.StatusCode.UNKNOWN, ModelFailed),
+    ],
+)
+def test_the_servers_status_becomes_our_error(
+    predictor: GrpcPredictor, colors: ColorServer, code: grpc.StatusCode, kind: type[SightlineError]
+) -> None:
+    model = predictor.describe(ModelRef("colors"))
+    colors.fails = code
+    with pytest.raises(kind, match="as told"):
+        predictor.predict(model, RED)
+
+
+@pytest.mark.parametrize("code", set(grpc.StatusCode) - {grpc.StatusCode.OK}, ids=lambda code: code.name)
+def test_every_status_of_grpc_becomes_an_error_of_ours(
+    predictor: GrpcPredictor, colors: ColorServer, code: grpc.StatusCode
+) -> None:
+    colors.fails = code
+    with pytest.raises(SightlineError):
+        predictor.describe(ModelRef("colors"))
+
+
+def test_a_model_without_a_card_is_told_so(predictor: GrpcPredictor, colors: ColorServer) -> None:
+    colors.fails = grpc.StatusCode.FAILED_PRECONDITION
+    with pytest.raises(InvalidCard, match="no readable card"):
+        predictor.describe(ModelRef("colors"))
+
+
+def test_an_answer_that_does_not_fit_the_card_is_refused(predictor: GrpcPredictor, colors: ColorServer) -> None:
+    colors.versions[1] = replace(COLORS, labels=COLORS.labels[:2])
+    model = predictor.describe(ModelRef("colors"))
+    with pytest.raises(ModelFailed, match=r"\(1, 3\); its card promises \(1, 2\)"):
+        predictor.predict(model, RED)
+
+
+def test_models_are_listed_by_the_server_or_by_the_settings(predictor: GrpcPredictor, colors: ColorServer) -> None:
+    assert predictor.model_names() == ["colors"]
+    colors.lists = False
+    assert predictor.model_names() == ["named"]
+
+
+def test_versions_come_newest_first(predictor: GrpcPredictor, colors: ColorServer) -> None:
+    colors.versions = {1: COLORS, 3: COLORS}
+    colors.loading = (2,)
+    assert [(row.version, row.state) for row in predictor.versions("colors")] == [
+        (3, "AVAILABLE"),
+        (2, "LOADING"),
+        (1, "AVAILABLE"),
+    ]
+
+
+def test_a_server_that_is_away_is_unavailable_at_once() -> None:
+    predictor = GrpcPredictor(["127.0.0.1:1"], timeout_seconds=5)
+    with pytest.raises(ModelServerUnavailable, match=r"127.0.0.1:1"):
+        predictor.describe(ModelRef("colors"))
+    predictor.close()
