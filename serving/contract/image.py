@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
 from serving.contract.errors import EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
 
@@ -14,6 +14,16 @@ from serving.contract.errors import EmptyImage, ImageTooLarge, NotAnImage, TooMa
 # and those that no camera, browser or scanner writes.
 # Pillow opens a camera's MPO by the name of JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000")
+
+SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF8": "GIF",
+    b"RIFF": "WebP",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}  # how a file begins that was meant to be a picture, even where too little of it is left
 
 WHITE = (255, 255, 255, 255)
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -110,14 +120,15 @@ def _open(data: bytes) -> Image.Image:
         ) from exc
     except MemoryError:
         raise
-    except UnidentifiedImageError as exc:
+    except Exception as exc:
+        meant = next((kind for signature, kind in SIGNATURES.items() if data.startswith(signature)), None)
+        if meant is not None:
+            raise TruncatedImage(
+                f"{len(data):,} bytes begin as a {meant} picture, but its header cannot be read",
+                hint="The file is cut off or damaged: send it again, whole.",
+            ) from exc
         raise NotAnImage(
             f"{len(data):,} bytes beginning with {data[:8]!r} are not a picture in a known format",
-            hint="Send the bytes of a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file.",
-        ) from exc
-    except Exception as exc:
-        raise NotAnImage(
-            f"the picture's header cannot be read: {exc}",
             hint="Send the bytes of a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file.",
         ) from exc
 

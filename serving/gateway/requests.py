@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,9 +124,13 @@ def _from_body(request: Request) -> Sequence[Upload]:
 
 
 def _from_json(request: Request) -> Sequence[Upload]:
-    if not request.get_data():
+    data = request.get_data(cache=False)
+    if not data:
         raise EmptyBody("the request has no body", hint=HINT)
-    body = request.get_json(silent=True)
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as exc:  # RecursionError: brackets nested a thousand deep
+        raise InvalidJson(f"the body is not JSON: {exc}", hint=HINT) from exc
     images = body.get("images") if isinstance(body, dict) else None
     if not isinstance(images, list):
         raise InvalidJson('the body is not a JSON object with a list "images"', hint=HINT)

@@ -100,7 +100,7 @@ def test_animation_gives_its_first_frame() -> None:
     assert decode_image(data, LIMITS)[0, 0].tolist() == [255, 0, 0]
 
 
-@pytest.mark.parametrize("data", [b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n", bytes(1000), b"GIF89a"])
+@pytest.mark.parametrize("data", [b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n", bytes(1000), b"<svg/>"])
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
     with pytest.raises(NotAnImage):
         decode_image(data, LIMITS)
@@ -114,8 +114,9 @@ def test_an_empty_picture_is_refused_as_empty() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])
 def test_a_picture_that_is_cut_off_is_refused(kind: str) -> None:
     data = encoded(gradient(200, 200), kind)
-    with pytest.raises((TruncatedImage, NotAnImage)):
-        decode_image(data[: len(data) * 2 // 3], LIMITS)
+    for share in (0.02, 0.3, 0.66):
+        with pytest.raises(TruncatedImage):
+            decode_image(data[: int(len(data) * share)], LIMITS)
 
 
 def test_a_picture_with_too_many_bytes_names_the_setting() -> None:

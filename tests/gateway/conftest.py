@@ -1,0 +1,94 @@
+"""The application with a predictor whose answers one can compute by hand."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from serving.backend.predictor import ModelRef, Scores, ServedModel, VersionChanged, VersionState
+from serving.contract.errors import SightlineError, UnknownModel, UnknownVersion
+from serving.contract.preprocessing import Tensor
+from serving.gateway.app import create_app
+from serving.gateway.settings import Settings
+from tests.cards import COLORS
+
+
+@dataclass
+class ColorPredictor:
+    """The share of each channel. fails: what every call raises. changes: how many times a newer version turns up."""
+
+    fails: Exception | None = None
+    changes: int = 0
+    version: int = 1
+    batches: list[int] = field(default_factory=list)
+
+    def describe(self, ref: ModelRef) -> ServedModel:
+        self._maybe_fail()
+        if ref.name != "colors":
+            raise UnknownModel(f"there is no model {ref.name!r}", hint="Models that are served: colors.")
+        if ref.version not in (None, self.version) or ref.label is not None:
+            raise UnknownVersion(f"model {ref} is not there")
+        return ServedModel(ref, self.version, COLORS)
+
+    def predict(self, served: ServedModel, batch: Tensor) -> Scores:
+        self._maybe_fail()
+        if self.changes:
+            self.changes -= 1
+            self.version += 1
+            raise VersionChanged
+        self.batches.append(len(batch))
+        sums = batch.astype(np.float32).sum(axis=(1, 2))
+        return Scores(served.version, sums / np.maximum(1, sums.sum(axis=1, keepdims=True)))
+
+    def model_names(self) -> Sequence[str]:
+        self._maybe_fail()
+        return ["colors"]
+
+    def versions(self, name: str) -> Sequence[VersionState]:
+        self._maybe_fail()
+        if name != "colors":
+            raise UnknownModel(f"there is no model {name!r}")
+        return [VersionState(self.version, "AVAILABLE", ""), VersionState(0, "END", "it broke")]
+
+    def _maybe_fail(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+
+
+@pytest.fixture
+def predictor() -> ColorPredictor:
+    return ColorPredictor()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(max_image_bytes=20_000, max_image_pixels=10_000, max_images=4, max_request_bytes=50_000)
+
+
+@pytest.fixture
+def client(settings: Settings, predictor: ColorPredictor) -> FlaskClient:
+    return create_app(settings, predictor).test_client()
+
+
+@pytest.fixture
+def picture() -> Callable[..., bytes]:
+    """Makes an encoded picture of one color."""
+
+    def make(color: str = "red", kind: str = "PNG", size: tuple[int, int] = (3, 3)) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", size, color).save(buffer, kind)
+        return buffer.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def red(picture: Callable[..., bytes]) -> bytes:
+    return picture("red")
+
+
+__all__ = ["ColorPredictor", "SightlineError"]

@@ -1,0 +1,276 @@
+import base64
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from werkzeug.test import TestResponse
+
+from serving.contract.errors import DeadlineExceeded, ModelServerUnavailable
+
+Picture = Callable[..., bytes]
+
+
+def post_form(client: FlaskClient, *files: tuple[bytes, str], url: str = "/predict/colors") -> TestResponse:
+    return client.post(url, data={"image": [(io.BytesIO(data), name) for data, name in files]})
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def problem(response: TestResponse) -> tuple[int, str]:
+    assert response.content_type == "application/problem+json"
+    body = response.get_json()
+    assert list(body) == [
+        "type", "title", "status", "detail", "instance", "code", "error", "hint", "request_id",
+    ]  # fmt: skip
+    assert body["status"] == response.status_code
+    assert body["error"] == body["detail"]
+    assert body["request_id"] == response.headers["X-Request-ID"]
+    return response.status_code, body["code"]
+
+
+def test_a_form_with_one_picture_is_answered(client: FlaskClient, red: bytes) -> None:
+    response = post_form(client, (red, "shoe.png"))
+    assert response.status_code == 200
+    assert response.get_json() == {
+        "model": "colors",
+        "version": 1,
+        "predictions": [
+            {
+                "name": "shoe.png",
+                "label": "red",
+                "score": 1.0,
+                "top": [
+                    {"label": "red", "index": 0, "score": 1.0},
+                    {"label": "green", "index": 1, "score": 0.0},
+                    {"label": "blue", "index": 2, "score": 0.0},
+                ],
+            }
+        ],
+        "request_id": response.headers["X-Request-ID"],
+    }
+
+
+def test_several_pictures_run_as_one_batch(client: FlaskClient, picture: Picture, predictor: Any) -> None:
+    response = post_form(client, (picture("red"), "a"), (picture("lime"), "b"), (picture("blue"), "c"))
+    assert [row["label"] for row in response.get_json()["predictions"]] == ["red", "green", "blue"]
+    assert predictor.batches == [3]
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "application/octet-stream", None])
+def test_raw_bytes_are_answered(client: FlaskClient, red: bytes, content_type: str | None) -> None:
+    response = client.post("/predict/colors", data=red, content_type=content_type)
+    assert response.get_json()["predictions"][0]["label"] == "red"
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_base64_json_is_answered(client: FlaskClient, picture: Picture, prefix: str) -> None:
+    images = [{"b64": prefix + b64(picture("red"))}, {"b64": b64(picture("blue")), "name": "sky"}]
+    response = client.post("/predict/colors", json={"images": images})
+    rows = response.get_json()["predictions"]
+    assert [(row["name"], row["label"]) for row in rows] == [("", "red"), ("sky", "blue")]
+
+
+def test_top_limits_the_labels(client: FlaskClient, red: bytes) -> None:
+    row = post_form(client, (red, "a"), url="/predict/colors?top=1").get_json()["predictions"][0]
+    assert [label["label"] for label in row["top"]] == ["red"]
+
+
+def test_a_version_can_be_asked_for(client: FlaskClient, red: bytes) -> None:
+    assert post_form(client, (red, "a"), url="/predict/colors?version=1").status_code == 200
+    assert problem(post_form(client, (red, "a"), url="/predict/colors?version=9")) == (404, "unknown_version")
+    assert problem(post_form(client, (red, "a"), url="/predict/colors?label=canary")) == (404, "unknown_version")
+
+
+def test_a_bad_picture_does_not_fail_its_neighbours(client: FlaskClient, red: bytes, predictor: Any) -> None:
+    response = post_form(client, (red, "a"), (b"no picture", "b"), (b"", "c"), (red, "d"))
+    rows = response.get_json()["predictions"]
+    assert response.status_code == 200
+    assert [row.get("label") for row in rows] == ["red", None, None, "red"]
+    assert [row["error"]["code"] for row in rows[1:3]] == ["not_an_image", "empty_image"]
+    assert rows[1]["name"] == "b"
+    assert predictor.batches == [2]
+
+
+def test_bad_base64_does_not_fail_its_neighbours(client: FlaskClient, red: bytes) -> None:
+    rows = client.post("/predict/colors", json={"images": [{"b64": "***"}, {"b64": b64(red)}]}).get_json()[
+        "predictions"
+    ]
+    assert rows[0]["error"]["code"] == "invalid_base64"
+    assert rows[1]["label"] == "red"
+
+
+def test_a_new_version_in_the_middle_of_a_request_answers_it(client: FlaskClient, red: bytes, predictor: Any) -> None:
+    predictor.changes = 2
+    assert post_form(client, (red, "a")).get_json()["version"] == 3
+
+
+def test_versions_that_never_settle_are_told_to_come_back(client: FlaskClient, red: bytes, predictor: Any) -> None:
+    predictor.changes = 10
+    response = post_form(client, (red, "a"))
+    assert problem(response) == (503, "model_not_ready")
+    assert response.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "expected"),
+    [
+        (b"", "image/png", (400, "empty_body")),
+        (b"", "application/json", (400, "empty_body")),
+        (b"no picture at all", "image/png", (415, "not_an_image")),
+        (b"hello", "text/plain", (415, "unsupported_content_type")),
+        (b"a=b", "application/x-www-form-urlencoded", (415, "unsupported_content_type")),
+        (b"{", "application/json", (400, "invalid_json")),
+        (b"\xff\xfe", "application/json", (400, "invalid_json")),
+        (b"[" * 100_00, "application/json", (400, "invalid_json")),
+        (b"[]", "application/json", (400, "invalid_json")),
+        (b'{"images": 3}', "application/json", (400, "invalid_json")),
+        (b'{"images": ["x"]}', "application/json", (400, "invalid_json")),
+        (b'{"images": [{"b64": "", "path": "/etc/passwd"}]}', "application/json", (400, "invalid_json")),
+        (b'{"images": [{"b64": "", "name": 3}]}', "application/json", (400, "invalid_json")),
+        (b'{"images": []}', "application/json", (400, "missing_image")),
+        (b'{"images": [{"b64": "***"}]}', "application/json", (400, "invalid_base64")),
+        (b'{"images": [{"b64": "\\u00e9"}]}', "application/json", (400, "invalid_base64")),
+        (b'{"images": [{"b64": ""}]}', "application/json", (400, "empty_image")),
+        (b"x", "multipart/form-data", (400, "invalid_multipart")),
+        (b"x", "multipart/form-data; boundary=b", (400, "missing_image")),
+        (b"", "multipart/form-data; boundary=b", (400, "missing_image")),
+    ],
+)
+def test_a_request_that_is_wrong_has_a_code_of_its_own(
+    client: FlaskClient, data: bytes, content_type: str, expected: tuple[int, str]
+) -> None:
+    assert problem(client.post("/predict/colors", data=data, content_type=content_type)) == expected
+
+
+def test_a_form_without_the_field_says_which_fields_it_has(client: FlaskClient, red: bytes) -> None:
+    response = client.post("/predict/colors", data={"file": (io.BytesIO(red), "a.png"), "note": "hello"})
+    assert problem(response) == (400, "missing_image")
+    assert "file, note" in response.get_json()["detail"]
+
+
+def test_a_truncated_picture_has_a_code_of_its_own(client: FlaskClient, picture: Picture) -> None:
+    data = picture("red", "JPEG", (60, 60))
+    response = client.post("/predict/colors", data=data[:-80], content_type="image/jpeg")
+    assert problem(response) == (400, "truncated_image")
+
+
+def test_limits_are_named_with_their_settings(client: FlaskClient, picture: Picture, red: bytes) -> None:
+    large = client.post("/predict/colors", data=bytes(20_001), content_type="image/png")
+    assert problem(large) == (413, "image_too_large")
+    assert "SIGHTLINE_MAX_IMAGE_BYTES" in large.get_json()["detail"]
+    wide = client.post("/predict/colors", data=picture("red", "PNG", (101, 100)), content_type="image/png")
+    assert problem(wide) == (413, "too_many_pixels")
+    assert "SIGHTLINE_MAX_IMAGE_PIXELS" in wide.get_json()["detail"]
+    many = post_form(client, *[(red, str(index)) for index in range(5)])
+    assert problem(many) == (413, "too_many_images")
+    assert "SIGHTLINE_MAX_IMAGES" in many.get_json()["detail"]
+    whole = client.post("/predict/colors", data=bytes(50_001), content_type="image/png")
+    assert problem(whole) == (413, "request_too_large")
+    assert "SIGHTLINE_MAX_REQUEST_BYTES" in whole.get_json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("top=0", "top is '0'"),
+        ("top=x", "top is 'x'"),
+        ("version=-1", "version is '-1'"),
+        ("version=latest", "version is 'latest'"),
+        (f"version={2**63}", "version is"),
+        ("label=a/b", "label is 'a/b'"),
+        ("label=", "label is ''"),
+        ("version=1&label=a", "both"),
+        ("topp=1", "unknown parameter 'topp'"),
+    ],
+)
+def test_a_parameter_that_is_wrong_is_named(client: FlaskClient, red: bytes, query: str, words: str) -> None:
+    response = client.post(f"/predict/colors?{query}", data=red, content_type="image/png")
+    assert problem(response) == (400, "invalid_parameter")
+    assert words in response.get_json()["detail"]
+
+
+def test_an_unknown_model_names_the_known_ones(client: FlaskClient, red: bytes) -> None:
+    response = client.post("/predict/dogs", data=red, content_type="image/png")
+    assert problem(response) == (404, "unknown_model")
+    assert "colors" in response.get_json()["hint"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ModelServerUnavailable("away"), (503, "model_server_unavailable")),
+        (DeadlineExceeded("slow"), (504, "deadline_exceeded")),
+        (ZeroDivisionError("secret"), (500, "error")),
+    ],
+)
+def test_a_failure_behind_the_gateway_is_a_problem_without_a_traceback(
+    client: FlaskClient, red: bytes, predictor: Any, error: Exception, expected: tuple[int, str]
+) -> None:
+    predictor.fails = error
+    response = client.post("/predict/colors", data=red, content_type="image/png")
+    assert problem(response) == expected
+    assert "secret" not in response.text
+
+
+def test_a_request_id_is_echoed_when_it_is_harmless(client: FlaskClient, red: bytes) -> None:
+    def echoed(given: str) -> str:
+        headers = {"X-Request-ID": given}
+        return client.post("/predict/colors", data=red, content_type="image/png", headers=headers).headers[
+            "X-Request-ID"
+        ]
+
+    assert echoed("abc-123") == "abc-123"
+    assert echoed("white space") != "white space"
+    assert echoed("x" * 200) != "x" * 200
+
+
+def test_an_unknown_address_and_a_wrong_method_are_problems(client: FlaskClient) -> None:
+    assert problem(client.get("/nowhere")) == (404, "unknown_route")
+    wrong = client.get("/predict/colors")
+    assert problem(wrong) == (405, "method_not_allowed")
+    assert "POST" in wrong.headers["Allow"]
+
+
+CONTENT_TYPES = st.sampled_from(
+    ["image/png", "application/json", "multipart/form-data; boundary=b", "text/plain", "application/octet-stream", ""]
+)
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.binary(max_size=2000), content_type=CONTENT_TYPES)
+def test_random_bytes_are_never_our_fault(client: FlaskClient, data: bytes, content_type: str) -> None:
+    response = client.post("/predict/colors", data=data, content_type=content_type)
+    assert response.status_code < 500
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    body=st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["images", "b64", "name", "x"]), inner),
+    )
+)
+def test_random_json_is_never_our_fault(client: FlaskClient, body: Any) -> None:
+    response = client.post("/predict/colors", data=json.dumps(body), content_type="application/json")
+    assert response.status_code < 500
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    parts=st.lists(
+        st.sampled_from([b"--b", b"\r\n", b"--", b'Content-Disposition: form-data; name="image"'])
+        | st.binary(max_size=30),
+        max_size=20,
+    )
+)
+def test_random_forms_are_never_our_fault(client: FlaskClient, parts: list[bytes]) -> None:
+    response = client.post("/predict/colors", data=b"".join(parts), content_type="multipart/form-data; boundary=b")
+    assert response.status_code < 500

@@ -1,0 +1,92 @@
+"""The direction of imports, proven by walking them: downwards only, and TensorFlow in two rooms only."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(
+    path for top in ("serving", "export", "clients") for path in (ROOT / top).rglob("*.py") if "_pb2" not in path.name
+)
+
+# room: the rooms below it. A room may import itself, what is named here, and nothing else of the project.
+CONTRACT = {"serving.contract"}
+MIDDLE = CONTRACT | {"serving.backend"}
+BELOW = {
+    "serving.contract": set(),
+    "serving.backend": CONTRACT,
+    "serving.faces": MIDDLE,
+    "serving.classify": MIDDLE,
+    "serving.supervisor": CONTRACT,
+    "serving.gateway": MIDDLE | {"serving.classify", "serving.faces"},
+    "serving.model_server": MIDDLE,
+    "serving.__main__": CONTRACT | {"serving.gateway", "serving.supervisor"},
+    "export": MIDDLE | {"serving.classify", "serving.faces"},
+    "clients": MIDDLE | {"serving.classify", "serving.faces"},
+}
+ENTRY_POINT = "sightline"  # the table of commands; entry points run themselves through it
+TENSORFLOW = {"tensorflow", "keras", "tensorflow_serving", "sklearn"}
+MAY_TRAIN = ("serving.model_server", "export")
+CONTRACT_NEEDS = {"numpy", "PIL"}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str | None:
+    return max((room for room in BELOW if f"{module}.".startswith(f"{room}.")), key=len, default=None)
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: a relative import"
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_imports_go_downwards_only(path: Path) -> None:
+    module = module_of(path)
+    room = room_of(module)
+    for name in imports_of(path):
+        top = name.split(".")[0]
+        if top not in ("serving", "export", "clients") or room is None:
+            continue
+        target = room_of(name)
+        assert target == room or target in BELOW[room], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_tensorflow_stays_in_its_rooms(path: Path) -> None:
+    used = {name.split(".")[0] for name in imports_of(path)} & TENSORFLOW
+    assert not used or module_of(path).startswith(MAY_TRAIN), f"{module_of(path)} imports {used}"
+
+
+def test_the_contract_needs_numpy_and_pillow_only() -> None:
+    for path in SOURCES:
+        if module_of(path).startswith("serving.contract"):
+            others = {name.split(".")[0] for name in imports_of(path)} - {"serving"} - CONTRACT_NEEDS
+            assert others <= set(sys.stdlib_module_names), f"{module_of(path)} imports {others}"
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "serving.gateway.wsgi",
+        "clients, clients.python.client, clients.commands, clients.doctor",
+        "sightline, serving.__main__",
+    ],
+)
+def test_gateway_and_clients_leave_tensorflow_out(modules: str) -> None:
+    code = f"import sys, {modules}; print([m for m in {sorted(TENSORFLOW)} + ['dlib', 'cv2'] if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
