@@ -22,34 +22,14 @@ from clients.python.results import Failed, Prediction
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.predictor import ModelRef
 from serving.contract.card import ModelCard, read_card
-from serving.contract.errors import InvalidCard, ModelFailed, SightlineError, UsageError
+from serving.contract.errors import ModelFailed, SightlineError, UsageError
+from serving.contract.golden import GoldenExamples, read_golden
 from serving.contract.image import ImageLimits, decode_image
 from serving.contract.versions import version_dirs
 
 Array = npt.NDArray[np.float32]
 
-GOLDEN_DIR, ANSWERS = Path("assets.extra") / "golden", "answers.npz"
 VERIFY_SECONDS = 300  # TensorFlow takes 5 to 10 s to import, a large model a minute to load
-
-
-@dataclass(frozen=True, slots=True)
-class GoldenExamples:
-    """pictures: encoded files; tensors: (n, h, w, c) as the card says; probabilities: float32 (n, k), Keras's."""
-
-    pictures: tuple[bytes, ...]
-    tensors: npt.NDArray[np.generic]
-    probabilities: Array
-
-
-def read_golden(version_dir: Path) -> GoldenExamples:
-    """The golden examples of a version on disk. Raises InvalidCard where there are none or they cannot be read."""
-    folder = version_dir / GOLDEN_DIR
-    try:
-        pictures = tuple(path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ANSWERS)
-        with np.load(folder / ANSWERS) as answers:
-            return GoldenExamples(pictures, answers["tensors"], answers["probabilities"])
-    except (OSError, ValueError, KeyError) as exc:
-        raise InvalidCard(f"no golden examples at {folder}: {exc}", hint="Export the model again.") from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +42,7 @@ class Patient:
     golden: GoldenExamples
     client: Client
     grpc_target: str
+    reload: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +66,9 @@ class Skipped(Exception):
 @click.option("--models", "folder", default="models", show_default=True, type=click.Path(path_type=Path))
 @click.option("--version", type=int, help="Which version; by default the one that the service answers with.")
 @click.option("--grpc", "grpc_target", default="127.0.0.1:8500", show_default=True, help="The model server, host:port.")
+@click.option(
+    "--no-reload", is_flag=True, help="Leave out the stage that loads TensorFlow: it takes a while."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @client_options
 def doctor(
@@ -94,6 +78,7 @@ def doctor(
     folder: Path,
     version: int | None,
     grpc_target: str,
+    no_reload: bool,
     as_json: bool,
     url: str,
     api_key: str | None,
@@ -107,8 +92,9 @@ def doctor(
     healthy = True
     with Client(url, api_key=api_key, timeout=timeout, max_retries=0) as client:
         for name in wanted:
+            patient = admit(name, folder, version, client, grpc_target, reload=not no_reload)
             findings = []
-            for finding in examined(admit(name, folder, version, client, grpc_target)):
+            for finding in examined(patient):
                 findings.append(finding)
                 if not as_json:
                     console().print(_line(name, finding))
@@ -116,10 +102,12 @@ def doctor(
     sys.exit(0 if healthy else 1)
 
 
-def admit(name: str, folder: Path, version: int | None, client: Client, grpc_target: str) -> Patient:
+def admit(
+    name: str, folder: Path, version: int | None, client: Client, grpc_target: str, *, reload: bool = True
+) -> Patient:
     """Find the version to examine: the one named, the one that the service answers with, or the newest on disk.
 
-    Raises UsageError where it is not on disk, InvalidCard and what `read_golden` raises where it cannot be read.
+    Raises UsageError where it is not on disk, ModelError where its card or its golden examples cannot be read.
     """
     on_disk = {int(path.name): path for path in version_dirs(folder / name)}
     if not on_disk:
@@ -134,7 +122,7 @@ def admit(name: str, folder: Path, version: int | None, client: Client, grpc_tar
             hint="Does the service serve another folder? Name it with --models, or a version with --version.",
         )
     directory = on_disk[chosen]
-    return Patient(chosen, directory, read_card(directory), read_golden(directory), client, grpc_target)
+    return Patient(chosen, directory, read_card(directory), read_golden(directory), client, grpc_target, reload)
 
 
 def examined(patient: Patient) -> Iterator[Finding]:
@@ -163,6 +151,8 @@ def preprocessed(patient: Patient) -> float:
 
 def reloaded(patient: Patient) -> float:
     """The SavedModel, loaded again, answers as recorded. In a process of its own: clients never import TensorFlow."""
+    if not patient.reload:
+        raise Skipped("--no-reload")
     if find_spec("tensorflow") is None:
         raise Skipped("TensorFlow is not installed here")
     command = [sys.executable, "-m", "export", "verify", str(patient.directory), "--json"]
