@@ -1,0 +1,1 @@
+"""What calls a running service: the Python client, the commands, batch scoring. No Flask, no TensorFlow."""

@@ -55,7 +55,10 @@
         ├── NoSpace
         ├── ProcessDied
         ├── FacesNotInstalled
-        └── VerificationFailed
+        ├── VerificationFailed
+        ├── ServiceUnreachable
+        ├── UnexpectedAnswer
+        └── UnreadableFile
 
 An error knows nothing of HTTP or gRPC: `gateway/errors.py`, `model_server/status.py` and
 `backend/grpc_predictor.py` hold the tables.
@@ -69,10 +72,13 @@ class SightlineError(Exception):
 
     detail: what was given and what was expected. hint: what to do about it, or "" where nothing is known.
     `code` is the machine-readable name and never changes; `title` is its short text.
+    status, request_id: set by the client on an error that a service answered; None where the error arose here.
     """
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Error"
+    status: int | None = None
+    request_id: str | None = None
 
     def __init__(self, detail: str, *, hint: str = "") -> None:
         super().__init__(detail)
@@ -304,3 +310,15 @@ class FacesNotInstalled(OperatorError):
 
 class VerificationFailed(OperatorError):
     code, title = "verification_failed", "The exported model does not answer as the trained one"
+
+
+class ServiceUnreachable(OperatorError):
+    code, title = "service_unreachable", "The service cannot be reached"
+
+
+class UnexpectedAnswer(OperatorError):
+    code, title = "unexpected_answer", "The answer is not one of Sightline's"
+
+
+class UnreadableFile(OperatorError):
+    code, title = "unreadable_file", "A file cannot be read"

@@ -1,0 +1,19 @@
+"""`python -m clients`: the commands that call a running service."""
+
+import click
+
+from clients.commands import models, predict
+from clients.doctor import doctor
+from sightline import run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def clients() -> None:
+    """Call a running Sightline service."""
+
+
+for command in (predict, models, doctor):
+    clients.add_command(command)
+
+if __name__ == "__main__":
+    run(clients, "python -m clients")

@@ -1,0 +1,144 @@
+"""`sightline predict` and `sightline models`: a running service's answers at the terminal."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from clients.python.client import DEFAULT_URL, Client
+from clients.python.results import Failed, Model, Prediction
+from serving.contract.errors import OperatorError, SightlineError, UnknownModel
+
+CLIENT_OPTIONS = (
+    click.option(
+        "--url", envvar="SIGHTLINE_URL", default=DEFAULT_URL, show_default=True, help="The service's address."
+    ),
+    click.option("--api-key", envvar="SIGHTLINE_API_KEY", help="Sent as a bearer token."),
+    click.option(
+        "--timeout", default=60.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds."
+    ),
+)
+
+
+def client_options(command: Any) -> Any:
+    """Give a command --url, --api-key and --timeout."""
+    for option in reversed(CLIENT_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command(epilog="Example: sightline predict shoe.png shirt.png --model fashion --json")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
+@click.option("--model", "-m", required=True, help="Which model to ask.")
+@click.option("--version", type=int, help="Which version; by default the newest.")
+@click.option("--label", help="Which version, by its label.")
+@click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many labels to name.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@client_options
+def predict(
+    *,
+    files: Sequence[str],
+    model: str,
+    version: int | None,
+    label: str | None,
+    top: int,
+    as_json: bool,
+    url: str,
+    api_key: str | None,
+    timeout: float,
+) -> None:
+    """Ask a running service for the labels of pictures.
+
+    A picture that fails is a row with its reason; the others are answered all the same. Exit 1 when some failed.
+    """
+    with Client(url, api_key=api_key, timeout=timeout) as client:
+        try:
+            outcomes = client.predict_many(files, model=model, top=top, version=version, label=label)
+        except SightlineError as exc:
+            raise unusable(exc) from exc
+    if as_json:
+        click.echo(json.dumps(predictions_json(files, outcomes), indent=2))
+    else:
+        console().print(predictions_table(files, outcomes))
+    sys.exit(1 if any(isinstance(outcome, Failed) for outcome in outcomes) else 0)
+
+
+@click.command(epilog="Example: sightline models --url http://gpu-7:8000")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@client_options
+def models(*, as_json: bool, url: str, api_key: str | None, timeout: float) -> None:
+    """List what a running service serves: each model, its versions and their states."""
+    with Client(url, api_key=api_key, timeout=timeout) as client:
+        served = client.models()
+    if as_json:
+        rows = [{"name": row.name, "versions": [asdict(version) for version in row.versions]} for row in served]
+        click.echo(json.dumps({"models": rows}, indent=2))
+    else:
+        console().print(models_table(served))
+
+
+def console() -> Console:
+    """The terminal; where output is piped, lines are as long as they need to be."""
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=200, soft_wrap=True)
+
+
+def unusable(error: SightlineError) -> SightlineError:
+    """An error of the whole command, as one that ends it with exit 2 where the command was at fault."""
+    if isinstance(error, UnknownModel):
+        return as_operator_error(error)
+    return error
+
+
+def as_operator_error(error: SightlineError) -> OperatorError:
+    """The same words, for the person at the terminal."""
+    return OperatorError(error.detail, hint=error.hint)
+
+
+def predictions_json(files: Sequence[str], outcomes: Sequence[Prediction | Failed]) -> dict[str, Any]:
+    """The outcomes as HTTP would answer them, with each file's path."""
+    entries = [{"file": printable(file)} | _entry(outcome) for file, outcome in zip(files, outcomes, strict=True)]
+    answered = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
+    head = {"model": answered[0].model, "version": answered[0].version} if answered else {}
+    return head | {"predictions": entries}
+
+
+def _entry(outcome: Prediction | Failed) -> dict[str, Any]:
+    if isinstance(outcome, Failed):
+        return {"error": outcome.error.detail, "code": outcome.error.code, "hint": outcome.error.hint}
+    return {"label": outcome.label, "score": outcome.score, "top": [asdict(label) for label in outcome.top]}
+
+
+def predictions_table(files: Sequence[str], outcomes: Sequence[Prediction | Failed]) -> Table:
+    """A row for each picture: its label, score, and the runners-up; or why it has none."""
+    table = Table("file", "label", "score", "then", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for file, outcome in zip(files, outcomes, strict=True):
+        name = escape(printable(file))
+        if isinstance(outcome, Failed):
+            table.add_row(name, f"[red]{outcome.error.code}[/red]", "", escape(str(outcome.error)))
+        else:
+            runners_up = ", ".join(f"{label.label} {label.score:.3f}" for label in outcome.top[1:])
+            table.add_row(name, f"[bold]{escape(outcome.label)}[/bold]", f"{outcome.score:.4f}", escape(runners_up))
+    return table
+
+
+def models_table(served: Sequence[Model]) -> Table:
+    """A row for each version of each model."""
+    table = Table("model", "version", "state", "error", box=None, pad_edge=False)
+    for model in served:
+        for version in model.versions:
+            table.add_row(escape(model.name), str(version.version), version.state, escape(version.error))
+    return table
+
+
+def printable(path: str) -> str:
+    """A path that a terminal can show: bytes that are not UTF-8 as \\xNN, control characters escaped."""
+    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)

@@ -1,0 +1,261 @@
+"""`sightline doctor`: a model's golden examples through every stage, and the first stage that differs.
+
+Export records a few real pictures, the tensors they became and the probabilities that Keras gave for them. Each stage
+here computes them again one step further away: preprocessing, the SavedModel reloaded, gRPC, HTTP.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from clients.commands import client_options, console
+from clients.python.client import Client
+from clients.python.results import Failed, Prediction
+from serving.backend.grpc_predictor import GrpcPredictor
+from serving.backend.predictor import ModelRef
+from serving.contract.card import ModelCard, read_card
+from serving.contract.errors import ModelFailed, SightlineError, UsageError
+from serving.contract.golden import GoldenExamples, read_golden
+from serving.contract.image import ImageLimits, decode_image
+from serving.contract.versions import version_dirs
+
+Array = npt.NDArray[np.float32]
+
+VERIFY_SECONDS = 300  # TensorFlow takes 5 to 10 s to import, a large model a minute to load
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is examined: one version on disk, and where it is said to be served."""
+
+    version: int
+    directory: Path
+    card: ModelCard
+    golden: GoldenExamples
+    client: Client
+    grpc_target: str
+    reload: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one stage found. ok: None where the stage could not be tried; difference: the largest, absolute."""
+
+    stage: str
+    ok: bool | None
+    difference: float | None
+    atol: float
+    note: str = ""
+
+
+class Skipped(Exception):
+    """A stage that cannot be tried here, and why. Not an error: the others are."""
+
+
+@click.command(epilog="Example: sightline doctor --model fashion --grpc 127.0.0.1:8500")
+@click.option("--model", "-m", "names", multiple=True, help="Which model; may be given several times.")
+@click.option("--all", "everything", is_flag=True, help="Every model of the folder.")
+@click.option("--models", "folder", default="models", show_default=True, type=click.Path(path_type=Path))
+@click.option("--version", type=int, help="Which version; by default the one that the service answers with.")
+@click.option("--grpc", "grpc_target", default="127.0.0.1:8500", show_default=True, help="The model server, host:port.")
+@click.option(
+    "--no-reload", is_flag=True, help="Leave out the stage that loads TensorFlow: it takes a while."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@client_options
+def doctor(
+    *,
+    names: tuple[str, ...],
+    everything: bool,
+    folder: Path,
+    version: int | None,
+    grpc_target: str,
+    no_reload: bool,
+    as_json: bool,
+    url: str,
+    api_key: str | None,
+    timeout: float,
+) -> None:
+    """Replay a model's golden examples through every stage and name the first that differs.
+
+    Exit 0: all equal. 1: a stage differs or fails. 2: there is nothing to examine.
+    """
+    wanted = _wanted(names, everything, folder)
+    healthy = True
+    with Client(url, api_key=api_key, timeout=timeout, max_retries=0) as client:
+        for name in wanted:
+            patient = admit(name, folder, version, client, grpc_target, reload=not no_reload)
+            findings = []
+            for finding in examined(patient):
+                findings.append(finding)
+                if not as_json:
+                    console().print(_line(name, finding))
+            healthy &= _reported(name, findings, as_json)
+    sys.exit(0 if healthy else 1)
+
+
+def admit(
+    name: str, folder: Path, version: int | None, client: Client, grpc_target: str, *, reload: bool = True
+) -> Patient:
+    """Find the version to examine: the one named, the one that the service answers with, or the newest on disk.
+
+    Raises UsageError where it is not on disk, ModelError where its card or its golden examples cannot be read.
+    """
+    on_disk = {int(path.name): path for path in version_dirs(folder / name)}
+    if not on_disk:
+        raise UsageError(
+            f"there is no version of {name!r} in {folder}",
+            hint=f"Name the folder with --models, or export the model: sightline export {name}.",
+        )
+    chosen = version or _served_version(client, name) or max(on_disk)
+    if chosen not in on_disk:
+        raise UsageError(
+            f"version {chosen} of {name!r} is not in {folder}; there are {', '.join(map(str, sorted(on_disk)))}",
+            hint="Does the service serve another folder? Name it with --models, or a version with --version.",
+        )
+    directory = on_disk[chosen]
+    return Patient(chosen, directory, read_card(directory), read_golden(directory), client, grpc_target, reload)
+
+
+def examined(patient: Patient) -> Iterator[Finding]:
+    """One finding for each stage, in the order in which a picture travels."""
+    for stage, examine in STAGES.items():
+        atol = 0.0 if stage == "preprocess" else patient.card.golden.atol
+        yield _found(stage, atol, lambda examine=examine: examine(patient))  # type: ignore[misc]
+
+
+def recorded(patient: Patient) -> float:
+    """The record agrees with itself: as many answers as pictures, each a distribution over the card's labels."""
+    expected = (len(patient.golden.pictures), len(patient.card.labels))
+    if patient.golden.probabilities.shape != expected:
+        raise ModelFailed(f"the recorded answers are {patient.golden.probabilities.shape}, expected {expected}")
+    if len(patient.golden.pictures) != patient.card.golden.n:
+        raise ModelFailed(f"{expected[0]} pictures are recorded, the card says {patient.card.golden.n}")
+    return float(np.abs(patient.golden.probabilities.sum(axis=1) - 1).max())
+
+
+def preprocessed(patient: Patient) -> float:
+    """The pictures become the recorded tensors, to the bit."""
+    apply = patient.card.preprocessing.apply
+    tensors = np.stack([apply(decode_image(picture, ImageLimits())) for picture in patient.golden.pictures])
+    return _difference(tensors, patient.golden.tensors)
+
+
+def reloaded(patient: Patient) -> float:
+    """The SavedModel, loaded again, answers as recorded. In a process of its own: clients never import TensorFlow."""
+    if not patient.reload:
+        raise Skipped("--no-reload")
+    if find_spec("tensorflow") is None:
+        raise Skipped("TensorFlow is not installed here")
+    command = [sys.executable, "-m", "export", "verify", str(patient.directory), "--json"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=False)
+    except subprocess.TimeoutExpired as exc:
+        raise ModelFailed(f"reloading took longer than {VERIFY_SECONDS} s") from exc
+    try:
+        return float(json.loads(done.stdout)["max_abs_difference"])
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ModelFailed(f"`export verify` exited {done.returncode}: {done.stderr.strip()[-500:]}") from exc
+
+
+def over_grpc(patient: Patient) -> float:
+    """The model server answers the recorded tensors as recorded."""
+    predictor = GrpcPredictor((patient.grpc_target,))
+    try:
+        served = predictor.describe(ModelRef(patient.card.name, version=patient.version))
+        if served.card != patient.card:
+            raise ModelFailed(f"the card that is served differs from the one in {patient.directory}")
+        scores = predictor.predict(served, patient.golden.tensors)
+        return _difference(scores.probabilities, patient.golden.probabilities)
+    finally:
+        predictor.close()
+
+
+def over_http(patient: Patient) -> float:
+    """The gateway answers the pictures as recorded."""
+    outcomes = patient.client.predict_many(
+        patient.golden.pictures, model=patient.card.name, top=len(patient.card.labels), version=patient.version
+    )
+    rows = [_probabilities(outcome, len(patient.card.labels)) for outcome in outcomes]
+    return _difference(np.stack(rows), patient.golden.probabilities)
+
+
+STAGES: dict[str, Callable[[Patient], float]] = {
+    "recorded": recorded,
+    "preprocess": preprocessed,
+    "SavedModel": reloaded,
+    "gRPC": over_grpc,
+    "HTTP": over_http,
+}
+
+
+def _found(stage: str, atol: float, examine: Callable[[], float]) -> Finding:
+    try:
+        difference = examine()
+    except Skipped as exc:
+        return Finding(stage, None, None, atol, str(exc))
+    except SightlineError as exc:
+        return Finding(stage, False, None, atol, str(exc))
+    return Finding(stage, bool(difference <= atol), difference, atol)
+
+
+def _difference(found: npt.NDArray[np.generic], expected: npt.NDArray[np.generic]) -> float:
+    """The largest absolute difference. Raises ModelFailed where the shapes differ."""
+    if found.shape != expected.shape:
+        raise ModelFailed(f"the answer has shape {found.shape}, recorded is {expected.shape}")
+    return float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
+
+
+def _probabilities(outcome: Prediction | Failed, classes: int) -> Array:
+    if isinstance(outcome, Failed):
+        raise outcome.error
+    row = np.full(classes, np.nan, np.float32)
+    for label in outcome.top:
+        row[label.index] = label.score
+    return row
+
+
+def _served_version(client: Client, name: str) -> int | None:
+    """The version that the service answers with, None where it cannot be asked."""
+    try:
+        return client.model(name).version
+    except SightlineError:
+        return None
+
+
+def _wanted(names: tuple[str, ...], everything: bool, folder: Path) -> list[str]:
+    if everything:
+        names = tuple(sorted(path.name for path in folder.glob("*") if version_dirs(path)))
+    if not names:
+        raise UsageError(
+            f"no model is named{' and none is in ' + str(folder) if everything else ''}",
+            hint="Name one with --model, or --all with --models.",
+        )
+    return list(dict.fromkeys(names))
+
+
+def _reported(name: str, findings: list[Finding], as_json: bool) -> bool:
+    bad = next((finding for finding in findings if finding.ok is False), None)
+    if as_json:
+        first = bad.stage if bad else None
+        click.echo(json.dumps({"model": name, "first_bad": first, "stages": [asdict(row) for row in findings]}))
+    elif bad:
+        click.echo(f"{name}: {bad.stage} is the first stage that differs.")
+    else:
+        click.echo(f"{name}: every stage that could be tried agrees.")
+    return bad is None
+
+
+def _line(name: str, finding: Finding) -> str:
+    verdict = {True: "[green]ok[/green]     ", False: "[red]DIFFERS[/red]", None: "[dim]skipped[/dim]"}[finding.ok]
+    measured = "" if finding.difference is None else f"largest difference {finding.difference:.2e}"
+    note = finding.note.replace("[", "\\[")
+    return f"{name}  {finding.stage:<10}  {verdict}  {measured} (atol {finding.atol:g}) {note}".rstrip()

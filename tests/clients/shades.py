@@ -1,0 +1,122 @@
+"""A model so simple that its answers are computed by hand: it tells four shades of gray apart."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from PIL import Image
+
+from serving.backend.predictor import ModelRef, Scores, ServedModel, VersionState
+from serving.contract.card import (
+    Calibration,
+    Class,
+    Golden,
+    Input,
+    ModelCard,
+    Output,
+    Source,
+    Training,
+)
+from serving.contract.errors import SightlineError, UnknownModel, UnknownVersion
+from serving.contract.preprocessing import Preprocessing, Tensor
+
+SIDE = 8  # pixels
+SHADES = ("black", "dark", "light", "white")
+
+
+def shade_card(n_golden: int = 3) -> ModelCard:
+    """The card of a model that tells four shades of gray apart."""
+    preprocessing = Preprocessing(
+        color="gray",
+        height=SIDE,
+        width=SIDE,
+        fit="stretch",
+        resize_short_side=None,
+        interpolation="bilinear",
+        antialias=True,
+        polarity="as_is",
+        dtype="uint8",
+        scale=1.0,
+        mean=(0.0,),
+        std=(1.0,),
+        channel_order="rgb",
+    )
+    return ModelCard(
+        schema_version=1,
+        name="shades",
+        family="test",
+        created="2026-01-01T00:00:00Z",
+        input=Input("serving_default", "image", "uint8", (None, SIDE, SIDE, 1)),
+        output=Output("probabilities", "probabilities"),
+        preprocessing=preprocessing,
+        labels=tuple(Class(str(index), name) for index, name in enumerate(SHADES)),
+        calibration=Calibration(1.0),
+        source=Source("dataset", "none", "0" * 64),
+        training=Training(0, 0, 0, 0.0, "none", "none"),
+        metrics={},
+        golden=Golden(n_golden, 1e-5),
+    )
+
+
+def shade_probabilities(batch: Tensor) -> np.ndarray:
+    """0.7 for the quarter of 0-255 that the mean gray falls into, 0.1 for each other."""
+    shade = np.clip(batch.reshape(len(batch), -1).mean(axis=1) // 64, 0, 3).astype(int)
+    return np.where(np.arange(4)[None] == shade[:, None], 0.7, 0.1).astype(np.float32)
+
+
+@dataclass
+class ShadePredictor:
+    """Answers by arithmetic. version: the one that it says it is; trouble: raised by the next calls, one each."""
+
+    version: int = 1
+    trouble: list[SightlineError] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    card: ModelCard = field(default_factory=shade_card)
+    inverted_from: int = 1_000  # versions from here on call white what is black
+
+    def describe(self, ref: ModelRef) -> ServedModel:
+        if ref.name != self.card.name:
+            raise UnknownModel(f"there is no model {ref.name!r}", hint="Models that are served: shades.")
+        if ref.version not in (None, self.version):
+            raise UnknownVersion(f"no version {ref.version}")
+        return ServedModel(ref, self.version, self.card)
+
+    def predict(self, served: ServedModel, batch: Tensor) -> Scores:
+        if self.trouble:
+            raise self.trouble.pop(0)
+        self.batches.append(len(batch))
+        if self.version >= self.inverted_from:
+            batch = 255 - batch
+        return Scores(served.version, shade_probabilities(batch))
+
+    def model_names(self) -> Sequence[str]:
+        return (self.card.name,)
+
+    def versions(self, name: str) -> Sequence[VersionState]:
+        if name != self.card.name:
+            raise UnknownModel(f"there is no model {name!r}")
+        return (VersionState(self.version, "AVAILABLE", ""),)
+
+
+@dataclass
+class Service:
+    """A gateway that runs on a port of this machine."""
+
+    url: str
+    predictor: ShadePredictor
+
+
+Serve = Callable[..., Service]
+
+
+def png(gray: int, side: int = 12) -> bytes:
+    """The bytes of an evenly gray picture."""
+    buffer = io.BytesIO()
+    Image.new("L", (side, side), gray).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def golden_card(n: int) -> ModelCard:
+    """`shade_card` that promises n golden examples."""
+    return replace(shade_card(), golden=Golden(n, 1e-5))

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from clients.doctor import STAGES, Patient, admit, doctor, examined, over_http, preprocessed, recorded
+from clients.python import Client
+from serving.contract.card import CARD_FILE, card_to_json
+from serving.contract.errors import ModelError, ModelFailed, UsageError
+from serving.contract.golden import GoldenExamples, write_golden
+from tests.clients.shades import SIDE, Service, golden_card, png, shade_probabilities
+
+GRAYS = (0, 100, 250)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with version 1 of `shades`, as export writes it, less the SavedModel."""
+    version = tmp_path / "models" / "shades" / "1"
+    tensors = np.stack([np.full((SIDE, SIDE, 1), gray, np.uint8) for gray in GRAYS])
+    write_golden(version, GoldenExamples(tuple(png(gray) for gray in GRAYS), tensors, shade_probabilities(tensors)))
+    (version / CARD_FILE).write_text(card_to_json(golden_card(len(GRAYS))))
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def patient(models: Path, service: Service) -> Patient:
+    return admit("shades", models, None, Client(service.url, max_retries=0), "127.0.0.1:1")
+
+
+def test_a_healthy_model_agrees_at_every_stage(patient: Patient) -> None:
+    assert recorded(patient) <= 1e-6
+    assert preprocessed(patient) == 0
+    assert over_http(patient) <= 1e-6
+
+
+def test_the_first_stage_that_differs_is_named(models: Path, service: Service) -> None:
+    service.predictor.version, service.predictor.inverted_from = 1, 1
+    arguments = [
+        "--model",
+        "shades",
+        "--models",
+        str(models),
+        "--url",
+        service.url,
+        "--grpc",
+        "127.0.0.1:1",
+        "--no-reload",
+    ]
+    result = CliRunner().invoke(doctor, [*arguments, "--json"])
+    assert result.exit_code == 1
+    report = json.loads(result.output)
+    stages = {row["stage"]: row for row in report["stages"]}
+    assert list(stages) == list(STAGES)
+    assert (stages["recorded"]["ok"], stages["preprocess"]["ok"]) == (True, True)
+    assert stages["HTTP"]["difference"] == pytest.approx(0.6)
+    text = CliRunner().invoke(doctor, arguments)
+    assert "HTTP        DIFFERS  largest difference 6.00e-01 (atol 1e-05)" in text.output
+    assert "is the first stage that differs" in text.output
+
+
+def test_preprocessing_that_changed_is_noticed(patient: Patient) -> None:
+    patient.golden.tensors[0, 0, 0, 0] += 1  # type: ignore[operator]
+    assert preprocessed(patient) == 1
+    finding = next(row for row in examined(patient) if row.stage == "preprocess")
+    assert (finding.ok, finding.atol) == (False, 0.0)
+
+
+def test_a_record_that_does_not_fit_its_card_is_refused(models: Path, patient: Patient) -> None:
+    (models / "shades" / "1" / CARD_FILE).write_text(card_to_json(golden_card(len(GRAYS) + 1)))
+    shorter = admit("shades", models, 1, patient.client, "127.0.0.1:1")
+    with pytest.raises(ModelFailed, match="the card says 4"):
+        recorded(shorter)
+
+
+def test_what_cannot_be_examined_is_said(models: Path, service: Service, tmp_path: Path) -> None:
+    client = Client(service.url, max_retries=0)
+    with pytest.raises(UsageError, match="no version of 'nobody'"):
+        admit("nobody", models, None, client, "")
+    with pytest.raises(UsageError, match="version 7"):
+        admit("shades", models, 7, client, "")
+    assert isinstance(CliRunner().invoke(doctor, ["--models", str(tmp_path)]).exception, UsageError)
+    (models / "shades" / "1" / "assets.extra" / "golden" / "answers.npz").unlink()
+    with pytest.raises(ModelError, match="golden"):
+        admit("shades", models, None, client, "")
+    client.close()
