@@ -66,9 +66,7 @@ class Skipped(Exception):
 @click.option("--models", "folder", default="models", show_default=True, type=click.Path(path_type=Path))
 @click.option("--version", type=int, help="Which version; by default the one that the service answers with.")
 @click.option("--grpc", "grpc_target", default="127.0.0.1:8500", show_default=True, help="The model server, host:port.")
-@click.option(
-    "--no-reload", is_flag=True, help="Leave out the stage that loads TensorFlow: it takes a while."
-)
+@click.option("--no-reload", is_flag=True, help="Leave out the stage that loads TensorFlow: it takes a while.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @client_options
 def doctor(

@@ -26,7 +26,7 @@ GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn.conf.py"
 GRPC_PORT = 8500  # TensorFlow Serving's
 FIRST_MODELS = ("digits", "fashion")
 DATA_NOT_FOUND_EXIT = 2
-WAITING_TICKS = 100  # answers with the same reason before it is said
+WAITING_TICKS = 50  # answers with the same reason before it is said
 
 
 @click.command()

@@ -13,7 +13,7 @@ from serving.contract.errors import ProcessDied
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.05
+TICK_SECONDS = 0.1
 STOP_SECONDS = 4.0  # between the request to end and the end by force
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0

@@ -4,7 +4,7 @@ Create it after a process has forked, never before: gRPC's channels do not survi
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -44,7 +44,6 @@ CHANNEL_OPTIONS = (
 )
 CARD_SECONDS = 5.0  # how long a card is believed before it is read again; costs one small RPC
 LOADING = ("START", "LOADING")
-AVAILABLE = "AVAILABLE"
 
 # What the server's status means where the call itself has nothing better to say.
 ERRORS: dict[grpc.StatusCode, type[SightlineError]] = {
@@ -129,7 +128,17 @@ class GrpcPredictor:
             raise VersionChanged
         return Scores(version, _probabilities(response, card, len(batch)))
 
-    def model_names(self) -> Sequence[str]:
+    def models(self) -> Mapping[str, Sequence[VersionState]]:
+        """Every model with its versions, in two steps: the names, then the versions of each."""
+        models: dict[str, Sequence[VersionState]] = {}
+        for name in self._model_names():
+            try:
+                models[name] = self.versions(name)
+            except UnknownModel:  # a folder without a version, or one that has just gone
+                models[name] = ()
+        return models
+
+    def _model_names(self) -> Sequence[str]:
         """The models that the server lists, or the listed ones where it cannot."""
         try:
             response = self._list(wire.ListModelsRequest(), timeout=self._timeout_seconds)
@@ -189,9 +198,9 @@ class GrpcPredictor:
     def _not_servable(self, ref: ModelRef) -> SightlineError:
         """Why the server has nothing for `ref`: no such model, no such version, or one that is not ready yet."""
         versions = self.versions(ref.name)  # raises UnknownModel
-        ready = [state.version for state in versions if state.state == AVAILABLE]
+        ready = [state.version for state in versions if state.is_available]
         wanted = [state for state in versions if ref.version in (None, state.version)]
-        if any(state.state in (*LOADING, AVAILABLE) for state in wanted):
+        if any(state.is_available or state.state in LOADING for state in wanted):
             return ModelNotReady(f"model {ref} is loading", hint="Try again in a moment.")
         if ref.version is not None and ready:
             return UnknownVersion(
@@ -202,7 +211,7 @@ class GrpcPredictor:
         return ModelNotReady(f"model {ref} is not ready: {reasons}", hint="Look at GET /models, or export it again.")
 
     def _unknown_model(self, name: str) -> UnknownModel:
-        names = self.model_names()
+        names = self._model_names()
         return UnknownModel(
             f"there is no model {name!r}",
             hint=f"Models that are served: {', '.join(names)}." if names else "No model is served yet.",

@@ -1,6 +1,6 @@
 """What the flows need of whatever runs the models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +50,11 @@ class VersionState:
     state: str
     error: str
 
+    @property
+    def is_available(self) -> bool:
+        """It answers requests."""
+        return self.state == "AVAILABLE"
+
 
 class VersionChanged(Exception):
     """Another version answers than the one that the batch was made for: describe again and send again."""
@@ -70,8 +75,8 @@ class Predictor(Protocol):
         Raises VersionChanged, UnknownModel, UnknownVersion, ModelNotReady, ModelFailed.
         """
 
-    def model_names(self) -> Sequence[str]:
-        """The names of all models, sorted."""
+    def models(self) -> Mapping[str, Sequence[VersionState]]:
+        """Every model by name, sorted, with its versions, newest first; none where nothing was ever loaded."""
 
     def versions(self, name: str) -> Sequence[VersionState]:
         """Every version that the server knows of, newest first. Raises UnknownModel."""

@@ -16,6 +16,7 @@ from serving.gateway.settings import Settings
 log = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-ID"
+PROBES = ("/healthz", "/readyz")  # asked every few seconds by whoever runs us: not worth a line each
 ACCEPTED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)  # what is echoed into headers and logs
 
 
@@ -52,7 +53,9 @@ def _log_request(response: Response) -> None:
     spent = (time.perf_counter() - g.started) * 1000
     error = g.get("error")
     stages = " ".join(f"{name}={ms:.1f}" for name, ms in g.stages.milliseconds.items())
-    log.info(
+    level = logging.DEBUG if request.path in PROBES else logging.INFO
+    log.log(
+        level,
         "%s %s %s %d model=%s version=%s code=%s total=%.1f %s",
         g.request_id,
         request.method,

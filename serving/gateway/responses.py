@@ -11,8 +11,6 @@ from serving.contract.prediction import Prediction
 from serving.gateway.errors import error_fields
 from serving.gateway.requests import Upload
 
-AVAILABLE = "AVAILABLE"
-
 
 def predictions_body(classified: Classified, uploads: Sequence[Upload], request_id: str) -> dict[str, Any]:
     """The answer of POST /predict/{model}: an entry for each picture, in the order of the request."""
@@ -27,13 +25,18 @@ def predictions_body(classified: Classified, uploads: Sequence[Upload], request_
     }
 
 
+def is_ready(states: Sequence[VersionState]) -> bool:
+    """Some version of a model answers."""
+    return any(state.is_available for state in states)
+
+
 def model_body(name: str, states: Sequence[VersionState]) -> dict[str, Any]:
     """One entry of GET /models. ready: a version of it answers."""
     versions = [
         {"version": state.version, "state": state.state, **({"error": state.error} if state.error else {})}
         for state in states
     ]
-    return {"name": name, "ready": any(state.state == AVAILABLE for state in states), "versions": versions}
+    return {"name": name, "ready": is_ready(states), "versions": versions}
 
 
 def card_body(version: int, card: ModelCard) -> dict[str, Any]:

@@ -220,9 +220,9 @@ def test_an_answer_that_does_not_fit_the_card_is_refused(predictor: GrpcPredicto
 
 
 def test_models_are_listed_by_the_server_or_by_the_settings(predictor: GrpcPredictor, colors: ColorServer) -> None:
-    assert predictor.model_names() == ["colors"]
+    assert list(predictor.models()) == ["colors"]
     colors.lists = False
-    assert predictor.model_names() == ["named"]
+    assert predictor.models() == {"named": ()}
 
 
 def test_versions_come_newest_first(predictor: GrpcPredictor, colors: ColorServer) -> None:

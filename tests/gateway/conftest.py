@@ -1,7 +1,7 @@
 """The application with a predictor whose answers one can compute by hand."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,9 +44,8 @@ class ColorPredictor:
         sums = batch.astype(np.float32).sum(axis=(1, 2))
         return Scores(served.version, sums / np.maximum(1, sums.sum(axis=1, keepdims=True)))
 
-    def model_names(self) -> Sequence[str]:
-        self._maybe_fail()
-        return ["colors"]
+    def models(self) -> Mapping[str, Sequence[VersionState]]:
+        return {"colors": self.versions("colors"), "empty": ()}
 
     def versions(self, name: str) -> Sequence[VersionState]:
         self._maybe_fail()

@@ -17,7 +17,7 @@ ENTRY = {
 
 
 def test_models_are_listed_with_their_versions(client: FlaskClient) -> None:
-    assert client.get("/models").get_json() == {"models": [ENTRY]}
+    assert client.get("/models").get_json() == {"models": [ENTRY, {"name": "empty", "ready": False, "versions": []}]}
 
 
 def test_a_model_is_described_by_its_card(client: FlaskClient) -> None:

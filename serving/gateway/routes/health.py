@@ -6,7 +6,7 @@ from flask import Blueprint
 
 from serving.backend.predictor import Predictor
 from serving.contract.errors import ModelNotReady
-from serving.gateway.responses import AVAILABLE
+from serving.gateway.responses import is_ready
 
 
 def blueprint(predictor: Predictor) -> Blueprint:
@@ -21,14 +21,11 @@ def blueprint(predictor: Predictor) -> Blueprint:
     @routes.get("/readyz")
     def readyz() -> dict[str, Any]:
         """The model server is reached and a version of some model answers; otherwise 503 with the reason."""
-        names = predictor.model_names()
-        ready = [name for name in names if _is_ready(name)]
+        models = predictor.models()
+        ready = [name for name, states in models.items() if is_ready(states)]
         if not ready:
-            known = f"models {', '.join(names)} are not ready" if names else "the model server has no model"
+            known = f"not ready yet: {', '.join(models)}" if models else "the model server has no model"
             raise ModelNotReady(known, hint="Export one with `sightline export`, or look at GET /models.")
         return {"status": "ready", "models": ready}
-
-    def _is_ready(name: str) -> bool:
-        return any(state.state == AVAILABLE for state in predictor.versions(name))
 
     return routes

@@ -15,7 +15,7 @@ def blueprint(predictor: Predictor) -> Blueprint:
     @routes.get("/models")
     def models() -> dict[str, Any]:
         """Every model, its versions and their states."""
-        bodies = [model_body(name, predictor.versions(name)) for name in predictor.model_names()]
+        bodies = [model_body(name, states) for name, states in predictor.models().items()]
         return {"models": bodies}
 
     @routes.get("/models/<name>")
