@@ -109,10 +109,13 @@ def check_space(models: Path, needed_bytes: int) -> None:
 def _locked_folder(shelf: Path) -> tuple[Path, int]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=shelf))
-        path.chmod(0o755)  # mkdtemp's 0700 would lock out a server that runs as another user
-        lock = os.open(path, os.O_RDONLY)
+        try:
+            path.chmod(0o755)  # mkdtemp's 0700 would lock out a server that runs as another user
+            lock = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # another export's sweep came between the calls: it was nobody's yet
+            continue
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():  # a sweep may have come between the two calls
+        if path.exists():
             return path, lock
         os.close(lock)
 

@@ -1,7 +1,7 @@
 """A model so simple that its answers are computed by hand: it tells four shades of gray apart."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -90,8 +90,8 @@ class ShadePredictor:
             batch = 255 - batch
         return Scores(served.version, shade_probabilities(batch))
 
-    def model_names(self) -> Sequence[str]:
-        return (self.card.name,)
+    def models(self) -> Mapping[str, Sequence[VersionState]]:
+        return {self.card.name: self.versions(self.card.name)}
 
     def versions(self, name: str) -> Sequence[VersionState]:
         if name != self.card.name:

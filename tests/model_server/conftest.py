@@ -18,7 +18,6 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-import saved_models
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -28,6 +27,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.model_server.tensors import to_proto
+from tests.model_server import saved_models
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import saved_models
-from conftest import ModelServer, free_port, launch, running
+
+from tests.model_server import saved_models
+from tests.model_server.conftest import ModelServer, free_port, launch, running
 
 X = np.array([[1.0]], np.float32)
 
