@@ -1,0 +1,125 @@
+"""What happens when processes die, versions come and the port is taken. Each test has a service of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serving.contract.versions import version_dirs
+from tests.e2e.conftest import ROOT, Exported, Service, start_service, stop_service
+
+Ask = Callable[[], httpx.Response]
+
+
+@pytest.fixture
+def models(exported: Exported, tmp_path: Path) -> Path:
+    """The digits model alone, in a folder that the test may change."""
+    shutil.copytree(exported.models / "digits", tmp_path / "models" / "digits")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def own_service(models: Path) -> Iterator[Service]:
+    service = start_service(models)
+    yield service
+    stop_service(service)
+
+
+@pytest.fixture
+def ask(http: httpx.Client, own_service: Service) -> Ask:
+    """Send the first golden picture to the digits model."""
+    picture = next((version_dirs(own_service.models / "digits")[0] / "assets.extra/golden").glob("*.png")).read_bytes()
+    url, headers = f"{own_service.url}/predict/digits", {"content-type": "image/png"}
+    return lambda: http.post(url, content=picture, headers=headers)
+
+
+def publish_copy(model: Path, version: int) -> None:
+    shutil.copytree(version_dirs(model)[0], model / ".tmp-copy")
+    (model / ".tmp-copy").rename(model / str(version))
+
+
+def test_ctrl_c_stops_everything_within_five_seconds(own_service: Service) -> None:
+    children = own_service.children()
+    assert set(children) == {"model server", "gateway"}
+    assert stop_service(own_service) < 5
+    assert own_service.process.returncode == 0
+    for pid in children.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_second_one_on_the_same_port_is_told_so(own_service: Service) -> None:
+    port = own_service.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "serving", "--port", port, "--models", str(own_service.models)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert f"port {port}" in done.stderr
+    assert "PORT=" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_new_version_is_picked_up_under_load_without_a_failed_request(own_service: Service, ask: Ask) -> None:
+    answers: list[tuple[int, int]] = []
+    done = threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            response = ask()
+            answers.append((response.status_code, response.json().get("version", 0)))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        publish_copy(own_service.models / "digits", 2)
+        own_service.wait_until(lambda: ask().json().get("version") == 2)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert {status for status, _ in answers} == {200}
+    assert {version for _, version in answers} <= {1, 2}
+
+
+def test_a_killed_model_server_returns_and_meanwhile_requests_are_told_to_wait(own_service: Service, ask: Ask) -> None:
+    os.kill(own_service.children()["model server"], signal.SIGKILL)
+    response = own_service.wait_until(lambda: (r := ask()).status_code == 503 and r)
+    assert response.json()["code"] == "model_server_unavailable"
+    assert int(response.headers["Retry-After"]) >= 1
+    own_service.wait_until(lambda: ask().status_code == 200, 60)
+
+
+def test_a_killed_supervisor_takes_its_children_along(own_service: Service) -> None:
+    children = own_service.children()
+    own_service.process.kill()
+    own_service.process.wait(5)
+
+    def all_gone() -> bool:
+        return not any(Path(f"/proc/{pid}/cmdline").exists() and _alive(pid) for pid in children.values())
+
+    own_service.wait_until(all_gone, 15)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_gateway_workers_never_load_tensorflow(own_service: Service, ask: Ask) -> None:
+    arbiter = own_service.children()["gateway"]
+    listing = subprocess.run(["pgrep", "-P", str(arbiter)], capture_output=True, text=True, check=True).stdout
+    workers = listing.split()
+    assert ask().status_code == 200
+    assert workers
+    for pid in workers:
+        assert "tensorflow" not in Path(f"/proc/{pid}/maps").read_text()
