@@ -51,6 +51,8 @@
         ├── UsageError
         ├── PortTaken
         ├── DataNotFound
+        ├── InvalidData            the data set is there, and cannot be trained on
+        ├── NoSpace
         ├── ProcessDied
         ├── FacesNotInstalled
         └── VerificationFailed
@@ -282,6 +284,14 @@ class PortTaken(OperatorError):
 
 class DataNotFound(OperatorError):
     code, title = "data_not_found", "The data set was not found"
+
+
+class InvalidData(OperatorError):
+    code, title = "invalid_data", "The data set cannot be used"
+
+
+class NoSpace(OperatorError):
+    code, title = "no_space", "There is no space left on the disk"
 
 
 class ProcessDied(OperatorError):

@@ -1,0 +1,62 @@
+"""`sightline export FAMILY`, also `python -m export`: the only place of export that reads the environment."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from export.families import family_command, family_names
+from export.options import Session
+from sightline import run
+
+
+class Families(click.Group):
+    """The families that are found in export/families, and what is written here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*family_names(), *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return family_command(cmd_name) if cmd_name in family_names() else super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=Families, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def export(ctx: click.Context) -> None:
+    """Train or load a model and publish it as models/NAME/VERSION.
+
+    \b
+    sightline export digits
+    sightline export fashion --data ~/fashion-mnist
+    """
+    root = os.environ.get("SIGHTLINE_DATA")
+    keras_home = os.environ.get("KERAS_HOME")
+    ctx.obj = Session(
+        root=Path(root) if root else None, keras=Path(keras_home) if keras_home else Path.home() / ".keras"
+    )
+
+
+@export.command("verify")
+@click.argument("version_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@click.pass_context
+def verify_command(ctx: click.Context, version_dir: Path, as_json: bool) -> None:
+    """Reload a version from disk and replay its golden examples.
+
+    \b
+    sightline export verify models/digits/1
+    """
+    from export.verify import verify
+
+    verdict = verify(version_dir)
+    if as_json:
+        click.echo(json.dumps(asdict(verdict)))
+    else:
+        click.echo(f"{'ok' if verdict.ok else 'FAILED'}: stage {verdict.stage}: {verdict.detail}")
+    ctx.exit(0 if verdict.ok else 1)
+
+
+if __name__ == "__main__":
+    run(export, "python -m export")

@@ -1,0 +1,268 @@
+"""Where pictures and labels come from, and how they reach the model.
+
+A data set is looked for in the order that the README promises; whoever finds nothing says what was tried.
+Every tensor is made by `Preprocessing.apply`, so a model is trained on exactly what it will be served.
+"""
+
+import gzip
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.contract.card import Class, Source
+from serving.contract.errors import DataNotFound, InvalidData
+from serving.contract.image import Pixels
+from serving.contract.preprocessing import Preprocessing, Tensor
+
+Labels = npt.NDArray[np.int64]
+
+IDX_FILES = (  # the four official names, in the order images and labels of training, images and labels of test
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+KERAS_HOST = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+CONNECT_SECONDS = 5  # to learn that there is no network
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where to look for data, in this order. data: what --data named; root: what SIGHTLINE_DATA names.
+
+    keras: the folder that Keras keeps its downloads in. Only the entry point reads the environment.
+    """
+
+    data: Path | None
+    root: Path | None
+    keras: Path
+
+
+class Split(Protocol):
+    """A part of a data set: pictures, and the index of each one's class."""
+
+    @property
+    def labels(self) -> Labels: ...
+
+    def __len__(self) -> int: ...
+
+    def tensors(self, indices: Sequence[int]) -> npt.NDArray[Any]:
+        """What the model is given for these pictures. Returns uint8 or float32 (len(indices), h, w, c)."""
+
+    def pictures(self, indices: Sequence[int]) -> list[Pixels]:
+        """These pictures as they were before preprocessing: uint8 (H, W, 3) each."""
+
+    def batches(self, size: int) -> Any:
+        """A tf.data.Dataset of (tensors (size, h, w, c), labels (size,)), in order."""
+
+    def shuffled_batches(self, size: int, seed: int) -> Any:
+        """The same in an order that is new in each epoch, and follows from the seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """What a model is trained and judged on. validation is taken from the training pictures, never from the test's."""
+
+    train: Split
+    validation: Split
+    test: Split
+    labels: tuple[Class, ...]
+    source: Source
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """Small pictures of one size, all in memory. images: uint8 (n, H, W) or (n, H, W, 3); labels: int (n,)."""
+
+    images: Pixels
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class ArraySplit:
+    """A split that lives in memory: tens of thousands of small pictures."""
+
+    def __init__(self, arrays: Arrays, preprocessing: Preprocessing) -> None:
+        self._images = arrays.images
+        self._labels = arrays.labels
+        self._tensors = np.stack([preprocessing.apply(rgb(image)) for image in arrays.images])
+
+    @property
+    def labels(self) -> Labels:
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def tensors(self, indices: Sequence[int]) -> npt.NDArray[Any]:
+        return self._tensors[list(indices)]
+
+    def pictures(self, indices: Sequence[int]) -> list[Pixels]:
+        return [rgb(self._images[index]) for index in indices]
+
+    def batches(self, size: int) -> Any:
+        return self._dataset().batch(size)
+
+    def shuffled_batches(self, size: int, seed: int) -> Any:
+        return self._dataset().shuffle(len(self), seed=seed).batch(size)
+
+    def _dataset(self) -> Any:
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensor_slices((self._tensors, self._labels))
+
+
+def rgb(image: Pixels) -> Pixels:
+    """A picture in three channels. image: uint8 (H, W) gray or (H, W, 3). Returns uint8 (H, W, 3)."""
+    return np.stack([image] * 3, axis=-1) if image.ndim == 2 else image
+
+
+def stratified(labels: Labels, share: float, seed: int) -> tuple[Labels, Labels]:
+    """Indices of the pictures that stay and of those that are held out: `share` of every class, at least one.
+
+    Raises InvalidData when a class has fewer than two pictures.
+    """
+    random = np.random.default_rng(seed)
+    held: list[int] = []
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        if len(members) < 2:
+            raise InvalidData(
+                f"class {label} has {len(members)} picture; training and validation need one each",
+                hint="Add pictures of that class, or leave the class out.",
+            )
+        held.extend(members[: max(1, round(share * len(members)))].tolist())
+    is_held = np.zeros(len(labels), bool)
+    is_held[held] = True
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+def split_arrays(
+    train: Arrays,
+    test: Arrays,
+    *,
+    labels: tuple[Class, ...],
+    source: Source,
+    preprocessing: Preprocessing,
+    validation_share: float,
+    seed: int,
+) -> DataSet:
+    """A data set of arrays whose validation split is taken from the training pictures, class by class."""
+    kept, held = stratified(train.labels, validation_share, seed)
+    return DataSet(
+        train=ArraySplit(Arrays(train.images[kept], train.labels[kept]), preprocessing),
+        validation=ArraySplit(Arrays(train.images[held], train.labels[held]), preprocessing),
+        test=ArraySplit(test, preprocessing),
+        labels=labels,
+        source=source,
+        preprocessing=preprocessing,
+    )
+
+
+def find_folder(places: Places, name: str, files: Iterable[str]) -> Path | None:
+    """The first folder that holds all the files: DIR/name, DIR for --data, then for SIGHTLINE_DATA; None if none does.
+
+    Raises DataNotFound when --data was given and holds none: whoever names a folder wants no other.
+    """
+    wanted = tuple(files)
+    for root in (places.data, places.root):
+        for folder in (root / name, root) if root else ():
+            if all((folder / file).is_file() for file in wanted):
+                return folder
+        if places.data and root == places.data:
+            raise DataNotFound(
+                f"--data {places.data}: neither it nor {places.data / name} holds {', '.join(wanted)}",
+                hint="Name the folder that holds these files.",
+            )
+    return None
+
+
+def load_idx(folder: Path) -> tuple[Arrays, Arrays]:
+    """Training and test pictures in the IDX format of MNIST (gz). Source: yann.lecun.com/exdb/mnist, "FILE FORMATS".
+
+    Raises InvalidData where a file is damaged or pictures and labels do not agree.
+    """
+    train_images, train_labels, test_images, test_labels = (read_idx(folder / name) for name in IDX_FILES)
+    return _arrays(train_images, train_labels, folder), _arrays(test_images, test_labels, folder)
+
+
+def read_idx(path: Path) -> Pixels:
+    """One gz file of the IDX format: 0, 0, 8 (unsigned bytes), the number of axes, each axis as uint32, the values."""
+    try:
+        data = gzip.decompress(path.read_bytes())
+        axes = data[3]
+        shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
+        if data[:3] != b"\0\0\x08":
+            raise ValueError(f"it begins with {data[:4]!r}, not with 0, 0, 8")
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    except (OSError, EOFError, ValueError, IndexError) as exc:
+        raise InvalidData(f"{path} is not a gz file of the IDX format: {exc}", hint="Download it again.") from exc
+
+
+def _arrays(images: Pixels, labels: Pixels, folder: Path) -> Arrays:
+    if len(images) != len(labels):
+        raise InvalidData(f"{folder}: {len(images)} pictures and {len(labels)} labels", hint="Download the set again.")
+    return Arrays(images, labels.astype(np.int64))
+
+
+def sha256_of_files(paths: Iterable[Path]) -> str:
+    """One sha256 over the files' bytes, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_of_arrays(*parts: Arrays) -> str:
+    """One sha256 over pictures and labels that came without files of their own."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(np.ascontiguousarray(part.images).tobytes())
+        digest.update(part.labels.tobytes())
+    return digest.hexdigest()
+
+
+def check_host(url: str) -> None:
+    """Learn within seconds whether a download can begin. Raises DataNotFound with the reason."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=CONNECT_SECONDS):
+            pass
+    except (OSError, urllib.error.URLError) as exc:
+        reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
+        raise DataNotFound(f"{url} cannot be reached: {reason}") from exc
+
+
+def download_with_keras(load: Any, cached: Path, url: str) -> tuple[Arrays, Arrays]:
+    """A data set of `keras.datasets`: from its cache, or downloaded into it. Raises DataNotFound when it is offline.
+
+    load: `keras.datasets.mnist.load_data` or one of its like. cached: a file that is there once it was downloaded.
+    """
+    if not cached.exists():
+        check_host(url)
+    try:
+        (train_images, train_labels), (test_images, test_labels) = load()
+    except Exception as exc:  # Keras raises a bare Exception when a download fails
+        raise DataNotFound(f"{url} could not be downloaded: {exc}") from exc
+    return (
+        Arrays(train_images, train_labels.reshape(-1).astype(np.int64)),
+        Arrays(test_images, test_labels.reshape(-1).astype(np.int64)),
+    )
+
+
+def batches_of(split: Split, size: int) -> Iterable[tuple[list[int], Tensor]]:
+    """The split's tensors in order, a batch at a time, with their indices."""
+    for start in range(0, len(split), size):
+        indices = list(range(start, min(start + size, len(split))))
+        yield indices, split.tensors(indices)

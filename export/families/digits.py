@@ -1,0 +1,159 @@
+"""Handwritten digits: MNIST, or what is left of it without a network.
+
+People draw dark on light, anywhere on the sheet, with any pen: `fit ink` frames what they draw as MNIST was framed.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from PIL import Image
+
+from export import architectures
+from export.datasets import (
+    IDX_FILES,
+    KERAS_HOST,
+    Arrays,
+    DataSet,
+    Places,
+    download_with_keras,
+    find_folder,
+    load_idx,
+    sha256_of_arrays,
+    sha256_of_files,
+    split_arrays,
+    stratified,
+)
+from export.options import Session, Target, training_options
+from export.pipeline import Recipe, export
+from export.progress import say
+from export.training import Plan, train
+from serving.contract.card import Class, Source
+from serving.contract.errors import DataNotFound
+from serving.contract.preprocessing import Preprocessing
+
+LABELS = tuple(Class(str(digit), str(digit)) for digit in range(10))
+PREPROCESSING = Preprocessing(
+    color="gray",
+    height=28,
+    width=28,
+    fit="ink",
+    resize_short_side=None,
+    interpolation="bilinear",
+    antialias=True,
+    polarity="dark_background",
+    dtype="uint8",
+    scale=1.0,
+    mean=(0.0,),
+    std=(1.0,),
+    channel_order="rgb",
+)
+ARCHITECTURES = {"cnn": architectures.cnn}
+VALIDATION_SHARE = 0.05
+SMALL_SIDE, SMALL_FRAME = 20, 28  # an 8 x 8 digit is enlarged to MNIST's box in MNIST's frame
+
+
+@click.command("digits")
+@training_options(architectures=tuple(ARCHITECTURES), epochs=10)
+@click.pass_obj
+def command(
+    session: Session, *, data: Path | None, arch: str, epochs: int, seed: int, out: Path, name: str | None
+) -> None:
+    """Handwritten digits, 28 x 28.
+
+    \b
+    sightline export digits
+    sightline export digits --data ~/mnist --epochs 3 --name quick
+    """
+    recipe = Recipe(
+        family="digits",
+        load=partial(load, session.places(data), seed),
+        make=partial(
+            train,
+            build=ARCHITECTURES[arch],
+            augmentation=augmentation,
+            plan=Plan(epochs=epochs, batch_size=128, learning_rate=2e-3, patience=4, seed=seed),
+        ),
+    )
+    export(recipe, Target(out, name or "digits"))
+
+
+def augmentation() -> list[Any]:
+    """Digits lean, move and grow; they are never mirrored."""
+    from keras import layers
+
+    return [
+        layers.RandomRotation(0.04, fill_mode="constant"),
+        layers.RandomTranslation(0.08, 0.08, fill_mode="constant"),
+        layers.RandomZoom((-0.1, 0.15), fill_mode="constant"),
+    ]
+
+
+def load(places: Places, seed: int) -> DataSet:
+    """MNIST from a folder, from Keras; where there is neither, scikit-learn's 8 x 8 digits. Raises DataNotFound."""
+    tried = []
+    folder = find_folder(places, "digits", IDX_FILES)
+    if folder:
+        return _data_set(*load_idx(folder), _of_files(folder), seed)
+    tried.append(f"no {IDX_FILES[0]} in --data or SIGHTLINE_DATA")
+    for source in (partial(_from_keras, places), partial(_from_scikit_learn, seed)):
+        try:
+            return _data_set(*source(), seed)
+        except DataNotFound as exc:
+            tried.append(exc.detail)
+            say(exc.detail)
+    raise DataNotFound(
+        "digits: " + "; ".join(tried),
+        hint="Download MNIST's four idx-ubyte.gz files and name their folder with --data.",
+    )
+
+
+Loaded = tuple[Arrays, Arrays, Source]
+Loader = Callable[[], Loaded]
+
+
+def _data_set(train_part: Arrays, test_part: Arrays, source: Source, seed: int) -> DataSet:
+    return split_arrays(
+        train_part,
+        test_part,
+        labels=LABELS,
+        source=source,
+        preprocessing=PREPROCESSING,
+        validation_share=VALIDATION_SHARE,
+        seed=seed,
+    )
+
+
+def _of_files(folder: Path) -> Source:
+    return Source("dataset", f"MNIST ({folder.name})", sha256_of_files(folder / name for name in IDX_FILES))
+
+
+def _from_keras(places: Places) -> Loaded:
+    import keras
+
+    train_part, test_part = download_with_keras(
+        keras.datasets.mnist.load_data, places.keras / "datasets" / "mnist.npz", KERAS_HOST + "mnist.npz"
+    )
+    return train_part, test_part, Source("dataset", "MNIST (keras.datasets)", sha256_of_arrays(train_part, test_part))
+
+
+def _from_scikit_learn(seed: int) -> Loaded:
+    """The 1,797 digits of 8 x 8 that scikit-learn brings (UCI, Alpaydin and Kaynak 1998), framed as MNIST is."""
+    from sklearn.datasets import load_digits
+
+    say("using scikit-learn's 1,797 digits of 8 x 8 pixels instead: less exact than MNIST")
+    bunch = load_digits()
+    images = np.stack([_enlarged((image * 255 / 16).astype(np.uint8)) for image in bunch.images])
+    every = Arrays(images, bunch.target.astype(np.int64))
+    kept, held = stratified(every.labels, 0.2, seed)
+    source = Source("dataset", "scikit-learn's 8x8 digits, enlarged to 28x28", sha256_of_arrays(every))
+    return Arrays(images[kept], every.labels[kept]), Arrays(images[held], every.labels[held]), source
+
+
+def _enlarged(image: Any) -> Any:
+    margin = (SMALL_FRAME - SMALL_SIDE) // 2
+    large = Image.fromarray(image).resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BICUBIC)
+    return np.pad(np.asarray(large), margin)

@@ -1,0 +1,125 @@
+"""Clothes: Fashion-MNIST.
+
+The set's pictures are light on black and fill the frame on their longer side (Xiao, Rasul, Vollgraf 2017, section 2);
+photos of clothes are mostly taken on a light ground: `polarity dark_background` inverts those, as the authors did, and
+`fit pad` keeps their shape and pads with the ground's black.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from export import architectures
+from export.datasets import (
+    IDX_FILES,
+    KERAS_HOST,
+    DataSet,
+    Places,
+    download_with_keras,
+    find_folder,
+    load_idx,
+    sha256_of_arrays,
+    sha256_of_files,
+    split_arrays,
+)
+from export.options import Session, Target, training_options
+from export.pipeline import Recipe, export
+from export.training import Plan, train
+from serving.contract.card import Class, Source
+from serving.contract.errors import DataNotFound
+from serving.contract.preprocessing import Preprocessing
+
+NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+LABELS = tuple(Class(str(index), name) for index, name in enumerate(NAMES))
+PREPROCESSING = Preprocessing(
+    color="gray",
+    height=28,
+    width=28,
+    fit="pad",
+    resize_short_side=None,
+    interpolation="bilinear",
+    antialias=True,
+    polarity="dark_background",
+    dtype="uint8",
+    scale=1.0,
+    mean=(0.0,),
+    std=(1.0,),
+    channel_order="rgb",
+)
+ARCHITECTURES = {"cnn": architectures.cnn_normalised}
+VALIDATION_SHARE = 0.1
+
+
+@click.command("fashion")
+@training_options(architectures=tuple(ARCHITECTURES), epochs=40)
+@click.pass_obj
+def command(
+    session: Session, *, data: Path | None, arch: str, epochs: int, seed: int, out: Path, name: str | None
+) -> None:
+    """Clothes and shoes, 28 x 28.
+
+    \b
+    sightline export fashion
+    sightline export fashion --data ~/fashion-mnist --epochs 10
+    """
+    recipe = Recipe(
+        family="fashion",
+        load=partial(load, session.places(data), seed),
+        make=partial(
+            train,
+            build=ARCHITECTURES[arch],
+            augmentation=augmentation,
+            plan=Plan(epochs=epochs, batch_size=64, learning_rate=2e-3, patience=12, seed=seed),
+        ),
+    )
+    export(recipe, Target(out, name or "fashion"))
+
+
+def augmentation() -> list[Any]:
+    """Clothes are mirrored, moved, grown and partly hidden."""
+    from keras import layers
+
+    return [
+        layers.RandomFlip("horizontal"),
+        layers.RandomTranslation(0.07, 0.07, fill_mode="constant"),
+        layers.RandomZoom(0.1, fill_mode="constant"),
+        layers.RandomErasing(0.5, value_range=(0, 255)),
+    ]
+
+
+def load(places: Places, seed: int) -> DataSet:
+    """Fashion-MNIST from a folder, from Keras's cache or download. Raises DataNotFound with what was tried."""
+    folder = find_folder(places, "fashion", IDX_FILES)
+    if folder:
+        source = Source("dataset", "Fashion-MNIST", sha256_of_files(folder / name for name in IDX_FILES))
+        train_part, test_part = load_idx(folder)
+    else:
+        train_part, test_part = _from_keras(places)
+        source = Source("dataset", "Fashion-MNIST (keras.datasets)", sha256_of_arrays(train_part, test_part))
+    return split_arrays(
+        train_part,
+        test_part,
+        labels=LABELS,
+        source=source,
+        preprocessing=PREPROCESSING,
+        validation_share=VALIDATION_SHARE,
+        seed=seed,
+    )
+
+
+def _from_keras(places: Places) -> Any:
+    import keras
+
+    try:
+        return download_with_keras(
+            keras.datasets.fashion_mnist.load_data,
+            places.keras / "datasets" / "fashion-mnist" / IDX_FILES[-1],
+            KERAS_HOST + IDX_FILES[-1],
+        )
+    except DataNotFound as exc:
+        raise DataNotFound(
+            f"fashion: no {IDX_FILES[0]} in --data or SIGHTLINE_DATA; {exc.detail}",
+            hint="Download Fashion-MNIST's four idx-ubyte.gz files and name their folder with --data.",
+        ) from exc
