@@ -50,14 +50,14 @@ def tiny(shape: tuple[int, int, int], classes: int) -> Any:
         [
             keras.Input(shape),
             layers.Rescaling(1 / 255),
-            layers.Conv2D(4, 5, 2, activation="relu"),
+            layers.Conv2D(8, 5, 2, activation="relu"),
             layers.Flatten(),
             layers.Dense(classes, activation="softmax"),
         ]
     )
 
 
-def bars_recipe(epochs: int = 4, seed: int = 0) -> Recipe:
+def bars_recipe(epochs: int = 12, seed: int = 0) -> Recipe:
     plan = Plan(epochs=epochs, batch_size=16, learning_rate=1e-2, patience=5, seed=seed)
     return Recipe(
         family="bars",
