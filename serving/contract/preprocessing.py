@@ -227,7 +227,7 @@ def _is_framed(gray: Pixels) -> bool:
     side = max((rows.stop - rows.start) / gray.shape[0], (columns.stop - columns.start) / gray.shape[1])
     row, column = _middle_of_mass(gray)
     offset = max(abs((row + 0.5) / gray.shape[0] - 0.5), abs((column + 0.5) / gray.shape[1] - 0.5))
-    return FRAMED_BOX[0] <= side <= FRAMED_BOX[1] and offset <= FRAMED_OFFSET
+    return bool(FRAMED_BOX[0] <= side <= FRAMED_BOX[1] and offset <= FRAMED_OFFSET)
 
 
 def _ink(picture: Image.Image) -> Pixels:
