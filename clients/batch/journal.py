@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from clients.batch.rows import FAILED, OK, Row
 from clients.batch.sources import Input, shown_path
-from serving.contract.errors import OutputFailed, UsageError
+from serving.contract.errors import NotAJournal, OutputFailed, UsageError
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
@@ -269,10 +269,6 @@ def _values(result: Result, done: int) -> tuple[Any, ...]:
 def _text(text: str) -> str:
     """Text that SQLite can hold: errors quote paths that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-class NotAJournal(UsageError):
-    """The file at the journal's place is something else."""
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from clients.batch.journal import Journal, NotAJournal, journal_path, remove_journal
+from clients.batch.journal import Journal, journal_path, remove_journal
 from clients.batch.rows import FAILED, OK
 from clients.batch.scorer import FailureLimit, Plan, Progress, Scorer
 from clients.batch.sources import Columns, Source, open_source
@@ -25,7 +25,7 @@ from clients.batch.writers import check_output, write_rows
 from clients.commands import as_operator_error, client_options
 from clients.python.calls import Asked
 from clients.python.client import Client
-from serving.contract.errors import NotFound, SightlineError, Unavailable, UsageError
+from serving.contract.errors import NotAJournal, NotFound, SightlineError, Unavailable, UsageError
 
 SHOWN_LABELS = 20  # of the summary
 LINE_SECONDS = 10.0  # between lines of progress where there is no terminal

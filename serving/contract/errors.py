@@ -60,7 +60,8 @@
         ├── ServiceUnreachable
         ├── UnexpectedAnswer
         ├── UnreadableFile
-        └── OutputFailed
+        ├── OutputFailed
+        └── NotAJournal
 
 An error knows nothing of HTTP or gRPC: `gateway/errors.py`, `model_server/status.py` and
 `backend/grpc_predictor.py` hold the tables.
@@ -328,6 +329,10 @@ class UnreadableFile(OperatorError):
 
 class OutputFailed(OperatorError):
     code, title = "output_failed", "The results cannot be written"
+
+
+class NotAJournal(OperatorError):
+    code, title = "not_a_journal", "The file at the journal's place is something else"
 
 
 class ScoringStopped(SightlineError):
