@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": ("serving.__main__", "serve", "Start the model server and the gateway."),
     "export": ("export.__main__", "export", "Train or load a model and publish it."),
     "predict": ("clients.commands", "predict", "Ask a running service for the labels of pictures."),
+    "score": ("clients.batch.score", "score", "Score a folder, a list or an archive of pictures into a file."),
     "models": ("clients.commands", "models", "List what a running service serves."),
     "doctor": ("clients.doctor", "doctor", "Replay a model's golden examples through every stage."),
 }

@@ -2,6 +2,7 @@
 
 import click
 
+from clients.batch.score import score
 from clients.commands import models, predict
 from clients.doctor import doctor
 from sightline import run
@@ -12,7 +13,7 @@ def clients() -> None:
     """Call a running Sightline service."""
 
 
-for command in (predict, models, doctor):
+for command in (predict, score, models, doctor):
     clients.add_command(command)
 
 if __name__ == "__main__":

@@ -158,9 +158,14 @@ class Client(_Shared):
 
         Many pictures travel in one request. Raises where no picture can be answered: UnknownModel, ...
         """
-        asked = Asked(model, top, version, label)
+        return self.predict_uploads(to_members(images), Asked(model, top, version, label), REQUEST_PICTURES)
+
+    def predict_uploads(
+        self, members: Iterable[Upload | Failed], asked: Asked, per_request: int
+    ) -> list[Prediction | Failed]:
+        """`predict_many` for bytes in hand, at most `per_request` in one request; a Failed stays what it is."""
         outcomes: list[Prediction | Failed] = []
-        for group in requests_of(images):
+        for group in requests_of(members, per_request):
             outcomes += self._predict_group(group, asked)
         return outcomes
 
@@ -269,9 +274,14 @@ class AsyncClient(_Shared):
         label: str | None = None,
     ) -> list[Prediction | Failed]:
         """See `Client.predict_many`."""
-        asked = Asked(model, top, version, label)
+        return await self.predict_uploads(to_members(images), Asked(model, top, version, label), REQUEST_PICTURES)
+
+    async def predict_uploads(
+        self, members: Iterable[Upload | Failed], asked: Asked, per_request: int
+    ) -> list[Prediction | Failed]:
+        """See `Client.predict_uploads`."""
         outcomes: list[Prediction | Failed] = []
-        for group in requests_of(images):
+        for group in requests_of(members, per_request):
             outcomes += await self._predict_group(group, asked)
         return outcomes
 
@@ -339,27 +349,28 @@ class Group:
         return Group(tuple(uploads[:middle])), Group(tuple(uploads[middle:]))
 
 
-def requests_of(images: Iterable[Picture]) -> Iterator[Group]:
-    """Pictures as groups, each small enough for one request."""
-    members: list[Upload | Failed] = []
-    size = 0
+def to_members(images: Iterable[Picture]) -> Iterator[Upload | Failed]:
+    """Pictures as their bytes, read one by one as they are wanted; a file that cannot be read is a Failed."""
     for position, image in enumerate(images):
-        member = _member(image, position)
+        try:
+            yield to_upload(image, position)
+        except UnreadableFile as exc:
+            yield Failed(os.fspath(image) if isinstance(image, str | os.PathLike) else str(image), exc)
+
+
+def requests_of(members: Iterable[Upload | Failed], per_request: int) -> Iterator[Group]:
+    """Pictures as groups, each small enough for one request."""
+    group: list[Upload | Failed] = []
+    size = 0
+    for member in members:
         weight = len(member.data) if isinstance(member, Upload) else 0
-        if members and (len(members) >= REQUEST_PICTURES or size + weight > REQUEST_BYTES):
-            yield Group(tuple(members))
-            members, size = [], 0
-        members.append(member)
+        if group and (len(group) >= per_request or size + weight > REQUEST_BYTES):
+            yield Group(tuple(group))
+            group, size = [], 0
+        group.append(member)
         size += weight
-    if members:
-        yield Group(tuple(members))
-
-
-def _member(image: Picture, position: int) -> Upload | Failed:
-    try:
-        return to_upload(image, position)
-    except UnreadableFile as exc:
-        return Failed(os.fspath(image) if isinstance(image, str | os.PathLike) else str(image), exc)
+    if group:
+        yield Group(tuple(group))
 
 
 def checked_url(url: str) -> str:

@@ -47,6 +47,7 @@
     │   ├── GalleryCorrupt
     │   ├── GalleryFull
     │   └── GalleryKeyMissing
+    ├── ScoringStopped             before its end; the same command resumes it
     └── OperatorError              the person at the terminal has to do something
         ├── UsageError
         ├── PortTaken
@@ -58,7 +59,9 @@
         ├── VerificationFailed
         ├── ServiceUnreachable
         ├── UnexpectedAnswer
-        └── UnreadableFile
+        ├── UnreadableFile
+        ├── OutputFailed
+        └── NotAJournal
 
 An error knows nothing of HTTP or gRPC: `gateway/errors.py`, `model_server/status.py` and
 `backend/grpc_predictor.py` hold the tables.
@@ -322,3 +325,15 @@ class UnexpectedAnswer(OperatorError):
 
 class UnreadableFile(OperatorError):
     code, title = "unreadable_file", "A file cannot be read"
+
+
+class OutputFailed(OperatorError):
+    code, title = "output_failed", "The results cannot be written"
+
+
+class NotAJournal(OperatorError):
+    code, title = "not_a_journal", "The file at the journal's place is something else"
+
+
+class ScoringStopped(SightlineError):
+    code, title = "scoring_stopped", "Scoring stopped before its end; the same command resumes it"

@@ -1,5 +1,6 @@
 """A real gateway over real HTTP."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 
@@ -14,6 +15,7 @@ from tests.clients.shades import Serve, Service, ShadePredictor
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Starts gateways; every one is stopped afterwards."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     stops: list[Callable[[], None]] = []
 
     def start(port: int = 0, predictor: ShadePredictor | None = None, **settings: object) -> Service:
@@ -25,12 +27,14 @@ def serve() -> Iterator[Serve]:
         thread.start()
 
         def stop() -> None:
+            if not thread.is_alive():
+                return
             server.shutdown()
             thread.join()
             server.server_close()
 
         stops.append(stop)
-        return Service(f"http://127.0.0.1:{server.server_port}", predictor)
+        return Service(server.server_port, predictor, stop)
 
     yield start
     for stop in stops:

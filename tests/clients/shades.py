@@ -1,6 +1,7 @@
 """A model so simple that its answers are computed by hand: it tells four shades of gray apart."""
 
 import io
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -73,6 +74,7 @@ class ShadePredictor:
     trouble: list[SightlineError] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     card: ModelCard = field(default_factory=shade_card)
+    seconds: float = 0.0  # that each batch takes
     inverted_from: int = 1_000  # versions from here on call white what is black
 
     def describe(self, ref: ModelRef) -> ServedModel:
@@ -86,6 +88,7 @@ class ShadePredictor:
         if self.trouble:
             raise self.trouble.pop(0)
         self.batches.append(len(batch))
+        time.sleep(self.seconds)
         if self.version >= self.inverted_from:
             batch = 255 - batch
         return Scores(served.version, shade_probabilities(batch))
@@ -103,8 +106,13 @@ class ShadePredictor:
 class Service:
     """A gateway that runs on a port of this machine."""
 
-    url: str
+    port: int
     predictor: ShadePredictor
+    stop: Callable[[], None]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
 
 Serve = Callable[..., Service]

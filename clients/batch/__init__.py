@@ -1,0 +1,1 @@
+"""Scoring a folder, a list, a table or an archive of pictures: exactly one row for each, whatever happens."""

@@ -1,0 +1,301 @@
+"""The journal: a SQLite file beside the output, which holds the inputs and the rows until the output is written.
+
+A process that is killed loses what was in flight and nothing else: each answer of the service is one transaction, a row
+is keyed by its input, and what has no row is still to do. `synchronous=NORMAL` with a write-ahead log: a killed process
+loses no transaction; a machine without power may lose the last ones, and never half of one.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+from clients.batch.rows import FAILED, OK, Row
+from clients.batch.sources import Input, shown_path
+from serving.contract.errors import NotAJournal, OutputFailed, UsageError
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE inputs (ordinal INTEGER PRIMARY KEY, path BLOB NOT NULL, locator TEXT, truth TEXT);
+CREATE TABLE results (
+    ordinal INTEGER PRIMARY KEY, done INTEGER, status TEXT NOT NULL, label TEXT, score REAL, top TEXT, version INTEGER,
+    ms REAL, sha256 TEXT, error_code TEXT, error TEXT, previous_label TEXT
+);
+CREATE TABLE previous (
+    ordinal INTEGER PRIMARY KEY, status TEXT NOT NULL, label TEXT, score REAL, top TEXT, version INTEGER, ms REAL,
+    sha256 TEXT
+);
+"""
+PAGE = 2048  # inputs that are fetched at a time
+ANSWERED = "status, label, score, top, version, ms, sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What an earlier run said of an input."""
+
+    sha256: str
+    version: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An input without a row. before: with --changed-only, its last good row."""
+
+    ordinal: int
+    path: str
+    locator: str
+    before: Before | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one pending input. unchanged: the earlier row stands, and nothing else here counts."""
+
+    ordinal: int
+    status: str = OK
+    label: str = ""
+    score: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    version: int | None = None
+    ms: float | None = None
+    sha256: str = ""
+    error_code: str = ""
+    error: str = ""
+    previous_label: str = ""
+    unchanged: bool = False
+
+
+class Journal:
+    """One run's inputs and rows on disk. One process at a time; a second one is told so."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
+        with translated(path):
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("BEGIN IMMEDIATE")  # takes the lock and keeps it
+            if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in SCHEMA.split(";"):
+                    self._db.execute(statement)
+            self._db.execute("COMMIT")
+            self._recorded = self._count("SELECT coalesce(max(done), 0) FROM results")
+
+    def close(self) -> None:
+        """Give the file back; its write-ahead log is folded in."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def meta(self, key: str) -> str | None:
+        """A note of the run."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def note(self, key: str, value: str) -> None:
+        """Write a note."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def list_inputs(self, inputs: Iterable[Input], notes: Mapping[str, str]) -> int:
+        """Record every input, all or none, and the notes with them. Returns how many they are."""
+        with self._transaction():
+            self._db.execute("DELETE FROM results")
+            self._insert_inputs(inputs)
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(notes.items()))
+        return self.total()
+
+    def list_again(self, inputs: Iterable[Input], notes: Mapping[str, str]) -> int:
+        """List anew and keep what is known: an input that was there before has its last good row as `before`.
+
+        The n-th occurrence of a path is the n-th occurrence that was.
+        """
+        occurrence = "row_number() OVER (PARTITION BY path ORDER BY ordinal) AS nth"
+        with self._transaction():
+            self._db.execute(
+                f"CREATE TEMP TABLE old AS SELECT path, {occurrence}, {ANSWERED} "
+                "FROM inputs JOIN results USING (ordinal)"
+            )
+            self._db.execute("CREATE INDEX temp.old_path ON old (path, nth)")
+            for table in ("results", "previous"):
+                self._db.execute(f"DELETE FROM {table}")
+            self._insert_inputs(inputs)
+            self._db.execute(
+                f"INSERT INTO previous SELECT ordinal, {ANSWERED} "
+                f"FROM (SELECT ordinal, path, {occurrence} FROM inputs) JOIN old USING (path, nth) "
+                f"WHERE status = '{OK}'"
+            )
+            self._db.execute("DROP TABLE temp.old")
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(notes.items()))
+        return self.total()
+
+    def _insert_inputs(self, inputs: Iterable[Input]) -> None:
+        self._db.execute("DELETE FROM inputs")
+        rows = ((os.fsencode(one.path), one.locator, one.truth) for one in inputs)
+        self._db.executemany("INSERT INTO inputs (path, locator, truth) VALUES (?, ?, ?)", rows)
+
+    def total(self) -> int:
+        """How many inputs there are."""
+        return self._count("SELECT count(*) FROM inputs")
+
+    def done(self) -> int:
+        """How many have a row."""
+        return self._count("SELECT count(*) FROM results")
+
+    def failures(self) -> int:
+        """How many failed."""
+        return self._count(f"SELECT count(*) FROM results WHERE status = '{FAILED}'")
+
+    def pending(self) -> Iterator[Pending]:
+        """The inputs without a row, in their order. Rows may be recorded meanwhile."""
+        last = 0
+        while page := self._pending_after(last):
+            yield from page
+            last = page[-1].ordinal
+
+    def record(self, results: Sequence[Result]) -> None:
+        """Write rows, all or none."""
+        with self._transaction():
+            first = self._recorded + 1
+            self._db.executemany(
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [_values(result, first + place) for place, result in enumerate(results) if not result.unchanged],
+            )
+            self._db.executemany(
+                f"INSERT INTO results (ordinal, done, {ANSWERED}, previous_label) "
+                f"SELECT ordinal, ?, {ANSWERED}, label FROM previous WHERE ordinal = ?",
+                [(first + place, result.ordinal) for place, result in enumerate(results) if result.unchanged],
+            )
+        self._recorded += len(results)
+
+    def forget_failures(self) -> int:
+        """Make every failed input pending again. Returns how many they are."""
+        failed = self.failures()
+        with self._transaction():
+            self._db.execute("DELETE FROM results WHERE status = ?", (FAILED,))
+        return failed
+
+    def rows(self, model: str, *, ordered: bool) -> Iterator[Row]:
+        """Every row: in the order of the inputs, or as they came."""
+        query = self._db.execute(
+            "SELECT path, status, label, score, top, version, ms, sha256, error_code, error, truth, previous_label "
+            f"FROM results JOIN inputs USING (ordinal) ORDER BY {'results.ordinal' if ordered else 'done'}"
+        )
+        for path, status, label, score, top, version, ms, sha256, code, error, truth, before in query:
+            yield Row(
+                shown_path(os.fsdecode(path)),
+                status,
+                label or "",
+                score,
+                tuple((name, value) for name, value in json.loads(top or "[]")),
+                model,
+                version,
+                ms,
+                sha256 or "",
+                code or "",
+                error or "",
+                truth or "",
+                before or "",
+            )
+
+    def tally(self, column: str, status: str) -> list[tuple[str, int]]:
+        """How often each value of `column` occurs among rows of this status, the most frequent first."""
+        query = f"SELECT {column}, count(*) FROM results WHERE status = ? GROUP BY 1 ORDER BY 2 DESC, 1"
+        return [(str(value), count) for value, count in self._db.execute(query, (status,))]
+
+    def flips(self) -> list[tuple[str, str, int]]:
+        """(label before, label now, how many) of the rows whose label is another than in the earlier run."""
+        query = (
+            "SELECT previous_label, label, count(*) FROM results WHERE status = ? AND previous_label <> '' "
+            "AND previous_label <> label GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"
+        )
+        return list(self._db.execute(query, (OK,)))
+
+    def _pending_after(self, ordinal: int) -> list[Pending]:
+        query = (
+            "SELECT i.ordinal, i.path, i.locator, p.sha256, p.version, p.label FROM inputs i "
+            "LEFT JOIN previous p ON p.ordinal = i.ordinal "
+            "WHERE i.ordinal > ? AND NOT EXISTS (SELECT 1 FROM results r WHERE r.ordinal = i.ordinal) "
+            f"ORDER BY i.ordinal LIMIT {PAGE}"
+        )
+        return [
+            Pending(number, os.fsdecode(path), locator, Before(sha256, version, label) if sha256 else None)
+            for number, path, locator, sha256, version, label in self._db.execute(query, (ordinal,))
+        ]
+
+    def _count(self, query: str) -> int:
+        return int(self._db.execute(query).fetchone()[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+def _values(result: Result, done: int) -> tuple[Any, ...]:
+    return (
+        result.ordinal,
+        done,
+        result.status,
+        _text(result.label),
+        result.score,
+        json.dumps(result.top),
+        result.version,
+        result.ms,
+        result.sha256,
+        result.error_code,
+        _text(result.error),
+        result.previous_label,
+    )
+
+
+def _text(text: str) -> str:
+    """Text that SQLite can hold: errors quote paths that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """SQLite's errors as ours: the file is locked, full, or no journal."""
+    try:
+        yield
+    except sqlite3.OperationalError as exc:
+        if "locked" in str(exc):
+            raise UsageError(f"{path} is in use: another run writes the same output") from exc
+        raise OutputFailed(
+            f"the journal {path} cannot be written: {exc}",
+            hint="What was recorded is safe. Make room, then run the same command again: it resumes.",
+        ) from exc
+    except sqlite3.DatabaseError as exc:
+        raise NotAJournal(
+            f"{path} is not a journal of Sightline: {exc}", hint="Move it away, or begin again with --overwrite."
+        ) from exc
+
+
+def journal_path(output: str) -> str:
+    """Where the journal of an output is."""
+    return f"{output}.journal"
+
+
+def remove_journal(output: str) -> None:
+    """Forget a run."""
+    for suffix in ("", "-wal", "-shm"):
+        if os.path.exists(journal_path(output) + suffix):
+            os.remove(journal_path(output) + suffix)

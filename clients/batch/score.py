@@ -1,0 +1,342 @@
+"""`sightline score`: from a source of pictures to a file with one row for each, resumable at any moment."""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from clients.batch.journal import Journal, journal_path, remove_journal
+from clients.batch.rows import FAILED, OK
+from clients.batch.scorer import FailureLimit, Plan, Progress, Scorer
+from clients.batch.sources import Columns, Source, open_source
+from clients.batch.writers import check_output, write_rows
+from clients.commands import as_operator_error, client_options
+from clients.python.calls import Asked
+from clients.python.client import Client
+from serving.contract.errors import NotAJournal, NotFound, SightlineError, Unavailable, UsageError
+
+SHOWN_LABELS = 20  # of the summary
+LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is scored into which file, and what to do with what is there already."""
+
+    source: str
+    output: str
+    asked: Asked
+    columns: Columns = field(default_factory=Columns)
+    ordered: bool = False
+    overwrite: bool = False
+    retry_failed: bool = False
+    changed_only: bool = False
+
+    def identity(self) -> str:
+        """What must be the same for a run to be the same run."""
+        return json.dumps(
+            {"source": self.source, "at": os.path.abspath(self.source), **asdict(self.asked), **asdict(self.columns)}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of a run. rows: of the file; answered: in this run, in so many seconds."""
+
+    output: str
+    rows: int
+    failed: int
+    answered: int
+    seconds: float
+    labels: list[tuple[str, int]]
+    reasons: list[tuple[str, int]]
+    versions: list[tuple[str, int]]
+    flips: list[tuple[str, str, int]]
+    notes: list[str]
+
+    @property
+    def per_second(self) -> float:
+        """Pictures a second of this run."""
+        return self.answered / self.seconds if self.seconds else 0.0
+
+
+def failure_limit(text: str | None) -> FailureLimit:
+    """`25` or `5%`. Raises click's BadParameter."""
+    if text is None:
+        return FailureLimit()
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
+        return FailureLimit(share=float(match[1]) / 100)
+    if text.isdecimal():
+        return FailureLimit(count=int(text))
+    raise click.BadParameter(f"{text!r} is neither a number nor a percentage such as 5%", param_hint="--max-failures")
+
+
+@click.command(
+    epilog="Example: sightline score photos/ --model fashion --out labels.csv. Killed? The same command goes on."
+)
+@click.argument("source")
+@click.option("--model", "-m", required=True, help="Which model to ask.")
+@click.option("--out", "-o", required=True, type=click.Path(), help="A .csv, .jsonl, .parquet or .sqlite file.")
+@click.option("--version", type=int, help="Which version; by default the newest.")
+@click.option("--label", help="Which version, by its label.")
+@click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many labels to record.")
+@click.option("--ordered", is_flag=True, help="Rows in the order of the inputs, not as answers come.")
+@click.option("--overwrite", is_flag=True, help="Begin again, whatever is there.")
+@click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
+@click.option("--changed-only", is_flag=True, help="List anew; score what is new, changed, or of another version.")
+@click.option("--max-failures", metavar="N|P%", help="Stop when more than N, or P% of the rows, failed.")
+@click.option("--patience", default=300.0, show_default=True, help="Seconds to wait for a service that went away.")
+@click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1), help="Most requests at a time.")
+@click.option("--per-request", default=64, show_default=True, type=click.IntRange(1), help="Pictures in one request.")
+@click.option("--path-column", help="Of a table: the column with the paths.")
+@click.option("--truth-column", help="Of a table: the column with the true label.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@client_options
+def score(
+    *,
+    source: str,
+    model: str,
+    out: str,
+    version: int | None,
+    label: str | None,
+    top: int,
+    ordered: bool,
+    overwrite: bool,
+    retry_failed: bool,
+    changed_only: bool,
+    max_failures: str | None,
+    patience: float,
+    concurrency: int,
+    per_request: int,
+    path_column: str | None,
+    truth_column: str | None,
+    as_json: bool,
+    url: str,
+    api_key: str | None,
+    timeout: float,
+) -> None:
+    """Score every picture of SOURCE into a file: exactly one row each, failures included.
+
+    SOURCE is a folder, a glob in quotes, a .txt of paths, a .csv or .parquet with a path column, a .zip or .tar, or an
+    address such as s3://bucket/prefix. A run that is killed loses nothing: the same command goes on where it stopped.
+
+    Exit 0: every picture has a label. 1: some failed, or the run stopped before its end. 2: it could not begin.
+    """
+    asked = Asked(model, top, version, label)
+    columns = Columns(path_column, truth_column)
+    job = Job(source, out, asked, columns, ordered, overwrite, retry_failed, changed_only)
+    limit = failure_limit(max_failures)
+    with Client(url, api_key=api_key, timeout=timeout) as client:
+        served = served_version(client, asked)
+        plan = Plan(asked, served, per_request, concurrency, patience, limit)
+        summary = run_job(job, plan, client, Console(stderr=True, highlight=False))
+    if as_json:
+        click.echo(json.dumps(asdict(summary)))
+    else:
+        show_summary(summary, Console(highlight=False))
+    sys.exit(1 if summary.failed else 0)
+
+
+def served_version(client: Client, asked: Asked) -> int | None:
+    """The version that will answer. Raises OperatorError where the service or the model is not there: exit 2."""
+    try:
+        served = client.model(asked.model).version
+    except (NotFound, Unavailable) as exc:
+        raise as_operator_error(exc) from exc
+    return asked.version if asked.version is not None else served
+
+
+def run_job(job: Job, plan: Plan, client: Client, console: Console) -> Summary:
+    """Score what is still to do and write the file. Raises what `Scorer.run` raises, UsageError, OutputFailed."""
+    started = time.monotonic()
+    check_output(job.output)
+    source = open_source(job.source, job.columns, _never_inputs(job.output))
+    with closing(source), opened_journal(job, source) as (journal, notes):
+        before = journal.done()
+        if journal.done() < journal.total():
+            with reporting(console, journal.total()) as report:
+                try:
+                    Scorer(source, journal, client, plan, report=report).run()
+                except (SightlineError, KeyboardInterrupt):
+                    _show_reasons(journal, console)
+                    raise
+        answered = journal.done() - before
+        if answered or journal.meta("written") != job.output or not os.path.exists(job.output):
+            write_rows(job.output, journal.rows(job.asked.model, ordered=job.ordered))
+            journal.note("written", job.output)
+        return _summary(job, journal, notes, answered, time.monotonic() - started)
+
+
+@contextmanager
+def opened_journal(job: Job, source: Source) -> Iterator[tuple[Journal, list[str]]]:
+    """The journal of a job with its inputs listed, new or as it was left, and what is to be said of it."""
+    path = journal_path(job.output)
+    if job.overwrite and not _is_resumable_overwrite(job, path):
+        remove_journal(job.output)
+    if os.path.exists(job.output) and not os.path.exists(path) and not job.overwrite:
+        raise UsageError(f"{job.output} exists", hint="Name another file with --out, or begin again with --overwrite.")
+    journal = Journal(path)
+    try:
+        notes = list(_prepared(job, source, journal))
+        yield journal, notes
+    finally:
+        is_empty = journal.meta("listed") is None
+        journal.close()
+        if is_empty:
+            remove_journal(job.output)
+
+
+def _is_resumable_overwrite(job: Job, path: str) -> bool:
+    """Whether this very command, --overwrite and all, was killed before it wrote its file: then it goes on."""
+    if not os.path.exists(path):
+        return False
+    try:
+        journal = Journal(path)
+    except NotAJournal:
+        return False
+    try:
+        mode, listed, written = (journal.meta(key) for key in ("mode", "listed", "written"))
+        return (mode, listed, written) == ("overwrite", job.identity(), None)
+    finally:
+        journal.close()
+
+
+def _prepared(job: Job, source: Source, journal: Journal) -> Iterator[str]:
+    """List what is not listed, and make pending what shall be done again; yields what the person should know."""
+    identity, mode = journal.meta("listed"), journal.meta("mode")
+    if identity is None:
+        mode = "overwrite" if job.overwrite else "first"
+        journal.list_inputs(_some(job, source), {"listed": job.identity(), "mode": mode})
+        return
+    if identity != job.identity():
+        raise UsageError(
+            f"{journal.path} is the journal of another run: {identity}",
+            hint="Give the same source and model, name another file with --out, or begin again with --overwrite.",
+        )
+    finished = journal.done() == journal.total()
+    if job.changed_only and (finished or mode != "changed"):
+        journal.list_again(_some(job, source), {"mode": "changed"})
+        yield "listed anew: what is unchanged keeps its row"
+        return
+    if job.retry_failed and (failed := journal.forget_failures()):
+        yield f"{failed} that failed are tried again"
+    if finished and not job.retry_failed:
+        yield "every input has its row already: nothing to do (--retry-failed, --changed-only, --overwrite)"
+    elif journal.done():
+        yield f"resumed: {journal.done()} of {journal.total()} were done"
+
+
+def _some(job: Job, source: Source) -> Iterator[Any]:
+    """The inputs. Raises UsageError where there is none."""
+    inputs = iter(source.inputs())
+    first = next(inputs, None)
+    if first is None:
+        raise UsageError(f"there is no picture in {job.source!r}", hint="Hidden files are not looked at.")
+    yield first
+    yield from inputs
+
+
+def _never_inputs(output: str) -> frozenset[str]:
+    journal = os.path.realpath(journal_path(output))
+    return frozenset({os.path.realpath(output), journal, f"{journal}-wal", f"{journal}-shm"})
+
+
+def _summary(job: Job, journal: Journal, notes: list[str], answered: int, seconds: float) -> Summary:
+    versions = journal.tally("version", OK)
+    if len(versions) > 1:
+        listed = ", ".join(f"{count} by version {version}" for version, count in versions)
+        notes = [*notes, f"more than one version answered: {listed}; --changed-only brings all to the newest"]
+    return Summary(
+        job.output,
+        journal.done(),
+        journal.failures(),
+        answered,
+        round(seconds, 3),
+        journal.tally("label", OK),
+        journal.tally("error_code", FAILED),
+        versions,
+        journal.flips(),
+        notes,
+    )
+
+
+@contextmanager
+def reporting(console: Console, total: int) -> Iterator[Callable[[Progress], None]]:
+    """Progress on a terminal as a bar with rate, time left and failures; elsewhere as a line now and then."""
+    if not console.is_terminal:
+        yield _lines(console)
+        return
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.0f}/s"),
+        TextColumn("{task.fields[failures]} failed"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, auto_refresh=False) as bar:
+        task = bar.add_task("scoring", total=total, rate=0.0, failures=0)
+        yield _bar_report(bar, task)
+
+
+def _bar_report(bar: Bar, task: TaskID) -> Callable[[Progress], None]:
+    started = time.monotonic()
+
+    def report(now: Progress) -> None:
+        rate = now.answered / max(1e-9, time.monotonic() - started)
+        bar.update(task, completed=now.rows, rate=rate, failures=now.failures)
+        bar.refresh()
+
+    return report
+
+
+def _lines(console: Console) -> Callable[[Progress], None]:
+    started = printed = time.monotonic()
+
+    def report(now: Progress) -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= LINE_SECONDS:
+            printed = time.monotonic()
+            rate = now.answered / (printed - started)
+            console.print(f"{now.rows} of {now.total}, {rate:.0f}/s, {now.failures} failed")
+
+    return report
+
+
+def _show_reasons(journal: Journal, console: Console) -> None:
+    for code, count in journal.tally("error_code", FAILED)[:SHOWN_LABELS]:
+        console.print(f"  {count} failed: {code}")
+    console.print(f"{journal.done()} of {journal.total()} are recorded in {escape(journal.path)}")
+
+
+def show_summary(summary: Summary, console: Console) -> None:
+    """Counts by label, failures by reason, labels that flipped, pictures a second."""
+    for note in summary.notes:
+        console.print(escape(note))
+    table = Table("label", "pictures", box=None, pad_edge=False)
+    for label, count in summary.labels[:SHOWN_LABELS]:
+        table.add_row(escape(label), str(count))
+    if len(summary.labels) > SHOWN_LABELS:
+        table.add_row(f"{len(summary.labels) - SHOWN_LABELS} more labels", "")
+    if summary.labels:
+        console.print(table)
+    for code, count in summary.reasons:
+        console.print(f"failed: {count} {code}", style="red")
+    for before, now, count in summary.flips[:SHOWN_LABELS]:
+        console.print(f"flipped: {count} from {escape(before)} to {escape(now)}")
+    console.print(
+        f"{summary.rows} rows in {escape(summary.output)}, {summary.failed} failed; "
+        f"{summary.answered} in {summary.seconds:.1f} s, {summary.per_second:.0f} a second"
+    )

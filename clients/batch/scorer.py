@@ -1,0 +1,285 @@
+"""From inputs to rows: many requests at a time, as many as the service takes, and nothing lost between them.
+
+The journal belongs to the thread that calls `Scorer.run`; threads read pictures, send them and hand back results.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import islice
+
+from clients.batch.journal import Journal, Pending, Result
+from clients.batch.limiter import Limiter
+from clients.batch.rows import FAILED
+from clients.batch.sources import Source
+from clients.python.calls import Asked
+from clients.python.client import Client
+from clients.python.pictures import Upload
+from clients.python.results import Failed, Prediction
+from serving.contract.errors import (
+    BadImage,
+    DeadlineExceeded,
+    ModelError,
+    ScoringStopped,
+    ServiceUnreachable,
+    SightlineError,
+    Unavailable,
+    UnreadableFile,
+)
+
+TROUBLE = (Unavailable, ServiceUnreachable, DeadlineExceeded)  # the service's, not the pictures': tried again
+SUSPICIOUS = (ServiceUnreachable, DeadlineExceeded)  # the service's, unless it is well and it is always this picture
+SERVER_ERRORS = 500  # HTTP statuses from here on are the service's own
+SUSPECT_TRIES = 3  # of a request that goes wrong so while the service says that it is ready
+POLL_SECONDS = 0.5  # between looks at the clock while nothing comes back
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLimit:
+    """When so many failed that the rest is not worth it. share: 0-1 of the rows so far, or None; count, or None."""
+
+    count: int | None = None
+    share: float | None = None
+    rows_first: int = 100  # a share of fewer rows says nothing
+
+    def is_passed(self, failures: int, rows: int) -> bool:
+        """Whether to stop."""
+        if self.count is not None and failures > self.count:
+            return True
+        return self.share is not None and rows >= self.rows_first and failures > self.share * rows
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to score. per_request: pictures; most_requests: at a time; patience_seconds: without any answer."""
+
+    asked: Asked
+    version: int | None  # that the service answers with at the start; what --changed-only compares with
+    per_request: int = 64
+    most_requests: int = 8
+    patience_seconds: float = 300.0
+    limit: FailureLimit = field(default_factory=FailureLimit)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is. rows: of all runs; answered: in this one."""
+
+    total: int
+    rows: int
+    answered: int
+    failures: int
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """The pictures of one request. tries: how often it went wrong while the service was well."""
+
+    items: Sequence[Pending]
+    tries: int = 0
+    began: float = 0.0
+
+    def halves(self) -> "list[_Chunk]":
+        middle = len(self.items) // 2
+        return [_Chunk(self.items[:middle]), _Chunk(self.items[middle:])]
+
+
+class Scorer:
+    """Scores what a journal has no row for.
+
+    report: called about twice a second and at the end. clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        journal: Journal,
+        client: Client,
+        plan: Plan,
+        *,
+        report: Callable[[Progress], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._journal = journal
+        self._client = client.with_options(max_retries=0)  # the limiter paces the retries
+        self._plan = plan
+        self._report = report
+        self._clock = clock
+        self._limiter = Limiter(plan.most_requests)
+        self._again: deque[_Chunk] = deque()
+        self._flying: dict[Future[list[Result]], _Chunk] = {}
+        self._total = journal.total()
+        self._rows = journal.done()
+        self._failures = journal.failures()
+        self._answered = 0
+        self._good_at = self._resume_at = self._reported_at = clock()
+
+    def run(self) -> Progress:
+        """Score everything that is pending.
+
+        Raises ScoringStopped where too many fail or the service stays away longer than the plan's patience;
+        UnknownModel and its like where the service says that it makes no sense to go on. Whatever it raises, what was
+        answered is recorded.
+        """
+        chunks = self._chunks()
+        pool = ThreadPoolExecutor(self._plan.most_requests, "score")
+        try:
+            while self._launch(pool, chunks) or self._flying:
+                self._collect()
+                self._check_limit()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._report(self._progress())
+        return self._progress()
+
+    def _chunks(self) -> Iterator[_Chunk]:
+        pending = self._journal.pending()
+        while items := list(islice(pending, self._plan.per_request)):
+            yield _Chunk(items)
+
+    def _launch(self, pool: ThreadPoolExecutor, chunks: Iterator[_Chunk]) -> bool:
+        """Send as many requests as may be under way. Returns whether there is more to send."""
+        while len(self._flying) < self._limiter.requests and self._clock() >= self._resume_at:
+            chunk = self._again.popleft() if self._again else next(chunks, None)
+            if chunk is None:
+                return False
+            chunk.began = self._clock()
+            self._flying[pool.submit(self._score, chunk.items)] = chunk
+        return True
+
+    def _collect(self) -> None:
+        """Wait for an answer or a moment, and record what came."""
+        now = self._clock()
+        if now < self._resume_at and not self._flying:
+            time.sleep(min(POLL_SECONDS, self._resume_at - now))
+        done, _ = wait(self._flying, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED) if self._flying else ((), ())
+        for future in done:
+            self._settle(self._flying.pop(future), future)
+        if self._clock() - self._reported_at >= POLL_SECONDS:
+            self._reported_at = self._clock()
+            self._report(self._progress())
+
+    def _settle(self, chunk: _Chunk, future: "Future[list[Result]]") -> None:
+        try:
+            results = future.result()
+        except TROUBLE as exc:
+            self._try_again(chunk, exc)
+        except SightlineError as exc:
+            if not isinstance(exc, ModelError) and (exc.status or 0) < SERVER_ERRORS:
+                raise  # an unknown model, a key that is refused: no picture will do better
+            self._take_apart(chunk, exc)
+        else:
+            self._limiter.succeeded()
+            self._good_at = self._clock()
+            self._record(results)
+
+    def _record(self, results: Sequence[Result]) -> None:
+        self._journal.record(results)
+        self._rows += len(results)
+        self._answered += len(results)
+        self._failures += sum(result.status == FAILED for result in results)
+
+    def _try_again(self, chunk: _Chunk, exc: SightlineError) -> None:
+        """The service has trouble: slow down and send the request again, unless the request itself is the trouble."""
+        now = self._clock()
+        self._resume_at = now + self._limiter.refused(chunk.began, now)
+        if now - self._good_at > self._plan.patience_seconds:
+            raise ScoringStopped(
+                f"no answer for {self._plan.patience_seconds:g} s (--patience): {exc.detail}",
+                hint="What was answered is safe: run the same command again when the service is back.",
+            ) from exc
+        if isinstance(exc, SUSPICIOUS) and self._is_well():
+            chunk.tries += 1
+            if chunk.tries >= SUSPECT_TRIES:
+                self._take_apart(chunk, exc)
+                return
+        self._again.append(chunk)
+
+    def _take_apart(self, chunk: _Chunk, exc: SightlineError) -> None:
+        """A request fails although the service is well: find the picture that it is."""
+        if len(chunk.items) > 1:
+            self._again.extend(chunk.halves())
+        else:
+            self._record([_failed(chunk.items[0], "", exc)])
+
+    def _is_well(self) -> bool:
+        try:
+            return self._client.with_options(timeout=5).is_ready()
+        except SightlineError:
+            return False
+
+    def _check_limit(self) -> None:
+        if self._plan.limit.is_passed(self._failures, self._rows):
+            raise ScoringStopped(
+                f"{self._failures} of {self._rows} pictures failed, more than --max-failures allows",
+                hint="Look at the reasons below; the same command with a higher limit goes on from here.",
+            )
+
+    def _progress(self) -> Progress:
+        return Progress(self._total, self._rows, self._answered, self._failures)
+
+    def _score(self, items: Sequence[Pending]) -> list[Result]:
+        """One request: read, send, match. Runs in a thread; touches neither the journal nor the limiter."""
+        reader = _Reader(self._source, items, self._plan.version)
+        started = self._clock()
+        outcomes = self._client.predict_uploads(reader, self._plan.asked, self._plan.per_request)
+        ms = (self._clock() - started) * 1000
+        results = [
+            _result(item, sha256, outcome, ms)
+            for item, sha256, outcome in zip(reader.sent, reader.digests, outcomes, strict=True)
+        ]
+        return results + reader.unchanged
+
+
+class _Reader:
+    """Reads the pictures of one request, one after another as they are sent, and remembers their digests."""
+
+    def __init__(self, source: Source, items: Sequence[Pending], version: int | None) -> None:
+        self._source = source
+        self._items = items
+        self._version = version
+        self.sent: list[Pending] = []
+        self.digests: list[str] = []
+        self.unchanged: list[Result] = []
+
+    def __iter__(self) -> Iterator[Upload | Failed]:
+        for item in self._items:
+            try:
+                data = self._source.read(item.path, item.locator)
+            except (UnreadableFile, BadImage) as exc:
+                yield self._noted(item, "", Failed(item.path, exc))
+                continue
+            sha256 = hashlib.sha256(data).hexdigest()
+            if item.before and (item.before.sha256, item.before.version) == (sha256, self._version):
+                self.unchanged.append(Result(item.ordinal, unchanged=True))
+                continue
+            yield self._noted(item, sha256, Upload(str(item.ordinal), data))
+
+    def _noted(self, item: Pending, sha256: str, member: Upload | Failed) -> Upload | Failed:
+        self.sent.append(item)
+        self.digests.append(sha256)
+        return member
+
+
+def _result(item: Pending, sha256: str, outcome: Prediction | Failed, ms: float) -> Result:
+    if isinstance(outcome, Failed):
+        return _failed(item, sha256, outcome.error)
+    return Result(
+        item.ordinal,
+        label=outcome.label,
+        score=outcome.score,
+        top=tuple((label.label, label.score) for label in outcome.top),
+        version=outcome.version,
+        ms=round(ms, 3),
+        sha256=sha256,
+        previous_label=item.before.label if item.before else "",
+    )
+
+
+def _failed(item: Pending, sha256: str, error: SightlineError) -> Result:
+    before = item.before.label if item.before else ""
+    return Result(item.ordinal, FAILED, sha256=sha256, error_code=error.code, error=error.detail, previous_label=before)

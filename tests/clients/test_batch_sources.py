@@ -1,0 +1,196 @@
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from clients.batch.sources import Columns, Source, open_source, read_again, shown_path
+from serving.contract.errors import ImageTooLarge, UnreadableFile, UsageError
+
+ODD_NAMES = [
+    b"with space.png",
+    "größe é.png".encode(),
+    b"two\nlines.png",
+    b"--help",
+    b"not utf-8 \xff\xfe.png",
+    b"'\".png",
+]
+
+Opened = Callable[..., Source]
+
+
+def listed(source: Source) -> list[tuple[str, bytes]]:
+    """(path, bytes) of every input."""
+    return [(one.path, source.read(one.path, one.locator)) for one in source.inputs()]
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Opens sources; every one is closed afterwards."""
+    with ExitStack() as stack:
+
+        def one(spec: Path | str, /, **columns: str) -> Source:
+            return stack.enter_context(closing(open_source(str(spec), Columns(**columns))))
+
+        yield one
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """b.png, a/c.png, a/d.png, each holding its own name; and what is hidden."""
+    root = tmp_path / "in"
+    (root / "a").mkdir(parents=True)
+    (root / ".git").mkdir()
+    for name in ("b.png", "a/c.png", "a/d.png", ".hidden", ".git/x.png"):
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def test_a_folder_is_listed_to_its_depth_in_the_order_of_names(folder: Path, opened: Opened) -> None:
+    found = listed(opened(folder))
+    assert found == [(f"{folder}/{name}", name.encode()) for name in ("b.png", "a/c.png", "a/d.png")]
+    assert list(opened(folder).inputs()) == list(opened(folder).inputs())
+
+
+def test_output_and_journal_inside_the_folder_are_no_inputs(folder: Path) -> None:
+    source = open_source(str(folder), Columns(), frozenset({os.path.realpath(folder / "b.png")}))
+    assert [Path(one.path).name for one in source.inputs()] == ["c.png", "d.png"]
+
+
+def test_odd_names_are_found_and_read(tmp_path: Path, opened: Opened) -> None:
+    root = os.fsencode(tmp_path)
+    for name in ODD_NAMES:
+        with open(os.path.join(root, name), "wb") as file:
+            file.write(name)
+    found = listed(opened(tmp_path))
+    assert sorted(os.path.basename(os.fsencode(path)) for path, _ in found) == sorted(ODD_NAMES)
+    assert all(os.path.basename(os.fsencode(path)) == data for path, data in found)
+    assert shown_path(os.fsdecode(b"x\xff")) == "x\\xff"
+
+
+def test_what_cannot_be_read_is_listed_and_says_so(folder: Path, opened: Opened) -> None:
+    (folder / "broken link.png").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "pipe")
+    source = opened(folder)
+    paths = [one.path for one in source.inputs()]
+    assert f"{folder}/broken link.png" in paths
+    assert f"{folder}/pipe" not in paths
+    (folder / "b.png").unlink()
+    for name in ("broken link.png", "b.png", "pipe", "a", "nul\0"):
+        with pytest.raises(UnreadableFile):
+            source.read(f"{folder}/{name}", "")
+
+
+def test_a_file_too_large_to_hold_is_refused_unread(tmp_path: Path, opened: Opened) -> None:
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(300_000_000)
+    with pytest.raises(ImageTooLarge, match="300,000,000"):
+        opened(tmp_path).read(str(tmp_path / "huge.png"), "")
+
+
+def test_a_glob_is_sorted_and_recursive(folder: Path, opened: Opened) -> None:
+    found = listed(opened(f"{folder}/**/*.png"))
+    assert [Path(path).name for path, _ in found] == ["c.png", "d.png", "b.png"]
+
+
+def test_one_picture_is_a_source(folder: Path, opened: Opened) -> None:
+    assert listed(opened(folder / "b.png")) == [(str(folder / "b.png"), b"b.png")]
+
+
+def test_a_list_names_paths_by_line_or_by_nul(folder: Path, tmp_path: Path, opened: Opened) -> None:
+    names = tmp_path / "names.txt"
+    names.write_bytes(os.fsencode(f"{folder}/b.png\r\n\nin/a/c.png\n{folder}/b.png"))
+    assert [data for _, data in listed(opened(names))] == [b"b.png", b"a/c.png", b"b.png"]
+    (folder / "two\nlines").write_bytes(b"2")
+    names.write_bytes(os.fsencode(f"{folder}/two\nlines\0{folder}/b.png\0"))
+    assert [data for _, data in listed(opened(names))] == [b"2", b"b.png"]
+
+
+def test_a_table_has_a_path_column_and_perhaps_the_truth(folder: Path, tmp_path: Path, opened: Opened) -> None:
+    table = tmp_path / "set.csv"
+    table.write_text(f'\ufeffid,file,truth\n1,{folder}/b.png,"Boot, ankle"\n2,in/a/c.png,\n', encoding="utf-8")
+    source = opened(table)
+    assert [(one.path, one.truth) for one in source.inputs()] == [
+        (f"{folder}/b.png", "Boot, ankle"), ("in/a/c.png", ""),
+    ]  # fmt: skip
+    assert [data for _, data in listed(source)] == [b"b.png", b"a/c.png"]
+    assert [one.truth for one in opened(table, truth="id").inputs()] == ["1", "2"]
+    with pytest.raises(UsageError, match="no column nothing"):
+        next(iter(opened(table, path="nothing").inputs()))
+    with pytest.raises(UsageError, match="no column nothing"):
+        next(iter(opened(table, truth="nothing").inputs()))
+
+
+def test_a_parquet_file_is_a_table(folder: Path, tmp_path: Path, opened: Opened) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = {"image_path": [f"{folder}/b.png", "in/a/c.png"], "truth": ["Boot", None], "n": [1, 2]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "set.parquet")
+    source = opened(tmp_path / "set.parquet")
+    assert [one.truth for one in source.inputs()] == ["Boot", ""]
+    assert [data for _, data in listed(source)] == [b"b.png", b"a/c.png"]
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
+def test_a_tar_is_read_at_any_place(tmp_path: Path, ending: str, opened: Opened) -> None:
+    path = tmp_path / f"set.{ending}"
+    mode = {"tar": "w", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}.get(ending, "w:gz")
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name in ("a.png", "b/c.png", "a.png", "b/.hidden"):
+            member = tarfile.TarInfo(name)
+            data = f"{name} {member.offset} {ending}".encode()
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    source = opened(path)
+    inputs = list(source.inputs())
+    assert [one.path for one in inputs] == [f"{path}/a.png", f"{path}/b/c.png", f"{path}/a.png"]
+    assert len({one.locator for one in inputs}) == 3
+    assert [source.read(one.path, one.locator)[:5] for one in reversed(inputs)] == [b"a.png", b"b/c.p", b"a.png"]
+
+
+def test_a_zip_is_read_and_its_damage_is_one_rows_failure(tmp_path: Path, opened: Opened) -> None:
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", b"a" * 1000)
+        archive.writestr("folder/", b"")
+        archive.writestr("folder/b.png", b"b" * 1000)
+        archive.writestr("__MACOSX/._b.png", b"")
+    assert listed(opened(path)) == [(f"{path}/a.png", b"a" * 1000), (f"{path}/folder/b.png", b"b" * 1000)]
+    assert read_again(f"{path}/folder/b.png") == b"b" * 1000
+    data = bytearray(path.read_bytes())
+    data[36:40] = b"\xff\xff\xff\xff"  # in the first member's compressed bytes
+    path.write_bytes(data)
+    source = opened(path)
+    first, second = source.inputs()
+    with pytest.raises(UnreadableFile, match=r"a\.png"):
+        source.read(first.path, first.locator)
+    assert source.read(second.path, second.locator) == b"b" * 1000
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
+def test_an_archive_that_is_none_is_said_at_once(tmp_path: Path, name: str, opened: Opened) -> None:
+    (tmp_path / name).write_bytes(b"nothing of the kind" * 100)
+    with pytest.raises(UsageError, match=name):
+        opened(tmp_path / name)
+
+
+def test_a_bucket_is_read_through_fsspec(opened: Opened) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="the extra `s3` is not installed")
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/bucket/x/a.png": b"a", "/bucket/x/b/c.png": b"c", "/bucket/y.png": b"y", "/bucket/x/.z": b"z"})
+    source = opened("memory://bucket/x")
+    assert listed(source) == [("memory://bucket/x/a.png", b"a"), ("memory://bucket/x/b/c.png", b"c")]
+    assert read_again("memory://bucket/x/a.png") == b"a"
+    memory.rm("/bucket/x/a.png")
+    with pytest.raises(UnreadableFile):
+        source.read("memory://bucket/x/a.png", "/bucket/x/a.png")
+
+
+def test_what_is_not_there_is_said(opened: Opened) -> None:
+    for spec in ("nowhere", "nowhere.txt", "gibberish://x"):
+        with pytest.raises(UsageError):
+            opened(spec)

@@ -1,0 +1,107 @@
+import json
+import resource
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clients.batch.rows import FAILED, Row
+from clients.batch.writers import FORMATS, check_output, read_rows, write_rows
+from serving.contract.errors import OutputFailed, UsageError
+
+ENDINGS = [ending for ending in FORMATS if ending != ".parquet" or find_spec("pyarrow")]
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+ROWS = st.builds(
+    Row,
+    path=TEXT,
+    status=st.sampled_from(["ok", "failed"]),
+    label=TEXT,
+    score=st.none() | st.floats(0, 1),
+    top=st.lists(st.tuples(TEXT, st.floats(0, 1)), max_size=3).map(tuple),
+    model=TEXT,
+    version=st.none() | st.integers(0, 2**63 - 1),
+    ms=st.none() | st.floats(0, 1e6),
+    sha256=TEXT,
+    error_code=TEXT,
+    error=TEXT,
+    truth=TEXT,
+    previous_label=TEXT,
+)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(rows=st.lists(ROWS, max_size=5))
+def test_every_format_gives_back_what_it_was_given(tmp_path: Path, ending: str, rows: list[Row]) -> None:
+    path = str(tmp_path / f"rows{ending}")
+    write_rows(path, rows)
+    assert list(read_rows(path)) == rows
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"rows{ending}"]
+
+
+def test_a_row_of_jsonl_reads_like_an_answer(tmp_path: Path) -> None:
+    write_rows(
+        str(tmp_path / "r.jsonl"), [Row("é.png", "ok", "Boot", 0.5, (("Boot", 0.5), ("Bag", 0.25)), "fashion", 3)]
+    )
+    text = (tmp_path / "r.jsonl").read_text()
+    assert json.loads(text)["top"] == [{"label": "Boot", "score": 0.5}, {"label": "Bag", "score": 0.25}]
+    assert "é.png" in text
+
+
+def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from clients.batch.rows import Row\n"
+        "from clients.batch.writers import write_rows\n"
+        "from serving.contract.errors import OutputFailed\n"
+        "try:\n"
+        "    write_rows(sys.argv[1], (Row(str(n), 'ok') for n in range(100_000)))\n"
+        "except OutputFailed as exc:\n"
+        "    print(exc)\n"
+    )
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    for ending in ENDINGS:
+        path = tmp_path / f"rows{ending}"
+        path.write_text("old")
+        command = [sys.executable, "-c", code, str(path)]
+        done = subprocess.run(command, preexec_fn=limited, capture_output=True, text=True, check=False)
+        assert "cannot be written" in done.stdout, done.stderr
+        assert "journal" in done.stdout
+        assert path.read_text() == "old"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_would_fail_at_the_end_fails_at_the_start(tmp_path: Path) -> None:
+    for path, why in (("x.xls", "ending"), ("nowhere/x.csv", "no folder"), (".csv", "ending")):
+        with pytest.raises(UsageError, match=why):
+            check_output(str(tmp_path / path))
+    (tmp_path / "f.csv").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        check_output(str(tmp_path / "f.csv"))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_file_that_is_no_result_is_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"other{ending}"
+    path.write_bytes(b'{"a": 1}\nb,c\n')
+    with pytest.raises(UsageError, match="not a file that"):
+        list(read_rows(str(path)))
+    with pytest.raises(UsageError, match="no file"):
+        list(read_rows(str(tmp_path / f"none{ending}")))
+
+
+def test_a_failure_while_writing_leaves_nothing_behind(tmp_path: Path) -> None:
+    def rows() -> object:
+        yield Row("a", FAILED)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputFailed, match="No space left"):
+        write_rows(str(tmp_path / "r.csv"), rows())  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
