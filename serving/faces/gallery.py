@@ -124,16 +124,20 @@ class Store(Protocol):
         """The person whom this photo is enrolled as, or None."""
         ...
 
-    def entries(self, gallery: str) -> Iterator[Entry]:
-        """Everything, by person. Raises UnknownGallery."""
-        ...
-
     def audit(self) -> Sequence[AuditRecord]:
         """What was enrolled, forgotten, expired and dropped, oldest first."""
         ...
 
     def close(self) -> None:
         """Give files and connections back."""
+        ...
+
+
+class Archive(Store, Protocol):
+    """A store that is at hand, so that whole galleries can be read."""
+
+    def entries(self, gallery: str) -> Iterator[Entry]:
+        """Everything, by person. Raises UnknownGallery."""
         ...
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from serving.contract.errors import FacesNotInstalled, UsageError
-from serving.faces.gallery import Store
+from serving.faces.gallery import Archive
 from serving.faces.sealing import seal_with
 
 
-def open_store(url: str, key: str = "") -> Store:
+def open_store(url: str, key: str = "") -> Archive:
     """The store that `url` names: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`.
 
     key: see `sealing.seal_with`. Raises UsageError for a URL that names no store, and what opening it raises.
@@ -21,7 +21,7 @@ def open_store(url: str, key: str = "") -> Store:
     return STORES[scheme](url, key)
 
 
-def _sqlite(url: str, key: str) -> Store:
+def _sqlite(url: str, key: str) -> Archive:
     from serving.faces.sqlite_store import SqliteStore
 
     path = url.removeprefix("sqlite://").removeprefix("/")
@@ -30,7 +30,7 @@ def _sqlite(url: str, key: str) -> Store:
     return SqliteStore(Path(path), seal_with(key))
 
 
-def _postgres(url: str, key: str) -> Store:
+def _postgres(url: str, key: str) -> Archive:
     if key:
         raise UsageError(
             "SIGHTLINE_FACES_KEY is set, and PostgreSQL cannot search in what it cannot read",
@@ -43,4 +43,4 @@ def _postgres(url: str, key: str) -> Store:
     return PostgresStore(url)
 
 
-STORES: dict[str, Callable[[str, str], Store]] = {"sqlite": _sqlite, "postgresql": _postgres, "postgres": _postgres}
+STORES: dict[str, Callable[[str, str], Archive]] = {"sqlite": _sqlite, "postgresql": _postgres, "postgres": _postgres}

@@ -7,8 +7,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from serving.faces.pool import FacePool
+    from serving.faces.recognition import Faces
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +53,46 @@ def postgres_url(postgres_server: str) -> str:
     with psycopg.connect(postgres_server) as db:
         db.execute("DROP SCHEMA IF EXISTS sightline_faces CASCADE")
     return postgres_server
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The sample photos: known/ and unknown/."""
+    root = os.environ.get("SIGHTLINE_DATA")
+    if not root or not (Path(root) / "faces").is_dir():
+        pytest.skip("no sample photos: set SIGHTLINE_DATA to a folder with faces/")
+    return Path(root) / "faces"
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator["FacePool"]:
+    """One face process with real dlib, for all tests."""
+    pytest.importorskip("dlib")
+    from serving.contract.image import ImageLimits
+    from serving.faces.pool import FacePool
+    from serving.faces.worker import WorkerSettings
+
+    pool = FacePool(WorkerSettings(ImageLimits(), 800, preload=False), processes=1, waiting=64, timeout_seconds=60)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def faces(pool: "FacePool", tmp_path: Path) -> Iterator["Faces"]:
+    """dlib's encoder and an empty gallery."""
+    from serving.faces.recognition import Faces
+    from serving.faces.sqlite_store import SqliteStore
+
+    store = SqliteStore(tmp_path / "faces.db")
+    yield Faces(pool, pool, store)
+    store.close()
+
+
+@pytest.fixture
+def known(faces: "Faces", photos: Path) -> "Faces":
+    """The five people of known/, enrolled."""
+    from serving.faces.enrolment import enrol
+
+    for photo in sorted((photos / "known").iterdir()):
+        assert enrol(faces, photo.stem, photo.read_bytes()).reasons == ()
+    return faces

@@ -18,7 +18,7 @@ from serving.contract.errors import (
     UnknownPerson,
     UsageError,
 )
-from serving.faces.gallery import Candidate, Entry, GalleryInfo, Person, Store, audit_digest
+from serving.faces.gallery import Archive, Candidate, Entry, GalleryInfo, Person, audit_digest
 from serving.faces.sealing import seal_with
 from serving.faces.sqlite_store import SqliteStore
 from serving.faces.stores import open_store
@@ -26,19 +26,19 @@ from serving.faces.stores import open_store
 ENCODER = "dlib@1"
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
-OpenStore = Callable[[], Store]
+OpenStore = Callable[[], Archive]
 
 
 @pytest.fixture(params=["sqlite", "sqlite, sealed", "postgres"])
 def open_anew(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """Opens the same galleries again and again, as several processes do."""
-    opened: list[Store] = []
+    opened: list[Archive] = []
     if request.param == "postgres":
         url, key = request.getfixturevalue("postgres_url"), ""
     else:
         url, key = f"sqlite:///{tmp_path}/faces.db", KEY if "sealed" in request.param else ""
 
-    def open_one() -> Store:
+    def open_one() -> Archive:
         opened.append(open_store(url, key))
         return opened[-1]
 
@@ -48,7 +48,7 @@ def open_anew(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenSt
 
 
 @pytest.fixture
-def store(open_anew: OpenStore) -> Store:
+def store(open_anew: OpenStore) -> Archive:
     return open_anew()
 
 
@@ -61,41 +61,41 @@ def entry(person: str, *numbers: float, photo: str = "") -> Entry:
     return Entry(person, vector(*numbers), photo or f"{person}{numbers}", {"side": 100.0})
 
 
-def nearest(store: Store, *numbers: float, k: int = 5, gallery: str = "default") -> Sequence[Candidate]:
+def nearest(store: Archive, *numbers: float, k: int = 5, gallery: str = "default") -> Sequence[Candidate]:
     return store.nearest(gallery, vector(*numbers)[None], k, encoder=ENCODER)[0]
 
 
-def names(store: Store, gallery: str = "default") -> list[str]:
+def names(store: Archive, gallery: str = "default") -> list[str]:
     return [person.name for person in store.people(gallery)]
 
 
-def test_default_gallery_is_empty_before_anybody_is_enrolled(store: Store) -> None:
+def test_default_gallery_is_empty_before_anybody_is_enrolled(store: Archive) -> None:
     assert store.people("default") == []
     assert store.count("default") == 0
     assert nearest(store, 1) == []
     assert store.galleries() == []
 
 
-def test_nearest_persons_come_first_with_their_distances(store: Store) -> None:
+def test_nearest_persons_come_first_with_their_distances(store: Archive) -> None:
     store.enrol("default", [entry("ada", 0), entry("bob", 3, 4), entry("eve", 1)], encoder=ENCODER)
     found = nearest(store, 0)
     assert [candidate.name for candidate in found] == ["ada", "eve", "bob"]
     assert [candidate.distance for candidate in found] == pytest.approx([0, 1, 5], abs=1e-6)
 
 
-def test_person_with_many_photos_is_one_candidate_at_the_nearest(store: Store) -> None:
+def test_person_with_many_photos_is_one_candidate_at_the_nearest(store: Archive) -> None:
     store.enrol("default", [entry("ada", n) for n in range(200)] + [entry("bob", 500)], encoder=ENCODER)
     assert nearest(store, 0, k=2) == [Candidate("ada", 0.0), Candidate("bob", 500.0)]
 
 
-def test_every_query_has_its_own_answer(store: Store) -> None:
+def test_every_query_has_its_own_answer(store: Archive) -> None:
     store.enrol("default", [entry("ada", 0), entry("bob", 9)], encoder=ENCODER)
     found = store.nearest("default", np.stack([vector(1), vector(8)]), 1, encoder=ENCODER)
     assert [row[0].name for row in found] == ["ada", "bob"]
     assert store.nearest("default", np.zeros((0, 128), np.float32), 1, encoder=ENCODER) == []
 
 
-def test_same_photo_twice_is_one(store: Store) -> None:
+def test_same_photo_twice_is_one(store: Archive) -> None:
     assert store.enrol("default", [entry("ada", 0, photo="a"), entry("ada", 0, photo="a")], encoder=ENCODER) == 1
     assert store.enrol("default", [entry("ada", 0, photo="a")], encoder=ENCODER) == 0
     assert store.people("default") == [Person("ada", 1, "")]
@@ -103,13 +103,13 @@ def test_same_photo_twice_is_one(store: Store) -> None:
     assert store.owner("default", "b") is None
 
 
-def test_replacing_forgets_what_was_known(store: Store) -> None:
+def test_replacing_forgets_what_was_known(store: Archive) -> None:
     store.enrol("default", [entry("ada", 0), entry("bob", 5)], encoder=ENCODER)
     store.enrol("default", [entry("ada", 10)], encoder=ENCODER, replace=True)
     assert nearest(store, 0) == [Candidate("bob", 5.0), Candidate("ada", 10.0)]
 
 
-def test_forgotten_person_is_gone(store: Store) -> None:
+def test_forgotten_person_is_gone(store: Archive) -> None:
     store.enrol("default", [entry("ada", 0), entry("ada", 1), entry("bob", 5)], encoder=ENCODER)
     assert nearest(store, 0)[0].name == "ada"
     assert store.forget("default", "ada") == 2
@@ -145,14 +145,14 @@ def test_everything_is_there_after_reopening(open_anew: OpenStore) -> None:
     assert np.array_equal(found.encoding, vector(1))
 
 
-def test_float32_returns_bit_for_bit(store: Store) -> None:
+def test_float32_returns_bit_for_bit(store: Archive) -> None:
     rough = np.random.default_rng(1).normal(0, 0.1, 128).astype(np.float32)
     store.enrol("default", [Entry("ada", rough, "a")], encoder=ENCODER)
     (found,) = store.entries("default")
     assert np.array_equal(found.encoding, rough)
 
 
-def test_galleries_do_not_mix(store: Store) -> None:
+def test_galleries_do_not_mix(store: Archive) -> None:
     store.enrol("staff", [entry("ada", 0)], encoder=ENCODER)
     store.enrol("guests", [entry("bob", 0)], encoder=ENCODER)
     assert nearest(store, 0, gallery="staff") == [Candidate("ada", 0.0)]
@@ -164,12 +164,12 @@ def test_galleries_do_not_mix(store: Store) -> None:
 
 
 @pytest.mark.parametrize("call", ["people", "count", "drop"])
-def test_unknown_gallery_is_named(store: Store, call: str) -> None:
+def test_unknown_gallery_is_named(store: Archive, call: str) -> None:
     with pytest.raises(UnknownGallery, match="'nowhere'"):
         getattr(store, call)("nowhere")
 
 
-def test_another_encoders_vectors_are_refused(store: Store) -> None:
+def test_another_encoders_vectors_are_refused(store: Archive) -> None:
     store.enrol("default", [entry("ada", 0)], encoder=ENCODER)
     with pytest.raises(EncoderMismatch, match=r"dlib@1.*dlib@2"):
         store.enrol("default", [entry("bob", 0)], encoder="dlib@2")
@@ -178,7 +178,7 @@ def test_another_encoders_vectors_are_refused(store: Store) -> None:
     assert names(store) == ["ada"]
 
 
-def test_gallery_that_was_emptied_takes_a_new_encoder(store: Store) -> None:
+def test_gallery_that_was_emptied_takes_a_new_encoder(store: Archive) -> None:
     store.enrol("default", [entry("ada", 0)], encoder=ENCODER)
     store.forget("default", "ada")
     store.enrol("default", [entry("ada", 0)], encoder="dlib@2")
@@ -186,25 +186,25 @@ def test_gallery_that_was_emptied_takes_a_new_encoder(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a/b", "..", "a\\b", "x" * 101, "a\nb", "a\0b"])
-def test_names_that_are_no_names_are_refused(store: Store, name: str) -> None:
+def test_names_that_are_no_names_are_refused(store: Archive, name: str) -> None:
     with pytest.raises(InvalidName):
         store.enrol("default", [entry(name, 0)], encoder=ENCODER)
     assert store.count("default") == 0
 
 
 @pytest.mark.parametrize("name", ["", "Staff", "../x", "a b", "x" * 64])
-def test_gallery_names_that_are_none_are_refused(store: Store, name: str) -> None:
+def test_gallery_names_that_are_none_are_refused(store: Archive, name: str) -> None:
     with pytest.raises(InvalidName):
         store.enrol(name, [entry("ada", 0)], encoder=ENCODER)
 
 
-def test_names_of_people_keep_their_letters(store: Store) -> None:
+def test_names_of_people_keep_their_letters(store: Archive) -> None:
     store.enrol("default", [entry("  Jose\u0301 Ñandú ", 0)], encoder=ENCODER)
     assert names(store) == ["José Ñandú"]
     assert store.forget("default", "José Ñandú") == 1
 
 
-def test_failed_enrolment_leaves_nothing(store: Store) -> None:
+def test_failed_enrolment_leaves_nothing(store: Archive) -> None:
     with pytest.raises(InvalidName):
         store.enrol("default", [entry("ada", 0), entry("", 1)], encoder=ENCODER)
     with pytest.raises(ValueError, match="finite"):
@@ -221,12 +221,12 @@ def test_expired_persons_are_forgotten_and_audited(open_anew: OpenStore) -> None
     assert ("expire", audit_digest("default", "ada")) in {(each.action, each.person) for each in later.audit()}
 
 
-def test_day_that_is_none_is_refused(store: Store) -> None:
+def test_day_that_is_none_is_refused(store: Archive) -> None:
     with pytest.raises(InvalidParameter, match="2027-12-31"):
         store.enrol("default", [entry("ada", 0)], encoder=ENCODER, expires="tomorrow")
 
 
-def test_audit_tells_what_was_done_and_no_name(store: Store) -> None:
+def test_audit_tells_what_was_done_and_no_name(store: Archive) -> None:
     store.enrol("default", [entry("ada", 0), entry("ada", 1)], encoder=ENCODER)
     store.forget("default", "ada")
     records = store.audit()
@@ -239,7 +239,7 @@ def test_audit_tells_what_was_done_and_no_name(store: Store) -> None:
     assert datetime.datetime.fromisoformat(records[0].at).utcoffset() == datetime.timedelta(0)
 
 
-def test_threads_enrol_and_search_at_once(store: Store) -> None:
+def test_threads_enrol_and_search_at_once(store: Archive) -> None:
     def work(number: int) -> None:
         for turn in range(10):
             store.enrol("default", [entry(f"person {number}", number, turn)], encoder=ENCODER)
@@ -250,7 +250,7 @@ def test_threads_enrol_and_search_at_once(store: Store) -> None:
     assert store.count("default") == 80
 
 
-def test_search_agrees_with_the_plain_formula(store: Store) -> None:
+def test_search_agrees_with_the_plain_formula(store: Archive) -> None:
     rng = np.random.default_rng(7)
     known = rng.normal(0, 0.12, (300, 128)).astype(np.float32)
     store.enrol("default", [Entry(f"p{i}", row, f"s{i}") for i, row in enumerate(known)], encoder=ENCODER)
@@ -285,5 +285,5 @@ def test_key_of_another_length_is_refused() -> None:
 
 
 def test_store_can_be_substituted(tmp_path: Path) -> None:
-    store: Store = SqliteStore(tmp_path / "faces.db")
+    store: Archive = SqliteStore(tmp_path / "faces.db")
     store.close()
