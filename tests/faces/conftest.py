@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -96,3 +97,11 @@ def known(faces: "Faces", photos: Path) -> "Faces":
     for photo in sorted((photos / "known").iterdir()):
         assert enrol(faces, photo.stem, photo.read_bytes()).reasons == ()
     return faces
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A TCP port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
