@@ -55,11 +55,12 @@ def write_warmup(folder: Path, card: ModelCard, tensors: npt.NDArray[Any]) -> No
     with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
         for size in WARMUP_BATCHES:
             batch = np.resize(tensors, (size, *tensors.shape[1:]))
-            writer.write(_logged(card.name, card.input.signature, card.input.tensor, batch))
-        writer.write(_logged(card.name, CARD_SIGNATURE, CARD_INPUT, np.zeros(1, np.int32)))
+            writer.write(logged_request(card.name, card.input.signature, card.input.tensor, batch))
+        writer.write(logged_request(card.name, CARD_SIGNATURE, CARD_INPUT, np.zeros(1, np.int32)))
 
 
-def _logged(model: str, signature: str, name: str, values: npt.NDArray[Any]) -> bytes:
+def logged_request(model: str, signature: str, name: str, values: npt.NDArray[Any]) -> bytes:
+    """One line of a file of warm-up requests."""
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 

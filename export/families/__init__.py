@@ -12,10 +12,10 @@ import click
 
 def family_names() -> list[str]:
     """The families that are there, in alphabetical order. A name in a command has a dash where the file has none."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
 def family_command(name: str) -> click.Command:
     """The subcommand of a family. name: one of `family_names()`."""
-    command: click.Command = importlib.import_module(f"{__name__}.{name}").command
+    command: click.Command = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").command
     return command

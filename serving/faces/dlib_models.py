@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from PIL import ImageFile
+
 from serving.contract.errors import FacesNotInstalled
 from serving.faces.encoder import EncoderName
 
@@ -57,11 +59,12 @@ def encoder_name() -> EncoderName:
 
 
 def import_face_recognition() -> Any:
-    """The module face_recognition, on any setuptools or none.
+    """The module face_recognition, on any setuptools or none; Pillow keeps refusing truncated pictures.
 
     Raises FacesNotInstalled with what it printed where it would have quit.
     """
     said = io.StringIO()
+    truncated = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         with _pkg_resources(), contextlib.redirect_stdout(said):
             return importlib.import_module("face_recognition")
@@ -71,6 +74,8 @@ def import_face_recognition() -> Any:
         raise FacesNotInstalled(
             f"face_recognition gave up while it was imported: {said.getvalue().strip()}", hint=INSTALL
         ) from exc
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
 
 
 @contextlib.contextmanager

@@ -36,8 +36,8 @@ class Quality:
     """How well a face can be seen.
 
     side: pixels of the box in the original photo.
-    sharpness: the variance of the Laplacian of the chip's gray values (Pech-Pacheco et al., "Diatom autofocusing in
-      brightfield microscopy", 2000); a blurred face has little.
+    sharpness: the deviation of the Laplacian of the chip's gray values over their own; a blurred face has little
+      (after Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", 2000).
     brightness: the chip's mean gray, 0-255.
     turn: how far the nose is from the middle between the eyes, over the distance of the eyes; 0 looks ahead.
     """

@@ -1,0 +1,56 @@
+"""`python -m serving.faces`: the face service. `sightline serve` starts it."""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: the scan has its own threads, see matching
+
+import logging
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from serving.contract.errors import UsageError
+from serving.contract.image import ImageLimits
+from serving.faces.service import FaceServer, FaceService
+from serving.faces.settings import FaceSettings
+from serving.faces.stores import open_store
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option("--socket", "path", help="Unix socket to listen at.  [default: SIGHTLINE_FACES_SOCKET]")
+@click.option("--max-image-bytes", envvar="SIGHTLINE_MAX_IMAGE_BYTES", default=ImageLimits().max_image_bytes)
+@click.option("--max-image-pixels", envvar="SIGHTLINE_MAX_IMAGE_PIXELS", default=ImageLimits().max_image_pixels)
+def service(path: str | None, max_image_bytes: int, max_image_pixels: int) -> None:
+    """Find, encode and know faces for the gateways of this machine, until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="faces: %(message)s")
+    settings = FaceSettings()
+    where = path or settings.socket
+    if not where:
+        raise UsageError("the face service has no socket", hint="Give --socket or SIGHTLINE_FACES_SOCKET.")
+    store = open_store(settings.url, settings.key)
+    pool = settings.pool(ImageLimits(max_image_bytes, max_image_pixels))
+    with FaceServer(Path(where), FaceService(pool, store)) as server:
+        _stop_on_signals(server)
+        log.info("%d face process(es), galleries at %s", settings.processes, settings.url.rpartition("@")[2])
+        server.serve_forever()
+    pool.close()
+    store.close()
+
+
+def _stop_on_signals(server: FaceServer) -> None:
+    def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        threading.Thread(target=server.shutdown).start()  # it waits for the loop that this handler interrupts
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+if __name__ == "__main__":
+    from sightline import run
+
+    run(service, "python -m serving.faces")

@@ -1,0 +1,131 @@
+"""The enrolment coach: is this photo good enough to know a person by, and if not, why?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serving.faces.face import Encodings, Found, Model, Quality
+from serving.faces.gallery import DEFAULT_GALLERY, Entry, check_person
+from serving.faces.recognition import TOLERANCE, Faces
+
+
+@dataclass(frozen=True, slots=True)
+class Standards:
+    """What a photo must reach. Measured on Obama's portrait of face_recognition, made worse step by step: at each of
+    these its encoding has moved by 0.2 to 0.35, half of what tells two people apart.
+
+    side: pixels of the face's box. sharpness, brightness, turn: see Quality. tolerance: of looking like someone else.
+    """
+
+    side: int = 60
+    sharpness: float = 0.08
+    darkest: float = 30.0
+    brightest: float = 230.0
+    turn: float = 0.35
+    tolerance: float = TOLERANCE
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a photo was refused. code: machine-readable; text: for the person with the camera.
+
+    measured, limit: the number and the threshold it missed; None where there is none.
+    """
+
+    code: str
+    text: str
+    measured: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a photo. stored: it was new; False with no reasons: it was enrolled before."""
+
+    person: str
+    found: Found
+    reasons: tuple[Reason, ...] = field(default=())
+    stored: bool = False
+
+    @property
+    def is_accepted(self) -> bool:
+        return not self.reasons
+
+
+def enrol(
+    faces: Faces,
+    person: str,
+    photo: bytes,
+    *,
+    gallery: str = DEFAULT_GALLERY,
+    standards: Standards | None = None,
+    expires: str | None = None,
+    keep_photo: bool = False,
+    replace: bool = False,
+    model: Model = "hog",
+) -> Verdict:
+    """Judge a photo and, if it is accepted, store its encoding: when this returns it has reached the disk.
+
+    replace: forget what is known of the person, if the photo is accepted.
+    Raises InvalidName, and what the finder, the encoder and the store raise; nothing for a poor photo.
+    """
+    name = check_person(person)
+    limits = standards or Standards()
+    found = faces.finder.find(photo, model)
+    encodings = faces.encoder.encode(found.chips)
+    reasons = tuple(_reasons(faces, name, found, encodings, gallery=gallery, limits=limits))
+    if reasons:
+        return Verdict(name, found, reasons)
+    quality = found.faces[0].quality
+    entry = Entry(name, encodings[0], found.sha256, _numbers(quality), photo if keep_photo else None)
+    added = faces.store.enrol(gallery, [entry], encoder=str(faces.encoder.name), replace=replace, expires=expires)
+    return Verdict(name, found, stored=added > 0)
+
+
+def _reasons(
+    faces: Faces, person: str, found: Found, encodings: Encodings, *, gallery: str, limits: Standards
+) -> Iterator[Reason]:
+    if not found.faces:
+        yield Reason("no_face", "There is no face in this photo.")
+        return
+    if len(found.faces) > 1:
+        text = f"There are {len(found.faces)} faces in this photo: send one of this person alone."
+        yield Reason("several_faces", text, len(found.faces), 1)
+        return
+    yield from _poor(found.faces[0].quality, limits)
+    yield from _confused(faces, person, found, encodings, gallery=gallery, limits=limits)
+
+
+def _poor(quality: Quality, limits: Standards) -> Iterator[Reason]:
+    if quality.side < limits.side:
+        yield Reason("too_small", "The face is too small: come closer.", quality.side, limits.side)
+    if quality.sharpness < limits.sharpness:
+        yield Reason("blurred", "The face is blurred: hold still, or focus.", quality.sharpness, limits.sharpness)
+    if quality.brightness < limits.darkest:
+        yield Reason("dark", "The face is too dark: turn to the light.", quality.brightness, limits.darkest)
+    if quality.brightness > limits.brightest:
+        yield Reason("bright", "The face is too bright: less light.", quality.brightness, limits.brightest)
+    if quality.turn > limits.turn:
+        yield Reason("turned_away", "The face is turned away: look into the camera.", quality.turn, limits.turn)
+
+
+def _confused(
+    faces: Faces, person: str, found: Found, encodings: Encodings, *, gallery: str, limits: Standards
+) -> Iterator[Reason]:
+    if not any(info.name == gallery for info in faces.store.galleries()):
+        return
+    owner = faces.store.owner(gallery, found.sha256)
+    if owner not in (None, person):
+        yield Reason("duplicate", f"This very photo is enrolled as {owner!r}.")
+        return
+    nearest = faces.store.nearest(gallery, encodings[:1], 2, encoder=str(faces.encoder.name))[0]
+    other = next((candidate for candidate in nearest if candidate.name != person), None)
+    if other is not None and other.distance <= limits.tolerance:
+        text = f"The face looks like {other.name!r}, who is enrolled already."
+        yield Reason("looks_like_someone_else", text, other.distance, limits.tolerance)
+
+
+def _numbers(quality: Quality) -> dict[str, float]:
+    numbers = {name: float(getattr(quality, name)) for name in ("side", "sharpness", "brightness", "turn")}
+    return {name: round(number, 4) for name, number in numbers.items() if np.isfinite(number)}

@@ -1,0 +1,127 @@
+"""A photo to the people in it: the whole story on one screen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from serving.contract.errors import InvalidParameter, NoFace
+from serving.faces.encoder import FaceEncoder
+from serving.faces.face import Found, FoundFace, Model
+from serving.faces.gallery import DEFAULT_GALLERY, Candidate, Store
+
+# Two photos of one person are nearer than this, of two persons farther: face_recognition's default. In a large
+# gallery somebody is near by chance: lower it (`sightline faces advise`).
+TOLERANCE = 0.6
+CANDIDATES = 5
+
+
+class FaceFinder(Protocol):
+    """Photos to faces."""
+
+    def find(self, data: bytes, model: Model = "hog", *, retry: bool = True) -> Found:
+        """All faces of a photo file, largest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """What the flows need: where faces are found, encoded and kept."""
+
+    finder: FaceFinder
+    encoder: FaceEncoder
+    store: Store
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One face of a photo and who it is. name: None where nobody is within the tolerance.
+
+    candidates: the nearest persons, nearest first, whatever the tolerance; empty in an empty gallery.
+    """
+
+    face: FoundFace
+    name: str | None
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def distance(self) -> float | None:
+        """The nearest candidate's distance; None in an empty gallery."""
+        return self.candidates[0].distance if self.candidates else None
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """Everybody in a photo, the largest face first. known: encodings in the gallery."""
+
+    found: Found
+    matches: tuple[Match, ...]
+    tolerance: float
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two photos, by the largest face of each. distance: below the tolerance they are the same person."""
+
+    found: tuple[Found, Found]
+    distance: float
+    tolerance: float
+
+    @property
+    def is_same(self) -> bool:
+        return self.distance <= self.tolerance
+
+
+def identify(
+    faces: Faces,
+    photo: bytes,
+    *,
+    gallery: str = DEFAULT_GALLERY,
+    tolerance: float = TOLERANCE,
+    candidates: int = CANDIDATES,
+    model: Model = "hog",
+) -> Identified:
+    """Name every face of a photo file. No face is an empty answer, not an error.
+
+    Raises what the finder, the encoder and the store raise.
+    """
+    check_tolerance(tolerance)
+    known = faces.store.count(gallery)  # before looking: an unknown gallery costs nothing
+    found = faces.finder.find(photo, model)
+    encodings = faces.encoder.encode(found.chips)
+    nearest = faces.store.nearest(gallery, encodings, candidates, encoder=str(faces.encoder.name))
+    matches = (_match(face, near, tolerance) for face, near in zip(found.faces, nearest, strict=True))
+    return Identified(found, tuple(matches), tolerance, known)
+
+
+def compare(faces: Faces, one: bytes, other: bytes, *, tolerance: float = TOLERANCE, model: Model = "hog") -> Compared:
+    """The distance between the largest faces of two photo files. Raises NoFace, which names the photo."""
+    check_tolerance(tolerance)
+    found = faces.finder.find(one, model), faces.finder.find(other, model)
+    for which, each in zip(("first", "second"), found, strict=True):
+        if not each.faces:
+            raise no_face(f"the {which} photo", each)
+    chips = np.stack([each.faces[0].chip for each in found])
+    vectors = faces.encoder.encode(chips).astype(np.float64)
+    return Compared(found, float(np.linalg.norm(vectors[0] - vectors[1])), tolerance)
+
+
+def no_face(which: str, found: Found) -> NoFace:
+    """The error for a photo without a face, with what was tried."""
+    return NoFace(
+        f"no face in {which} ({found.width} x {found.height} pixels); tried: {', '.join(found.tried)}",
+        hint="Send a photo in which the face is upright, lit, and at least 40 pixels wide.",
+    )
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raises InvalidParameter for what is no distance."""
+    if not 0 < tolerance <= 2:
+        raise InvalidParameter(f"tolerance is {tolerance:g}; it must be above 0 and at most 2")
+
+
+def _match(face: FoundFace, nearest: Sequence[Candidate], tolerance: float) -> Match:
+    is_known = bool(nearest) and nearest[0].distance <= tolerance
+    return Match(face, nearest[0].name if is_known else None, tuple(nearest))

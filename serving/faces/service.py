@@ -1,0 +1,123 @@
+"""The face service: one per machine, behind a Unix socket. It owns the face processes and the galleries in memory.
+
+All gateway workers ask it, so there is one queue, one copy of the vectors, and no dlib in a gateway. It loads no dlib
+itself: while its processes compute, it answers searches.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import socketserver
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from serving.contract.errors import PortTaken, SightlineError
+from serving.faces.gallery import Entry, Store
+from serving.faces.pool import FacePool
+from serving.faces.wire import Message, error_message, read_encodings, receive, send
+
+log = logging.getLogger(__name__)
+
+PROCESS_OPS = ("find", "encode", "name")
+
+
+class FaceService:
+    """Answers the messages of `client.FaceClient`."""
+
+    def __init__(self, pool: FacePool, store: Store) -> None:
+        self._pool = pool
+        self._store = store
+        self._ops: dict[str, Callable[[Message], Any]] = {
+            "galleries": lambda _: [asdict(info) for info in store.galleries()],
+            "drop": lambda message: store.drop(**message.header["args"]),
+            "forget": lambda message: store.forget(**message.header["args"]),
+            "people": lambda message: [asdict(person) for person in store.people(**message.header["args"])],
+            "count": lambda message: store.count(**message.header["args"]),
+            "owner": lambda message: store.owner(**message.header["args"]),
+            "audit": lambda _: [asdict(record) for record in store.audit()],
+            "nearest": self._nearest,
+            "enrol": self._enrol,
+        }
+
+    def answer(self, message: Message) -> Message:
+        """The answer to one request; what went wrong is one."""
+        op = message.header["op"]
+        try:
+            if op in PROCESS_OPS:
+                return self._pool.ask(message)
+            return Message({"result": self._ops[op](message)})
+        except SightlineError as exc:
+            return error_message(exc)
+        except Exception:  # the border: whoever asked must be told, and the service lives on
+            log.exception("the face service failed at %s", op)
+            return error_message(
+                SightlineError("an unexpected error happened in the face service", hint="See its log.")
+            )
+
+    def _nearest(self, message: Message) -> Any:
+        found = self._store.nearest(encodings=read_encodings(message.blobs[0]), **message.header["args"])
+        return [[asdict(candidate) for candidate in row] for row in found]
+
+    def _enrol(self, message: Message) -> Any:
+        encodings, *photos = message.blobs
+        entries = [
+            Entry(
+                person=row["person"],
+                encoding=encoding,
+                photo_sha256=row["photo_sha256"],
+                quality=row["quality"],
+                photo=photos[row["photo"]] if row["photo"] is not None else None,
+            )
+            for row, encoding in zip(message.header["entries"], read_encodings(encodings), strict=True)
+        ]
+        return self._store.enrol(entries=entries, **message.header["args"])
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    """One gateway thread's connection: requests in turn, until it is closed."""
+
+    server: "FaceServer"
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while (message := receive(self.request)) is not None:
+                send(self.request, self.server.service.answer(message))
+
+
+class FaceServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Listens at `path` for this user alone. Raises PortTaken where another service does."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, path: Path, service: FaceService) -> None:
+        self.service = service
+        self.path = path
+        _clear(path)
+        before = os.umask(0o177)
+        try:
+            super().__init__(str(path), _Connection)
+        finally:
+            os.umask(before)
+
+    def server_close(self) -> None:
+        super().server_close()
+        self.path.unlink(missing_ok=True)
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket of a service that is gone."""
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except OSError as exc:
+            raise PortTaken(f"{path} is there and is no socket of ours: {exc.strerror}") from exc
+    raise PortTaken(f"another face service listens at {path}", hint="Stop it, or set SIGHTLINE_FACES_SOCKET.")

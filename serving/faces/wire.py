@@ -1,0 +1,145 @@
+"""Messages between processes: a JSON header and blobs. No pickle: nothing that is received is ever run."""
+
+import json
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from serving.contract.errors import SightlineError
+from serving.faces.face import CHIP_SIDE, ENCODING_SIZE, Box, Chips, Encodings, Found, FoundFace, Quality
+
+LENGTH = struct.Struct("<I")
+LARGEST = 2**30  # bytes; a length beyond it is no message of ours
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """header: JSON's types. blobs: pictures, chips, encodings."""
+
+    header: Mapping[str, Any]
+    blobs: Sequence[bytes] = ()
+
+
+def pack(message: Message) -> bytes:
+    """A message as bytes."""
+    head = json.dumps({**message.header, "blobs": [len(blob) for blob in message.blobs]}).encode()
+    return b"".join([LENGTH.pack(len(head)), head, *message.blobs])
+
+
+def unpack(data: bytes) -> Message:
+    """The message that `pack` made. Raises ValueError for anything else."""
+    (size,) = LENGTH.unpack_from(data)
+    header = json.loads(data[LENGTH.size : LENGTH.size + size])
+    blobs, start = [], LENGTH.size + size
+    for length in header.pop("blobs"):
+        blobs.append(data[start : start + length])
+        start += length
+    if start != len(data):
+        raise ValueError(f"a message of {len(data)} bytes that says it has {start}")
+    return Message(header, blobs)
+
+
+def send(connection: socket.socket, message: Message) -> None:
+    """Write one message to a stream."""
+    data = pack(message)
+    connection.sendall(LENGTH.pack(len(data)) + data)
+
+
+def receive(connection: socket.socket) -> Message | None:
+    """Read one message from a stream; None where it ended before one began. Raises ConnectionError in its midst."""
+    head = _read(connection, LENGTH.size)
+    if not head:
+        return None
+    (size,) = LENGTH.unpack(head)
+    if size > LARGEST:
+        raise ConnectionError(f"a message of {size} bytes was announced")
+    data = _read(connection, size)
+    if not data:
+        raise ConnectionError("the stream ended inside a message")
+    return unpack(data)
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes, or b"" where the stream is at its end."""
+    parts, missing = [], size
+    while missing:
+        part = connection.recv(min(missing, 2**20))
+        if not part:
+            if missing == size:
+                return b""
+            raise ConnectionError("the stream ended inside a message")
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def error_message(error: SightlineError) -> Message:
+    """An error, to be raised again on the other side."""
+    return Message({"error": {"code": error.code, "detail": error.detail, "hint": error.hint}})
+
+
+def raised(message: Message) -> Message:
+    """The message, unless it is an error: that is raised as what it was."""
+    error = message.header.get("error")
+    if error is None:
+        return message
+    raise ERRORS.get(error["code"], SightlineError)(error["detail"], hint=error["hint"])
+
+
+def _tree(kind: type[SightlineError]) -> Iterator[type[SightlineError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _tree(child)
+
+
+ERRORS = {kind.code: kind for kind in _tree(SightlineError)}
+
+
+def found_message(found: Found) -> Message:
+    """What was found, as a message."""
+    faces = [
+        {"box": asdict(face.box), "confidence": face.confidence, "quality": asdict(face.quality)}
+        for face in found.faces
+    ]
+    header = {
+        "faces": faces,
+        "tried": found.tried,
+        "width": found.width,
+        "height": found.height,
+        "sha256": found.sha256,
+    }
+    return Message(header, [chips_blob(found.chips)])
+
+
+def read_found(message: Message) -> Found:
+    """What was found, from a message."""
+    header = message.header
+    faces = tuple(
+        FoundFace(Box(**face["box"]), face["confidence"], Quality(**face["quality"]), chip)
+        for face, chip in zip(header["faces"], read_chips(message.blobs[0]), strict=True)
+    )
+    return Found(faces, tuple(header["tried"]), header["width"], header["height"], header["sha256"])
+
+
+def chips_blob(chips: Chips) -> bytes:
+    """Chips as bytes."""
+    return chips.tobytes()
+
+
+def read_chips(blob: bytes) -> Chips:
+    """uint8 (n, 150, 150, 3)."""
+    return np.frombuffer(blob, np.uint8).reshape(-1, CHIP_SIDE, CHIP_SIDE, 3)
+
+
+def encodings_blob(encodings: Encodings) -> bytes:
+    """Encodings as little-endian float32."""
+    return encodings.astype("<f4").tobytes()
+
+
+def read_encodings(blob: bytes) -> Encodings:
+    """float32 (n, 128)."""
+    return np.frombuffer(blob, "<f4").reshape(-1, ENCODING_SIZE)
