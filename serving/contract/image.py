@@ -6,14 +6,40 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from serving.contract.errors import EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
 
 # Decoders that are offered to strangers. Left out on purpose: formats that start other programs (EPS)
 # and those that no camera, browser or scanner writes.
 # Pillow opens a camera's MPO by the name of JPEG.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000")
+# Imported above, each is there from the start: Pillow would import all it has in the middle of a request.
+PLUGINS = (
+    AvifImagePlugin.AvifImageFile,
+    BmpImagePlugin.BmpImageFile,
+    BmpImagePlugin.DibImageFile,
+    GifImagePlugin.GifImageFile,
+    Jpeg2KImagePlugin.Jpeg2KImageFile,
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    PpmImagePlugin.PpmImageFile,
+    TiffImagePlugin.TiffImageFile,
+    WebPImagePlugin.WebPImageFile,
+)
+FORMATS = tuple(plugin.format for plugin in PLUGINS)
 
 SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -111,7 +137,6 @@ def _within(width: int, height: int, max_side: int) -> tuple[int, int]:
 
 
 def _open(data: bytes) -> Image.Image:
-    Image.init()  # else Pillow knows five formats only, and stops with a KeyError at the sixth
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as exc:
