@@ -3,28 +3,207 @@
 import logging
 import os
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 import sightline
+from serving.contract.errors import UsageError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+FAILED_TO_START = 255  # exit(-1), as the stock binary ends
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+class ServerCommand(click.Command):
+    """A command that answers an unknown flag with those that it knows."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as exc:
+            known = " ".join(sorted(name for parameter in self.params for name in parameter.opts))
+            raise click.UsageError(f"no such flag: {exc.option_name}. The flags are: {known}", ctx) from exc
+
+
+def switch(name: str, default: bool, text: str) -> Decorator:
+    """A flag that is given alone or as `--name=true`, `--name=false`."""
+    return click.option(f"--{name}", type=bool, is_flag=False, flag_value=True, default=default, help=text)
+
+
+def file(name: str, text: str) -> Decorator:
+    return click.option(f"--{name}", type=click.Path(path_type=Path), help=text, metavar="FILE")
+
+
+@click.command(cls=ServerCommand, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--models", type=click.Path(path_type=Path), help="Folder whose every subfolder is a model.")
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--model_name", default="default", help="Name of the one model.")
+@click.option("--model_base_path", type=click.Path(path_type=Path), help="Folder of the one model's versions.")
+@file("model_config_file", "Text ModelServerConfig: several models, their policies and labels.")
+@click.option("--model_config_file_poll_wait_seconds", type=float, default=0, help="How often it is read; 0: once.")
+@click.option("--file_system_poll_wait_seconds", type=float, default=1, help="How often folders are read; 0: once.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; the stock server's is 0.0.0.0.")
 @click.option("--port", default=8500, help="gRPC port; 0 is off.")
-def model_server(models: Path, host: str, port: int) -> None:
-    """Serve SavedModels over TensorFlow Serving's gRPC API."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-    from serving.model_server.repository import Repository, RepositorySettings
-    from serving.model_server.runner import SavedModel
-    from serving.model_server.server import GrpcSettings, serve
+@click.option("--grpc_socket_path", default="", help="Unix socket to listen on for gRPC as well.")
+@click.option("--grpc_channel_arguments", default="", help="key=value,key=value for the gRPC server.")
+@click.option("--grpc_max_threads", default=64, help="Calls that run or wait at a time.")
+@file("ssl_config_file", "Text SSLConfig; then gRPC speaks TLS.")
+@switch("enable_grpc_healthcheck_service", False, "Answer grpc.health.v1.")
+@click.option("--rest_api_port", default=0, help="HTTP port of the REST API; 0 is off.")
+@click.option("--rest_api_timeout_in_ms", default=30000, help="How long a REST call may take.")
+@file("monitoring_config_file", "Text MonitoringConfig: Prometheus on the REST port.")
+@switch("enable_batching", False, "Merge requests that wait for the same model.")
+@file("batching_parameters_file", "Text BatchingParameters; needs --enable_batching.")
+@switch("enable_model_warmup", True, "Replay assets.extra/tf_serving_warmup_requests before a version is available.")
+@click.option("--num_request_iterations_for_warmup", default=1, help="How often each recorded request is replayed.")
+@click.option("--max_num_load_retries", default=5, help="Attempts after the first one to load a version.")
+@click.option("--load_retry_interval_micros", default=60_000_000, help="Time between them.")
+@switch("allow_version_labels_for_unavailable_models", False, "New labels may point at versions not loaded yet.")
+@switch("enable_serialization_as_tensor_content", False, "Answer with tensor_content in place of typed fields.")
+@click.option("--saved_model_tags", default="serve", help="Tags of the graph to load, separated by commas.")
+def model_server(**flags: Any) -> None:
+    """Serve SavedModels over TensorFlow Serving's gRPC and REST APIs.
 
-    settings = RepositorySettings(fall_back=True)
-    repository = Repository(lambda _name, _version, path: SavedModel(path), settings, models_dir=models)
-    serve(repository, GrpcSettings(host, port))
+    \b
+    python -m serving.model_server --models models
+    python -m serving.model_server --model_name=half --model_base_path=/srv/half --rest_api_port=8501
+    """
+    _check(flags)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _import_tensorflow()
+    from serving.model_server.status import CallError
+
+    try:
+        _serve(flags)
+    except CallError as exc:
+        _fail(str(exc))
+
+
+def _check(flags: dict[str, Any]) -> None:
+    """Refuse flags that do not go together. Raises UsageError."""
+    sources = [name for name in ("models", "model_base_path", "model_config_file") if flags[name] is not None]
+    if len(sources) != 1:
+        given = ", ".join(f"--{name}" for name in sources) or "none"
+        raise UsageError(
+            f"one of --models, --model_base_path and --model_config_file is needed; given: {given}",
+            hint="To try it: python -m serving.model_server --models models",
+        )
+    if flags["batching_parameters_file"] is not None and not flags["enable_batching"]:
+        raise UsageError(
+            "--batching_parameters_file was given without --enable_batching", hint="Add --enable_batching."
+        )
+    if not (flags["port"] or flags["grpc_socket_path"] or flags["rest_api_port"]):
+        raise UsageError("every port is off", hint="Give --port, --grpc_socket_path or --rest_api_port.")
+
+
+def _serve(flags: dict[str, Any]) -> None:
+    from serving.model_server import config
+    from serving.model_server.metrics import Metrics
+    from serving.model_server.models import ModelConfig
+    from serving.model_server.repository import Repository, RepositorySettings
+    from serving.model_server.servable import LoadSettings, loader
+    from serving.model_server.server import ServerSettings, serve
+    from serving.model_server.service import ModelServerService
+
+    metrics = Metrics()
+    configs: list[ModelConfig] = []
+    if flags["model_config_file"] is not None:
+        configs = config.read_model_config_file(flags["model_config_file"])
+    elif flags["model_base_path"] is not None:
+        configs = [ModelConfig(flags["model_name"], flags["model_base_path"].absolute())]
+    loading = LoadSettings(
+        _batching(flags),
+        flags["enable_model_warmup"],
+        flags["num_request_iterations_for_warmup"],
+        tuple(flags["saved_model_tags"].split(",")),
+    )
+    settings = RepositorySettings(
+        poll_seconds=flags["file_system_poll_wait_seconds"],
+        load_retries=flags["max_num_load_retries"],
+        retry_seconds=flags["load_retry_interval_micros"] / 1e6,
+        unavailable_labels=flags["allow_version_labels_for_unavailable_models"],
+        fall_back=flags["models"] is not None,
+    )
+    repository = Repository(loader(loading, metrics), settings, models_dir=flags["models"], configs=configs)
+    service = ModelServerService(repository, metrics, tensor_content=flags["enable_serialization_as_tensor_content"])
+    ports = ServerSettings(
+        host=flags["host"],
+        port=flags["port"],
+        socket_path=flags["grpc_socket_path"],
+        threads=flags["grpc_max_threads"],
+        channel_arguments=tuple(config.parse_channel_arguments(flags["grpc_channel_arguments"])),
+        ssl_config_file=flags["ssl_config_file"],
+        health=flags["enable_grpc_healthcheck_service"],
+        rest_port=flags["rest_api_port"],
+        rest_timeout_seconds=flags["rest_api_timeout_in_ms"] / 1000,
+        metrics_path=_metrics_path(flags["monitoring_config_file"]),
+        wait_for=tuple(model.name for model in configs),
+        config_file=flags["model_config_file"],
+        config_poll_seconds=flags["model_config_file_poll_wait_seconds"],
+    )
+    serve(repository, service, ports)
+
+
+def _batching(flags: dict[str, Any]) -> Any:
+    """None without --enable_batching; without a file, limits that refuse nothing that would run unbatched."""
+    from serving.model_server.batching import OWN_DEFAULTS, BatchSettings, read_batch_settings
+
+    if not flags["enable_batching"]:
+        return None
+    if flags["batching_parameters_file"] is not None:
+        return read_batch_settings(flags["batching_parameters_file"])
+    return OWN_DEFAULTS if flags["models"] is not None else BatchSettings()
+
+
+def _metrics_path(monitoring_config_file: Path | None) -> str:
+    from serving.model_server.config import read_text_file
+    from serving.model_server.metrics import DEFAULT_PATH
+    from serving.model_server.protos import MonitoringConfig
+
+    if monitoring_config_file is None:
+        return ""
+    prometheus = read_text_file(monitoring_config_file, MonitoringConfig).prometheus_config
+    return (prometheus.path or DEFAULT_PATH) if prometheus.enable else ""
+
+
+def _import_tensorflow() -> None:
+    """Import TensorFlow without its chatter and without Keras, which a server does not use.
+
+    Measured: 2.8 s and 612 MB become 1.9 s and 531 MB.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("keras", None)  # TensorFlow goes without what cannot be imported
+    with _native_stderr_held_back():
+        import tensorflow as tf
+    tf.get_logger().setLevel("ERROR")
+
+
+@contextmanager
+def _native_stderr_held_back() -> Iterator[None]:
+    """Keep back what native code writes to stderr before it has read its log level; show it should the block fail."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"Failed to start server. Error: {message}")
+    sys.exit(FAILED_TO_START)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Source: tensorflow_serving/servables/tensorflow/predict_impl.cc, predict_util.cc and get_model_metadata_impl.cc.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -42,10 +42,16 @@ def version_of(spec: Any) -> tuple[int | None, str | None]:
     )
 
 
-def predict(model: Runnable, request: Any, outputs: Any, deadline: float | None) -> str:
+def predict(
+    model: Runnable,
+    request: Any,
+    outputs: Any,
+    deadline: float | None,
+    write: Callable[[Array, Any], None] = to_proto,
+) -> str:
     """Run the request's signature and fill `outputs`, a map of alias to TensorProto. Returns the signature's name.
 
-    deadline: of time.monotonic. Raises CallError.
+    deadline: of time.monotonic. write: puts an array into a TensorProto. Raises CallError.
     """
     name: str = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = model.signatures.get(name)
@@ -55,7 +61,7 @@ def predict(model: Runnable, request: Any, outputs: Any, deadline: float | None)
     aliases = _fetched_aliases(signature, request.output_filter)
     arrays = model.run(feeds, [signature.outputs[alias].name for alias in aliases], deadline)
     for alias, array in zip(aliases, arrays, strict=True):
-        to_proto(array, outputs[alias])
+        write(array, outputs[alias])
     return name
 
 

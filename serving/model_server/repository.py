@@ -186,6 +186,7 @@ class Repository(Generic[Servable]):
         """Replace the list of models. Returns the names that are new. Raises CallError and then changes nothing."""
         with self._changed:
             labels = self._checked_labels(configs)
+            self._models_dir = None  # from now on the list decides, not the folder
             new = [c.name for c in configs if c.name not in self._models or not self._models[c.name].wanted]
             for name, model in self._models.items():
                 model.wanted = any(config.name == name for config in configs)

@@ -17,9 +17,8 @@ from tensorflow.python.client import pywrap_tf_session
 from serving.model_server.status import CallError, from_tensorflow, invalid_argument, not_found
 from serving.model_server.tensors import Array
 
-SERVE_TAG = "serve"
+SERVE_TAGS = ("serve",)
 INLINE_SECONDS = 0.002  # a model that runs for less gains more from staying on the calling thread (measured: 40 us)
-TIMEOUT_FACTOR = 4  # a deadline is handed to the Session when fewer than so many usual run times are left
 
 
 class SavedModel:
@@ -28,11 +27,11 @@ class SavedModel:
     Raises CallError when the directory does not hold a SavedModel that can be loaded.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, tags: Sequence[str] = SERVE_TAGS) -> None:
         self._graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=self._graph, config=_session_config())
         try:
-            meta_graph = _load(self._session, self._graph, directory)
+            meta_graph = _load(self._session, self._graph, directory, tags)
         except BaseException:
             self.close()
             raise
@@ -77,15 +76,13 @@ class SavedModel:
         return handle
 
     def _options(self, deadline: float | None) -> Any:
-        """How the Session runs: a deadline that is near costs a thread switch, and so does its own thread pool."""
-        usual = self._usual_seconds
-        if deadline is not None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-            if left < TIMEOUT_FACTOR * usual:
-                return _buffer(config_pb2.RunOptions(timeout_in_ms=max(1, int(left * 1000))))
-        return INLINE if usual < INLINE_SECONDS else None
+        """A timeout needs the Session's own threads; a short run without one stays on the calling thread."""
+        if deadline is None:
+            return INLINE if self._usual_seconds < INLINE_SECONDS else None
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        return _buffer(config_pb2.RunOptions(timeout_in_ms=max(1, int(left * 1000))))
 
 
 def _session_config() -> Any:
@@ -100,13 +97,13 @@ def _buffer(options: Any) -> Any:
 INLINE = _buffer(config_pb2.RunOptions(inter_op_thread_pool=-1))
 
 
-def _load(session: Any, graph: Any, directory: Path) -> Any:
+def _load(session: Any, graph: Any, directory: Path, tags: Sequence[str]) -> Any:
     """Read and restore a SavedModel. A model is foreign code: whatever it raises is a load that failed."""
     if not any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
         raise not_found(f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {directory}")
     try:
         with graph.as_default():
-            meta_graph = tf.compat.v1.saved_model.load(session, [SERVE_TAG], str(directory))
+            meta_graph = tf.compat.v1.saved_model.load(session, list(tags), str(directory))
         session._extend_graph()  # `run` calls the C API, which knows only what has been handed to it
         return meta_graph
     except tf.errors.OpError as exc:

@@ -1,37 +1,106 @@
 """The model server as a whole: ports, threads, start and end."""
 
+import contextlib
 import logging
+import os
 import signal
+import stat
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import grpc
 
 from serving.contract.errors import PortTaken
+from serving.model_server.config import read_model_config_file, read_text_file
+from serving.model_server.health import Health
+from serving.model_server.http import HttpServer
+from serving.model_server.protos import SSLConfig
 from serving.model_server.repository import Repository
-from serving.model_server.runner import SavedModel
+from serving.model_server.servable import Servable
+from serving.model_server.service import ModelServerService
 from serving.model_server.servicer import add_services
+from serving.model_server.status import CallError
 
 logger = logging.getLogger(__name__)
 
 UNLIMITED = -1
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 30.0  # how long running calls may take to end once the server is told to
 
 
 @dataclass(frozen=True, slots=True)
-class GrpcSettings:
-    """host, port: where to listen; port 0 is off. threads: how many calls run or wait at a time."""
+class ServerSettings:
+    """host, port: of gRPC; port 0 is off. socket_path: a Unix socket beside it, "" for none. threads: calls at a time.
+
+    rest_port 0 is off. metrics_path: "" for none. wait_for: models that have to answer before a port opens.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8500
+    socket_path: str = ""
     threads: int = 64
-    channel_arguments: tuple[tuple[str, int | str], ...] = field(default=())
+    channel_arguments: tuple[tuple[str, int | str], ...] = ()
+    ssl_config_file: Path | None = None
+    health: bool = False
+    rest_port: int = 0
+    rest_timeout_seconds: float = 30.0
+    metrics_path: str = ""
+    wait_for: tuple[str, ...] = ()
+    config_file: Path | None = None
+    config_poll_seconds: float = 0.0
 
 
-def serve(repository: Repository[SavedModel], settings: GrpcSettings) -> None:
-    """Answer until SIGTERM or SIGINT, then let running calls end. Raises PortTaken."""
+def serve(repository: Repository[Servable], service: ModelServerService, settings: ServerSettings) -> None:
+    """Answer until SIGTERM or SIGINT, then let running calls end.
+
+    Raises PortTaken, and CallError when the models to wait for do not become available.
+    """
+    stop = _stop_on_signals()
+    health = Health()
+    repository.start()
+    try:
+        repository.wait_until_settled(settings.wait_for, what="servable", give_up=stop.is_set)
+        if stop.is_set():
+            return
+        server = grpc_server(service, health, settings)
+        with _rest(service, settings), _polled_config(service, settings, stop):
+            server.start()
+            _say_where(settings)
+            stop.wait()
+            logger.info("draining")
+            health.drain()
+            server.stop(DRAIN_SECONDS).wait()
+    finally:
+        repository.close()
+        if settings.socket_path:
+            Path(settings.socket_path).unlink(missing_ok=True)
+
+
+def grpc_server(service: ModelServerService, health: Health, settings: ServerSettings) -> grpc.Server:
+    """A server with every service and its ports bound, not yet started. Raises PortTaken, CallError."""
+    options = (
+        ("grpc.so_reuseport", 0),  # two servers must not share a port in silence
+        ("grpc.max_receive_message_length", UNLIMITED),
+        ("grpc.max_send_message_length", UNLIMITED),
+        *settings.channel_arguments,
+    )
+    server = grpc.server(ThreadPoolExecutor(settings.threads, thread_name_prefix="grpc"), options=options)
+    add_services(server, service)
+    if settings.health:
+        server.add_generic_rpc_handlers((health.handler(),))
+    if settings.port:
+        _bind(server, f"{settings.host}:{settings.port}", _credentials(settings.ssl_config_file))
+    if settings.socket_path:
+        _remove_stale(settings.socket_path)
+        _bind(server, f"unix:{settings.socket_path}", None)
+    return server
+
+
+def _stop_on_signals() -> threading.Event:
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -39,36 +108,82 @@ def serve(repository: Repository[SavedModel], settings: GrpcSettings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    server = grpc_server(repository, settings)
-    repository.start()
-    server.start()
-    logger.info("listening for gRPC on %s:%d", settings.host, settings.port)
-    stop.wait()
-    logger.info("draining")
-    server.stop(DRAIN_SECONDS).wait()
-    repository.close()
+    return stop
 
 
-def grpc_server(repository: Repository[SavedModel], settings: GrpcSettings) -> grpc.Server:
-    """A server with every service and its port bound, not yet started. Raises PortTaken."""
-    options = (
-        ("grpc.so_reuseport", 0),  # two servers must not share a port in silence
-        ("grpc.max_receive_message_length", UNLIMITED),
-        ("grpc.max_send_message_length", UNLIMITED),
-        *settings.channel_arguments,
-    )
-    threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="grpc")
-    server = grpc.server(threads, options=options)
-    add_services(server, repository)
-    if settings.port:
-        _bind(server, f"{settings.host}:{settings.port}")
-    return server
-
-
-def _bind(server: grpc.Server, address: str) -> None:
+def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> None:
     try:
-        bound = server.add_insecure_port(address)
+        bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError:
         bound = 0
     if not bound:
-        raise PortTaken(f"cannot listen on {address}: it is in use or not ours", hint="Choose another with --port.")
+        hint = "Another server may be running: stop it, or choose another port with --port."
+        raise PortTaken(f"cannot listen on {address}: it is in use or may not be used", hint=hint)
+
+
+def _remove_stale(socket_path: str) -> None:
+    """A socket that a killed server left behind would keep ours from listening."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(socket_path).st_mode):
+            os.unlink(socket_path)
+
+
+def _credentials(path: Path | None) -> grpc.ServerCredentials | None:
+    """TLS from a text SSLConfig, whose fields hold PEM texts. Raises CallError."""
+    if path is None:
+        return None
+    config: Any = read_text_file(path, SSLConfig)
+    return grpc.ssl_server_credentials(
+        [(config.server_key.encode(), config.server_cert.encode())],
+        root_certificates=config.custom_ca.encode() or None,
+        require_client_auth=config.client_verify,
+    )
+
+
+@contextlib.contextmanager
+def _rest(service: ModelServerService, settings: ServerSettings) -> Iterator[None]:
+    """The REST port, open while the block runs; requests that run when it ends may finish."""
+    if not settings.rest_port:
+        yield
+        return
+    timeout = settings.rest_timeout_seconds
+    http = HttpServer(settings.host, settings.rest_port, service, timeout, settings.metrics_path)
+    thread = threading.Thread(target=http.serve_forever, name="rest", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        http.shutdown()
+        http.wait_until_idle(DRAIN_SECONDS)
+        http.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _polled_config(service: ModelServerService, settings: ServerSettings, stop: threading.Event) -> Iterator[None]:
+    """Read the configuration file again every so often; a bad one is only logged."""
+    path = settings.config_file
+    if path is None or settings.config_poll_seconds <= 0:
+        yield
+        return
+
+    def poll(path: Path) -> None:
+        while not stop.wait(settings.config_poll_seconds):
+            try:
+                service.configure(read_model_config_file(path), lambda: not stop.is_set())
+            except CallError as exc:
+                logger.error("the configuration is left as it is: %s", exc)
+
+    thread = threading.Thread(target=poll, args=(path,), name="config", daemon=True)
+    thread.start()
+    yield
+    thread.join()
+
+
+def _say_where(settings: ServerSettings) -> None:
+    if settings.port:
+        logger.info("listening for gRPC on %s:%d", settings.host, settings.port)
+    if settings.socket_path:
+        logger.info("listening for gRPC on unix:%s", settings.socket_path)
+    if settings.rest_port:
+        logger.info("listening for HTTP on %s:%d", settings.host, settings.rest_port)

@@ -1,113 +1,122 @@
-"""gRPC's side of the model server: the official services, thin over `predict.py` and `repository.py`."""
+"""gRPC's face of the model server: the official services, thin over `service.py`."""
 
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import grpc
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
 
 from serving.backend.protos import wire_pb2 as wire
-from serving.model_server.predict import check_metadata_fields, fill_metadata, predict, require_spec, version_of
-from serving.model_server.repository import Repository
-from serving.model_server.runner import SavedModel
-from serving.model_server.status import CallError, cut, invalid_argument
+from serving.model_server.service import ModelServerService
+from serving.model_server.status import CallError, cut
 
 logger = logging.getLogger(__name__)
 
-Response = TypeVar("Response")
+ENTRYPOINT = "GRPC"
+NO_DEADLINE_SECONDS = 10 * 365 * 24 * 3600  # gRPC tells "for ever" as a very long time
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
     """tensorflow.serving.PredictionService"""
 
-    def __init__(self, repository: Repository[SavedModel]) -> None:
-        self._repository = repository
+    def __init__(self, service: ModelServerService) -> None:
+        self._service = service
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  gRPC's name
-        return _answer(context, lambda: self._predict(request, _deadline(context)))
+        return self._counted(context, "Predict", self._service.predict, request, predict_pb2.PredictResponse())
+
+    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        response = classification_pb2.ClassificationResponse()
+        return self._counted(context, "Classify", self._service.classify, request, response)
+
+    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._counted(context, "Regress", self._service.regress, request, regression_pb2.RegressionResponse())
+
+    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        response = inference_pb2.MultiInferenceResponse()
+        return _answer(context, lambda: self._service.multi_inference(request, response, _deadline(context)))
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return _answer(context, lambda: self._metadata(request))
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        return _answer(context, lambda: self._service.metadata(request, response))
 
-    def _predict(self, request: Any, deadline: float | None) -> Any:
-        require_spec(request)
-        spec, response = request.model_spec, predict_pb2.PredictResponse()
-        with self._repository.use(spec.name, *version_of(spec)) as (version, model):
-            signature_name = predict(model, request, response.outputs, deadline)
-        _echo(spec, version, signature_name, response.model_spec)
-        return response
-
-    def _metadata(self, request: Any) -> Any:
-        require_spec(request)
-        check_metadata_fields(request.metadata_field)
-        spec, response = request.model_spec, get_model_metadata_pb2.GetModelMetadataResponse()
-        with self._repository.use(spec.name, *version_of(spec)) as (version, model):
-            fill_metadata(model, request, response)
-        _echo(spec, version, "", response.model_spec)
-        return response
+    def _counted(
+        self, context: grpc.ServicerContext, api: str, call: Callable[..., Any], request: Any, response: Any
+    ) -> Any:
+        started, code = time.perf_counter(), grpc.StatusCode.INTERNAL
+        try:
+            answer = call(request, response, _deadline(context))
+            code = grpc.StatusCode.OK
+            return answer
+        except CallError as exc:
+            code = exc.code
+            _abort(context, exc)
+        except Exception:  # noqa: BLE001  the border, see _unexpected
+            _abort(context, _unexpected())
+        finally:
+            self._service.count(request.model_spec.name, api, ENTRYPOINT, started, code)
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
     """tensorflow.serving.ModelService"""
 
-    def __init__(self, repository: Repository[SavedModel]) -> None:
-        self._repository = repository
+    def __init__(self, service: ModelServerService) -> None:
+        self._service = service
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return _answer(context, lambda: self._status(request))
-
-    def _status(self, request: Any) -> Any:
-        if not request.HasField("model_spec"):
-            raise invalid_argument("Missing ModelSpec")
-        version, _ = version_of(request.model_spec)  # a label is not looked at, as in TensorFlow Serving
         response = get_model_status_pb2.GetModelStatusResponse()
-        for status in self._repository.statuses(request.model_spec.name, version):
-            row = response.model_version_status.add(version=status.version, state=int(status.state))
-            row.status.SetInParent()
-            if status.error is not None:
-                row.status.error_code, row.status.error_message = status.error.number, status.error.message
-        return response
+        return _answer(context, lambda: self._service.status(request, response))
+
+    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        response = model_management_pb2.ReloadConfigResponse()
+        return _answer(context, lambda: self._service.reload(request, response, context.is_active))
 
 
-def add_services(server: grpc.Server, repository: Repository[SavedModel]) -> None:
+def add_services(server: grpc.Server, service: ModelServerService) -> None:
     """Register everything that the model server answers."""
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(repository), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(repository), server)
-    server.add_generic_rpc_handlers((_list_models_handler(repository),))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(service), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(service), server)
+    server.add_generic_rpc_handlers((_list_models_handler(service),))
 
 
-def _list_models_handler(repository: Repository[SavedModel]) -> grpc.GenericRpcHandler:
+def _list_models_handler(service: ModelServerService) -> grpc.GenericRpcHandler:
     """Our own extension: TensorFlow Serving cannot tell which models it has."""
-    service = wire.DESCRIPTOR.services_by_name["ModelRepository"]
+    name = wire.DESCRIPTOR.services_by_name["ModelRepository"].full_name
 
     def list_models(request: wire.ListModelsRequest, context: grpc.ServicerContext) -> wire.ListModelsResponse:  # noqa: ARG001
-        return wire.ListModelsResponse(name=repository.model_names())
+        return wire.ListModelsResponse(name=service.model_names())
 
     method = grpc.unary_unary_rpc_method_handler(
         list_models, wire.ListModelsRequest.FromString, wire.ListModelsResponse.SerializeToString
     )
-    return grpc.method_handlers_generic_handler(service.full_name, {"ListModels": method})
+    return grpc.method_handlers_generic_handler(name, {"ListModels": method})
 
 
-def _answer(context: grpc.ServicerContext, call: Callable[[], Response]) -> Response:
+def _answer(context: grpc.ServicerContext, call: Callable[[], Any]) -> Any:
     """The border: a CallError becomes a status, anything else is logged and becomes INTERNAL without details."""
     try:
         return call()
     except CallError as exc:
         _abort(context, exc)
-    except Exception:
-        logger.exception("a call failed that should not have")
-        _abort(
-            context, CallError(grpc.StatusCode.INTERNAL, "internal error of the model server; its log has the details")
-        )
+    except Exception:  # noqa: BLE001  see _unexpected
+        _abort(context, _unexpected())
+
+
+def _unexpected() -> CallError:
+    logger.exception("a call failed that should not have")
+    return CallError(grpc.StatusCode.INTERNAL, "internal error of the model server; its log has the details")
 
 
 def _abort(context: grpc.ServicerContext, error: CallError) -> NoReturn:
@@ -118,11 +127,4 @@ def _abort(context: grpc.ServicerContext, error: CallError) -> NoReturn:
 def _deadline(context: grpc.ServicerContext) -> float | None:
     """The call's deadline on time.monotonic, or None where the client waits for ever."""
     left = context.time_remaining()
-    return None if left is None else time.monotonic() + left
-
-
-def _echo(spec: Any, version: int, signature_name: str, into: Any) -> None:
-    """Say which version and signature answered, as numbers and names, never as labels or blanks."""
-    into.name = spec.name
-    into.version.value = version
-    into.signature_name = signature_name
+    return None if left is None or left > NO_DEADLINE_SECONDS else time.monotonic() + left

@@ -14,11 +14,30 @@ apis: Any = pytest.importorskip("tensorflow_serving.apis", reason="the extra `te
 
 
 def official() -> dict[str, Any]:
+    from tensorflow.core.example import example_pb2, feature_pb2
     from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2
     from tensorflow.core.protobuf import meta_graph_pb2
-    from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2, status_pb2
+    from tensorflow_serving.apis import (
+        classification_pb2,
+        get_model_metadata_pb2,
+        get_model_status_pb2,
+        input_pb2,
+        model_pb2,
+        predict_pb2,
+        regression_pb2,
+        status_pb2,
+    )
 
+    examples = (
+        (feature_pb2, ("BytesList", "FloatList", "Int64List", "Feature", "Features")),
+        (example_pb2, ("Example",)),
+        (input_pb2, ("ExampleList", "ExampleListWithContext", "Input")),
+        (classification_pb2, ("Class", "Classifications", "ClassificationResult")),
+        (classification_pb2, ("ClassificationRequest", "ClassificationResponse")),
+        (regression_pb2, ("Regression", "RegressionResult", "RegressionRequest", "RegressionResponse")),
+    )
     return {
+        **{name: getattr(module, name) for module, names in examples for name in names},
         "TensorShapeProto": tensor_shape_pb2.TensorShapeProto,
         "TensorProto": tensor_pb2.TensorProto,
         "ModelSpec": model_pb2.ModelSpec,
@@ -37,14 +56,32 @@ def official() -> dict[str, Any]:
 
 
 NAMES = (
+    "BytesList",
+    "Class",
+    "ClassificationRequest",
+    "ClassificationResponse",
+    "ClassificationResult",
+    "Classifications",
+    "Example",
+    "ExampleList",
+    "ExampleListWithContext",
+    "Feature",
+    "Features",
+    "FloatList",
     "GetModelMetadataRequest",
     "GetModelMetadataResponse",
     "GetModelStatusRequest",
     "GetModelStatusResponse",
+    "Input",
+    "Int64List",
     "ModelSpec",
     "ModelVersionStatus",
     "PredictRequest",
     "PredictResponse",
+    "Regression",
+    "RegressionRequest",
+    "RegressionResponse",
+    "RegressionResult",
     "SignatureDef",
     "SignatureDefMap",
     "StatusProto",

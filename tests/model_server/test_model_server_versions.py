@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.model_server import saved_models
-from tests.model_server.conftest import ModelServer, free_port, launch, running
+from tests.model_server.server_process import ModelServer, free_port, launch, running
 
 X = np.array([[1.0]], np.float32)
 

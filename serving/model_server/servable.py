@@ -1,0 +1,95 @@
+"""From a directory to something that answers: load, batch, warm up, count."""
+
+import ctypes
+import gc
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.model_server.batching import BatchedModel, BatchScheduler, BatchSettings
+from serving.model_server.metrics import Metrics
+from serving.model_server.runner import SavedModel
+from serving.model_server.status import CallError
+from serving.model_server.tensors import Array
+from serving.model_server.warmup import warm_up
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """batching: None runs every request on its own. warm_up: replay recorded requests, `warmup_iterations` times."""
+
+    batching: BatchSettings | None = None
+    warm_up: bool = True
+    warmup_iterations: int = 1
+    tags: tuple[str, ...] = ("serve",)
+
+
+class Servable:
+    """A version that answers, perhaps batched."""
+
+    def __init__(self, model: SavedModel, batched: BatchedModel | None) -> None:
+        self._model = model
+        self._runs = batched if batched is not None else model
+        self.signatures: Mapping[str, Any] = model.signatures
+
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], deadline: float | None = None) -> list[Array]:
+        """As SavedModel.run."""
+        return self._runs.run(feeds, fetches, deadline)
+
+    def close(self) -> None:
+        """Give the memory back, to the system too: the allocator would keep most of it."""
+        self._model.close()
+        gc.collect()
+        _trim()
+
+
+def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path], Servable]:
+    """How a Repository loads: a function of name, version and directory that raises CallError."""
+    scheduler = BatchScheduler(settings.batching, metrics) if settings.batching is not None else None
+
+    def load(name: str, version: int, directory: Path) -> Servable:
+        started = time.monotonic()
+        try:
+            servable = _load(directory)
+            _warm_up(servable, name, version, directory)
+        except CallError:
+            metrics.load_attempts.add(str(directory), "fail")
+            raise
+        metrics.load_attempts.add(str(directory), "success")
+        metrics.load_latency.add(str(directory), amount=int((time.monotonic() - started) * 1e6))
+        return servable
+
+    def _load(directory: Path) -> Servable:
+        started = time.monotonic()
+        model = SavedModel(directory, settings.tags)
+        metrics.load_stages.observe((time.monotonic() - started) * 1e6, str(directory), "load")
+        return Servable(model, BatchedModel(model, scheduler) if scheduler is not None else None)
+
+    def _warm_up(servable: Servable, name: str, version: int, directory: Path) -> None:
+        if not settings.warm_up:
+            return
+        started = time.monotonic()
+        try:
+            count = warm_up(servable, directory, metrics, settings.warmup_iterations)
+        except CallError:
+            servable.close()
+            raise
+        if count:
+            logger.info(
+                "%s version %d: %d warm-up requests in %.2f s", name, version, count, time.monotonic() - started
+            )
+
+    return load
+
+
+def _trim() -> None:
+    """Ask glibc to hand free memory back; another libc has no such call and needs none."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        logger.debug("this C library has no malloc_trim")

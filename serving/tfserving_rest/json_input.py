@@ -1,0 +1,210 @@
+"""JSON values into tensors: the input side of Predict.
+
+Source: tensorflow_serving/util/json_tensor.cc. Numbers are checked as strictly as there: an integer type takes integers
+only, a float type any number, NaN and Infinity.
+"""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.backend.protos import wire_pb2 as wire
+from serving.tfserving_rest.backend import INVALID_ARGUMENT, UNIMPLEMENTED, BackendError
+
+B64 = "b64"
+
+_FLOATS: dict[int, str] = {wire.DT_FLOAT: "float_val", wire.DT_DOUBLE: "double_val"}
+_INTEGERS: dict[int, tuple[str, Any]] = {
+    wire.DT_INT8: ("int_val", np.int8),
+    wire.DT_UINT8: ("int_val", np.uint8),
+    wire.DT_INT16: ("int_val", np.int16),
+    wire.DT_UINT16: ("int_val", np.uint16),
+    wire.DT_INT32: ("int_val", np.int32),
+    wire.DT_UINT32: ("uint32_val", np.uint32),
+    wire.DT_INT64: ("int64_val", np.int64),
+    wire.DT_UINT64: ("uint64_val", np.uint64),
+}
+_FAST: dict[int, np.dtype[Any]] = {
+    **{code: np.dtype(kind) for code, (_, kind) in _INTEGERS.items()},
+    wire.DT_FLOAT: np.dtype(np.float32),
+    wire.DT_DOUBLE: np.dtype(np.float64),
+}
+
+
+def invalid(message: str) -> BackendError:
+    return BackendError(INVALID_ARGUMENT, message)
+
+
+def is_b64(value: Any) -> bool:
+    """Whether a JSON value is a binary string, `{"b64": "..."}`, and not an object of named tensors."""
+    return isinstance(value, dict) and len(value) == 1 and B64 in value
+
+
+def decode_b64(value: Mapping[str, Any]) -> bytes:
+    """The bytes of `{"b64": "..."}`. Raises BackendError."""
+    text = value[B64]
+    if not isinstance(text, str):
+        raise invalid(f"Illegal to specify non-string value for key '{B64}'")
+    alphabet = b"-_" if set("-_") & set(text) else None
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=alphabet, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise invalid("Unable to base64 decode") from exc
+
+
+def tensor_from_json(value: Any, dtype: wire.DataType) -> wire.TensorProto:
+    """A value or a nested list as a tensor of that type. Raises BackendError where a value or a length does not fit."""
+    fast = _fast_array(value, dtype)
+    if fast is not None:
+        tensor = wire.TensorProto(dtype=dtype, tensor_content=fast.astype(fast.dtype.newbyteorder("<")).tobytes())
+        shape = fast.shape
+    else:
+        tensor = wire.TensorProto(dtype=dtype)
+        shape = _shape(value)
+        _fill(value, shape, 0, _adder(dtype, tensor))
+    for side in shape:
+        tensor.tensor_shape.dim.add(size=side)
+    return tensor
+
+
+def size_of(tensor: wire.TensorProto) -> int:
+    """How many values a tensor of this shape holds."""
+    return math.prod(dim.size for dim in tensor.tensor_shape.dim)
+
+
+def json_text(value: Any) -> str:
+    """A JSON value as an error message shows it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _fast_array(value: Any, dtype: int) -> npt.NDArray[Any] | None:
+    """A list of plain numbers as an array, or None where it has to be looked at value by value."""
+    wanted = _FAST.get(dtype)
+    if wanted is None or not isinstance(value, list) or not value:
+        return None
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError):
+        return None
+    is_number = array.size > 0 and array.dtype.kind in ("fiu" if wanted.kind == "f" else "iu")
+    return array.astype(wanted) if is_number and _fits(array, wanted) and not _holds_bool(value) else None
+
+
+def _fits(array: npt.NDArray[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether every number can be told in the wanted type."""
+    if wanted.kind != "f":
+        limits = np.iinfo(wanted)
+        return bool(array.min() >= limits.min and array.max() <= limits.max)
+    return wanted != np.float32 or not (np.abs(array[np.isfinite(array)]) > np.finfo(np.float32).max).any()
+
+
+def _holds_bool(value: Any) -> bool:
+    """numpy takes true for 1 where it stands among numbers; TensorFlow Serving does not."""
+    if isinstance(value, list):
+        if value and not isinstance(value[0], list):
+            return any(item is True or item is False for item in value)
+        return any(map(_holds_bool, value))
+    return value is True or value is False
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """The shape, judged by the first element of each level."""
+    sides = []
+    while isinstance(value, list):
+        sides.append(len(value))
+        if not value:
+            break
+        value = value[0]
+    return tuple(sides)
+
+
+def _fill(value: Any, shape: tuple[int, ...], level: int, add: Callable[[Any], None]) -> None:
+    if not isinstance(value, list):
+        if level != len(shape):
+            raise invalid(
+                f"JSON Value: {json_text(value)} found at incorrect level: {level + 1} in the JSON DOM. "
+                f"Expected at level: {len(shape)}"
+            )
+        add(value)
+        return
+    if level >= len(shape):
+        raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+    if len(value) != shape[level]:
+        raise invalid(
+            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+        )
+    for item in value:
+        _fill(item, shape, level + 1, add)
+
+
+def _adder(dtype: int, tensor: wire.TensorProto) -> Callable[[Any], None]:
+    """A function that checks one JSON value and appends it to the tensor's typed field."""
+    if dtype in _FLOATS:
+        field = getattr(tensor, _FLOATS[dtype])
+        return lambda value: field.append(_number(value, dtype))
+    if dtype in _INTEGERS:
+        name, kind = _INTEGERS[dtype]
+        field = getattr(tensor, name)
+        return lambda value: field.append(_integer(value, dtype, kind))
+    if dtype == wire.DT_BOOL:
+        return lambda value: tensor.bool_val.append(_checked(isinstance(value, bool), value, dtype))
+    if dtype == wire.DT_STRING:
+        return lambda value: tensor.string_val.append(_string(value))
+
+    def refuse(value: Any) -> None:
+        message = (
+            f"Conversion of JSON Value: {json_text(value)} to type: {dtype_name(dtype)} is not currently supported"
+        )
+        raise BackendError(UNIMPLEMENTED, message)
+
+    return refuse
+
+
+def _number(value: Any, dtype: int) -> float:
+    number = float(_checked(isinstance(value, int | float) and not isinstance(value, bool), value, dtype))
+    if dtype == wire.DT_FLOAT and math.isfinite(number) and abs(number) > float(np.finfo(np.float32).max):
+        raise _wrong_type(value, dtype)
+    return number
+
+
+def _integer(value: Any, dtype: int, kind: Any) -> int:
+    fits = type(value) is int and np.iinfo(kind).min <= value <= np.iinfo(kind).max
+    return int(_checked(fits, value, dtype))
+
+
+def _string(value: Any) -> bytes:
+    if is_b64(value):
+        return decode_b64(value)
+    return str(_checked(isinstance(value, str), value, wire.DT_STRING)).encode("utf-8", "surrogatepass")
+
+
+def _checked(fits: bool, value: Any, dtype: int) -> Any:
+    if not fits:
+        raise _wrong_type(value, dtype)
+    return value
+
+
+def _wrong_type(value: Any, dtype: int) -> BackendError:
+    return invalid(
+        f"JSON Value: {json_text(value)} Type: {_json_type(value)} is not of expected type: {dtype_name(dtype)}"
+    )
+
+
+def dtype_name(dtype: int) -> str:
+    """A type as TensorFlow prints it: float, uint8, string."""
+    if dtype not in wire.DataType.values():
+        return str(dtype)
+    return wire.DataType.Name(wire.DataType.ValueType(dtype)).removeprefix("DT_").lower()
+
+
+def _json_type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "Bool"
+    kinds: dict[type, str] = {int: "Number", float: "Number", str: "String", dict: "Object", list: "Array"}
+    return kinds.get(type(value), "Null")
