@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.8
 COMPILE := $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+DEV_EXTRAS := --extra gateway --extra tensorflow --extra parquet --extra s3 --extra dev
 PROTOS := serving/backend/protos
 
 .DEFAULT_GOAL := help
@@ -77,9 +78,9 @@ check-protos: $(VENV)/dev.done
 .PHONY: lock
 lock: $(VENV)/uv.done ## Pin the dependencies anew (UPGRADE=--upgrade for newer ones)
 	@mkdir -p locks
-	@$(COMPILE) $(UPGRADE) --extra gateway -o locks/gateway.txt
-	@$(COMPILE) $(UPGRADE) --extra gateway --extra tensorflow -o locks/serve.txt
-	@$(COMPILE) $(UPGRADE) --all-extras -c locks/serve.txt -o locks/dev.txt
+	@$(COMPILE) $(UPGRADE) $(DEV_EXTRAS) -o locks/dev.txt
+	@$(COMPILE) $(UPGRADE) --extra gateway --extra tensorflow -c locks/dev.txt -o locks/serve.txt
+	@$(COMPILE) $(UPGRADE) --extra gateway -c locks/dev.txt -o locks/gateway.txt
 
 .PHONY: clean
 clean: ## Remove the environment and what tools left; models stay

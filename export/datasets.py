@@ -59,6 +59,12 @@ class Split(Protocol):
     def pictures(self, indices: Sequence[int]) -> list[Pixels]:
         """These pictures as they were before preprocessing: uint8 (H, W, 3) each."""
 
+    def subset(self, indices: Sequence[int]) -> "Split":
+        """These pictures alone, in this order; an index may come more than once."""
+
+    def joined(self, other: "Split") -> "Split":
+        """These pictures, then the other split's, which is of the same kind."""
+
     def batches(self, size: int) -> Any:
         """A tf.data.Dataset of (tensors (size, h, w, c), labels (size,)), in order."""
 
@@ -90,25 +96,41 @@ class Arrays:
 
 
 class ArraySplit:
-    """A split that lives in memory: tens of thousands of small pictures."""
+    """A split that lives in memory: tens of thousands of small pictures. tensors: (n, h, w, c)."""
 
-    def __init__(self, arrays: Arrays, preprocessing: Preprocessing) -> None:
-        self._images = arrays.images
-        self._labels = arrays.labels
-        self._tensors = np.stack([preprocessing.apply(rgb(image)) for image in arrays.images])
+    def __init__(self, arrays: Arrays, tensors: npt.NDArray[Any]) -> None:
+        self.arrays = arrays
+        self.all_tensors = tensors
+
+    @classmethod
+    def prepared(cls, arrays: Arrays, preprocessing: Preprocessing) -> "ArraySplit":
+        """The split whose tensors are what preprocessing makes of the pictures."""
+        return cls(arrays, np.stack([preprocessing.apply(rgb(image)) for image in arrays.images]))
 
     @property
     def labels(self) -> Labels:
-        return self._labels
+        return self.arrays.labels
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def tensors(self, indices: Sequence[int]) -> npt.NDArray[Any]:
-        return self._tensors[list(indices)]
+        chosen: npt.NDArray[Any] = self.all_tensors[np.asarray(indices)]
+        return chosen
 
     def pictures(self, indices: Sequence[int]) -> list[Pixels]:
-        return [rgb(self._images[index]) for index in indices]
+        return [rgb(self.arrays.images[index]) for index in indices]
+
+    def subset(self, indices: Sequence[int]) -> "ArraySplit":
+        chosen = np.asarray(indices)
+        return ArraySplit(Arrays(self.arrays.images[chosen], self.labels[chosen]), self.all_tensors[chosen])
+
+    def joined(self, other: "Split") -> "ArraySplit":
+        assert isinstance(other, ArraySplit)
+        arrays = Arrays(
+            np.concatenate([self.arrays.images, other.arrays.images]), np.concatenate([self.labels, other.labels])
+        )
+        return ArraySplit(arrays, np.concatenate([self.all_tensors, other.all_tensors]))
 
     def batches(self, size: int) -> Any:
         return self._dataset().batch(size)
@@ -119,7 +141,7 @@ class ArraySplit:
     def _dataset(self) -> Any:
         import tensorflow as tf
 
-        return tf.data.Dataset.from_tensor_slices((self._tensors, self._labels))
+        return tf.data.Dataset.from_tensor_slices((self.all_tensors, self.labels))
 
 
 def rgb(image: Pixels) -> Pixels:
@@ -159,10 +181,11 @@ def split_arrays(
 ) -> DataSet:
     """A data set of arrays whose validation split is taken from the training pictures, class by class."""
     kept, held = stratified(train.labels, validation_share, seed)
+    development = ArraySplit.prepared(train, preprocessing)
     return DataSet(
-        train=ArraySplit(Arrays(train.images[kept], train.labels[kept]), preprocessing),
-        validation=ArraySplit(Arrays(train.images[held], train.labels[held]), preprocessing),
-        test=ArraySplit(test, preprocessing),
+        train=development.subset(kept.tolist()),
+        validation=development.subset(held.tolist()),
+        test=ArraySplit.prepared(test, preprocessing),
         labels=labels,
         source=source,
         preprocessing=preprocessing,

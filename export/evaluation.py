@@ -3,26 +3,57 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from export.datasets import Split, batches_of
+from export.calibration import calibration_error
+from export.datasets import Labels, Split, batches_of
+from export.made import Probabilities, Servable
 
 EVALUATION_BATCH = 256
 SMALLEST = 1e-7  # probabilities are kept above it, as Keras's cross-entropy does
+TOP = 5
 
 
-def predict(model: Any, split: Split) -> npt.NDArray[np.float32]:
-    """The model's probabilities for a whole split: float32 (n, classes)."""
-    return np.concatenate([probabilities_of(model, tensors) for _, tensors in batches_of(split, EVALUATION_BATCH)])
+def predict(model: Servable, split: Split, batch: int = EVALUATION_BATCH) -> Probabilities:
+    """The model's probabilities for a whole split, a batch at a time: float32 (n, classes)."""
+    return np.concatenate([model.probabilities(tensors) for _, tensors in batches_of(split, batch)])
 
 
-def probabilities_of(model: Any, tensors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """What Keras answers in-process. tensors: uint8 or float32 (n, h, w, c). Returns float32 (n, classes)."""
-    return np.asarray(model(tensors.astype(np.float32), training=False), np.float32)
+def metrics_of(probabilities: Probabilities, labels: Labels, prefix: str = "test") -> dict[str, float]:
+    """The numbers of a card, by name: `test_accuracy` and so on: 0-1, but for the loss (nats) and Matthews's (-1 to 1).
 
+    Top-5 is left out where there are five classes or fewer, ROC AUC where a class has no picture.
+    """
+    from sklearn.metrics import f1_score, matthews_corrcoef
 
-def metrics_of(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dict[str, float]:
-    """`test_accuracy`, 0-1, and `test_loss`, the mean cross-entropy in nats."""
-    right = probabilities.argmax(axis=1) == labels
+    guesses = probabilities.argmax(axis=1)
     of_truth = probabilities[np.arange(len(labels)), labels].clip(SMALLEST, 1)
-    return {"test_accuracy": float(right.mean()), "test_loss": float(-np.log(of_truth).mean())}
+    present = np.unique(labels)
+    values = {
+        "accuracy": float((guesses == labels).mean()),
+        "loss": float(-np.log(of_truth).mean()),
+        "balanced_accuracy": float(np.mean([(guesses[labels == label] == label).mean() for label in present])),
+        "macro_f1": float(f1_score(labels, guesses, average="macro", zero_division=0.0, labels=present)),
+        "matthews": float(matthews_corrcoef(labels, guesses)),
+        "calibration_error": calibration_error(probabilities, labels),
+    }
+    if probabilities.shape[1] > TOP:
+        best = np.argsort(-probabilities, axis=1)[:, :TOP]
+        values["top5_accuracy"] = float((best == labels[:, None]).any(axis=1).mean())
+    area = _area_under_roc(probabilities, labels)
+    if area is not None:
+        values["roc_auc"] = area
+    return {f"{prefix}_{name}": value for name, value in values.items()}
+
+
+def _area_under_roc(probabilities: Probabilities, labels: Labels) -> float | None:
+    """One class against the rest, the mean over classes; None where a class has no picture or there is one class."""
+    from sklearn.metrics import roc_auc_score
+
+    classes = probabilities.shape[1]
+    if len(np.unique(labels)) < classes or classes < 2:
+        return None
+    if classes == 2:
+        return float(roc_auc_score(labels, probabilities[:, 1]))
+    shares: Any = probabilities.astype(np.float64)
+    shares = shares / shares.sum(axis=1, keepdims=True)  # scikit-learn insists on a sum of one, in float64
+    return float(roc_auc_score(labels, shares, multi_class="ovr"))

@@ -1,39 +1,45 @@
-"""A Keras model to a SavedModel that says what it is, with its golden examples and its warm-up requests."""
+"""A model to a SavedModel that says what it is, with its golden examples and its warm-up requests."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from export.made import Servable
 from serving.contract.card import CARD_FILE, CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_to_json
 from serving.contract.golden import GoldenExamples, write_golden
 
 SIGNATURE, INPUT, OUTPUT = "serving_default", "image", "probabilities"
+SAVED_MODEL_FILE = "saved_model.pb"
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 WARMUP_BATCHES = (1, 8, 32)  # a graph is compiled for a shape when it first meets it
+WARMUP_BYTES = 8_000_000  # no request is larger; photos are warmed up in smaller batches
 
 
-def write_version(folder: Path, model: Any, card: ModelCard, golden: GoldenExamples) -> None:
-    """Everything that a version's directory holds. model: float32 (n, h, w, c) in 0-255 to probabilities (n, k)."""
-    write_saved_model(folder, model, card)
+def write_version(folder: Path, servable: Servable, card: ModelCard, golden: GoldenExamples) -> None:
+    """Everything that a version's directory holds."""
+    if servable.copied_from:
+        copy_saved_model(folder, servable.copied_from, card)
+    else:
+        write_saved_model(folder, servable, card)
     (folder / CARD_FILE).parent.mkdir(exist_ok=True)
     (folder / CARD_FILE).write_text(card_to_json(card) + "\n", encoding="utf-8")
     write_golden(folder, golden)
     write_warmup(folder, card, golden.tensors)
 
 
-def write_saved_model(folder: Path, model: Any, card: ModelCard) -> None:
+def write_saved_model(folder: Path, servable: Servable, card: ModelCard) -> None:
     """The graph and its variables, with the signatures `serving_default` and `model_card`."""
     import tensorflow as tf
 
     module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]  # the arrays alone, without Keras's objects
+    module.kept = list(servable.kept)
     text = card_to_json(card)
 
     def classify(image: Any) -> dict[str, Any]:
-        answer = model(tf.cast(image, tf.float32), training=False)
-        return {OUTPUT: tf.cast(answer, tf.float32, name=OUTPUT)}
+        return {OUTPUT: tf.identity(servable.call(image), name=OUTPUT)}
 
     def describe(probe: Any) -> dict[str, Any]:
         return {CARD_OUTPUT: tf.fill(tf.shape(probe), text, name=CARD_OUTPUT)}
@@ -45,6 +51,32 @@ def write_saved_model(folder: Path, model: Any, card: ModelCard) -> None:
     tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
+def copy_saved_model(folder: Path, source: Path, card: ModelCard) -> None:
+    """A foreign SavedModel as it is, but for one thing: the signature `model_card` is added to its graph.
+
+    Four nodes (a placeholder, its shape, the card's text, a fill) that touch nothing else, in the meta graph that
+    TensorFlow Serving loads, so that a gateway reads this card over gRPC like any other.
+    """
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    path = folder / SAVED_MODEL_FILE
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    with tf.Graph().as_default() as graph:
+        with tf.name_scope("sightline"):
+            probe = tf.compat.v1.placeholder(tf.int32, [None], name=CARD_INPUT)
+            answer = tf.fill(tf.shape(probe), card_to_json(card), name=CARD_OUTPUT)
+        signature = tf.compat.v1.saved_model.signature_def_utils.predict_signature_def(
+            {CARD_INPUT: probe}, {CARD_OUTPUT: answer}
+        )
+    for meta_graph in saved.meta_graphs:
+        if "serve" in meta_graph.meta_info_def.tags:
+            meta_graph.graph_def.node.extend(graph.as_graph_def().node)
+            meta_graph.signature_def[CARD_SIGNATURE].CopyFrom(signature)
+    path.write_bytes(saved.SerializeToString(deterministic=True))
+
+
 def write_warmup(folder: Path, card: ModelCard, tensors: npt.NDArray[Any]) -> None:
     """Requests that TensorFlow Serving replays before it says that the version is available.
 
@@ -52,10 +84,12 @@ def write_warmup(folder: Path, card: ModelCard, tensors: npt.NDArray[Any]) -> No
     """
     import tensorflow as tf
 
+    (folder / WARMUP_FILE).parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
         for size in WARMUP_BATCHES:
             batch = np.resize(tensors, (size, *tensors.shape[1:]))
-            writer.write(logged_request(card.name, card.input.signature, card.input.tensor, batch))
+            if batch.nbytes <= WARMUP_BYTES or size == 1:
+                writer.write(logged_request(card.name, card.input.signature, card.input.tensor, batch))
         writer.write(logged_request(card.name, CARD_SIGNATURE, CARD_INPUT, np.zeros(1, np.int32)))
 
 

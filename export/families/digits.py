@@ -27,69 +27,44 @@ from export.datasets import (
     split_arrays,
     stratified,
 )
-from export.options import Session, Target, training_options
+from export.inputs import pixels
+from export.options import Session, Target, Training, arch_option, training_options
 from export.pipeline import Recipe, export
 from export.progress import say
-from export.training import Plan, train
+from export.training import trained
 from serving.contract.card import Class, Source
 from serving.contract.errors import DataNotFound
-from serving.contract.preprocessing import Preprocessing
 
 LABELS = tuple(Class(str(digit), str(digit)) for digit in range(10))
-PREPROCESSING = Preprocessing(
-    color="gray",
-    height=28,
-    width=28,
-    fit="ink",
-    resize_short_side=None,
-    interpolation="bilinear",
-    antialias=True,
-    polarity="dark_background",
-    dtype="uint8",
-    scale=1.0,
-    mean=(0.0,),
-    std=(1.0,),
-    channel_order="rgb",
-)
-ARCHITECTURES = {"cnn": architectures.cnn}
+PREPROCESSING = pixels("gray", (28, 28), "ink", polarity="dark_background")
+ARCHITECTURES = architectures.SMALL_GRAY
+# Digits lean, move and grow; they are never mirrored.
+AUGMENTATION = {"rotation": 0.04, "shift": 0.08, "zoom": 0.12}
 VALIDATION_SHARE = 0.05
 SMALL_SIDE, SMALL_FRAME = 20, 28  # an 8 x 8 digit is enlarged to MNIST's box in MNIST's frame
 
 
 @click.command("digits")
-@training_options(architectures=tuple(ARCHITECTURES), epochs=10)
+@arch_option(ARCHITECTURES)
+@training_options
 @click.pass_obj
-def command(
-    session: Session, *, data: Path | None, arch: str, epochs: int, seed: int, out: Path, name: str | None
-) -> None:
+def command(session: Session, *, training: Training, target: Target, arch: str) -> None:
     """Handwritten digits, 28 x 28.
 
     \b
     sightline export digits
     sightline export digits --data ~/mnist --epochs 3 --name quick
     """
-    recipe = Recipe(
-        family="digits",
-        load=partial(load, session.places(data), seed),
-        make=partial(
-            train,
-            build=ARCHITECTURES[arch],
-            augmentation=augmentation,
-            plan=Plan(epochs=epochs, batch_size=128, learning_rate=2e-3, patience=4, seed=seed),
-        ),
+    plan = training.plan(
+        target,
+        AUGMENTATION,
+        epochs=10,
+        batch_size=128,
+        learning_rate=2e-3,
+        patience=4,
     )
-    export(recipe, Target(out, name or "digits"))
-
-
-def augmentation() -> list[Any]:
-    """Digits lean, move and grow; they are never mirrored."""
-    from keras import layers
-
-    return [
-        layers.RandomRotation(0.04, fill_mode="constant"),
-        layers.RandomTranslation(0.08, 0.08, fill_mode="constant"),
-        layers.RandomZoom((-0.1, 0.15), fill_mode="constant"),
-    ]
+    load_data = partial(load, session.places(training.data), training.seed)
+    export(Recipe("digits", partial(trained, load_data, ARCHITECTURES[arch], plan)), target)
 
 
 def load(places: Places, seed: int) -> DataSet:

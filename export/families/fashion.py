@@ -6,7 +6,6 @@ photos of clothes are mostly taken on a light ground: `polarity dark_background`
 """
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -24,69 +23,43 @@ from export.datasets import (
     sha256_of_files,
     split_arrays,
 )
-from export.options import Session, Target, training_options
+from export.inputs import pixels
+from export.options import Session, Target, Training, arch_option, training_options
 from export.pipeline import Recipe, export
-from export.training import Plan, train
+from export.training import trained
 from serving.contract.card import Class, Source
 from serving.contract.errors import DataNotFound
-from serving.contract.preprocessing import Preprocessing
 
 NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 LABELS = tuple(Class(str(index), name) for index, name in enumerate(NAMES))
-PREPROCESSING = Preprocessing(
-    color="gray",
-    height=28,
-    width=28,
-    fit="pad",
-    resize_short_side=None,
-    interpolation="bilinear",
-    antialias=True,
-    polarity="dark_background",
-    dtype="uint8",
-    scale=1.0,
-    mean=(0.0,),
-    std=(1.0,),
-    channel_order="rgb",
-)
-ARCHITECTURES = {"cnn": architectures.cnn_normalised}
+PREPROCESSING = pixels("gray", (28, 28), "pad", polarity="dark_background")
+ARCHITECTURES = {**architectures.SMALL_GRAY, "cnn": architectures.cnn_normalised}
+# Clothes are mirrored, moved, grown and partly hidden.
+AUGMENTATION = {"flip": 1.0, "shift": 0.07, "zoom": 0.1, "erasing": 0.5}
 VALIDATION_SHARE = 0.1
 
 
 @click.command("fashion")
-@training_options(architectures=tuple(ARCHITECTURES), epochs=40)
+@arch_option(ARCHITECTURES)
+@training_options
 @click.pass_obj
-def command(
-    session: Session, *, data: Path | None, arch: str, epochs: int, seed: int, out: Path, name: str | None
-) -> None:
+def command(session: Session, *, training: Training, target: Target, arch: str) -> None:
     """Clothes and shoes, 28 x 28.
 
     \b
     sightline export fashion
     sightline export fashion --data ~/fashion-mnist --epochs 10
     """
-    recipe = Recipe(
-        family="fashion",
-        load=partial(load, session.places(data), seed),
-        make=partial(
-            train,
-            build=ARCHITECTURES[arch],
-            augmentation=augmentation,
-            plan=Plan(epochs=epochs, batch_size=64, learning_rate=2e-3, patience=12, seed=seed),
-        ),
+    plan = training.plan(
+        target,
+        AUGMENTATION,
+        epochs=40,
+        batch_size=64,
+        learning_rate=2e-3,
+        patience=12,
     )
-    export(recipe, Target(out, name or "fashion"))
-
-
-def augmentation() -> list[Any]:
-    """Clothes are mirrored, moved, grown and partly hidden."""
-    from keras import layers
-
-    return [
-        layers.RandomFlip("horizontal"),
-        layers.RandomTranslation(0.07, 0.07, fill_mode="constant"),
-        layers.RandomZoom(0.1, fill_mode="constant"),
-        layers.RandomErasing(0.5, value_range=(0, 255)),
-    ]
+    load_data = partial(load, session.places(training.data), training.seed)
+    export(Recipe("fashion", partial(trained, load_data, ARCHITECTURES[arch], plan)), target)
 
 
 def load(places: Places, seed: int) -> DataSet:

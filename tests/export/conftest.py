@@ -12,7 +12,7 @@ from export.datasets import Arrays, DataSet, split_arrays
 from export.families.fashion import PREPROCESSING
 from export.options import Target
 from export.pipeline import Recipe, export
-from export.training import Plan, train
+from export.training import Plan, trained
 from serving.contract.card import Class, Source
 
 pytest.importorskip("tensorflow")
@@ -59,11 +59,7 @@ def tiny(shape: tuple[int, int, int], classes: int) -> Any:
 
 def bars_recipe(epochs: int = 12, seed: int = 0) -> Recipe:
     plan = Plan(epochs=epochs, batch_size=16, learning_rate=1e-2, patience=5, seed=seed)
-    return Recipe(
-        family="bars",
-        load=partial(bars_data, seed),
-        make=partial(train, build=tiny, augmentation=list, plan=plan),
-    )
+    return Recipe("bars", partial(trained, partial(bars_data, seed), tiny, plan))
 
 
 @pytest.fixture(scope="session")

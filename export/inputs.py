@@ -1,0 +1,36 @@
+"""The preprocessing of models that scale their own input: uint8 pixels in, numbers in the graph."""
+
+from typing import Literal
+
+from serving.contract.preprocessing import Color, Fit, Interpolation, Polarity, Preprocessing
+
+Size = tuple[int, int]  # (height, width)
+
+
+def pixels(
+    color: Color,
+    size: Size,
+    fit: Fit,
+    *,
+    resize_short_side: int | None = None,
+    interpolation: Interpolation = "bilinear",
+    polarity: Polarity = "as_is",
+) -> Preprocessing:
+    """uint8 pixels of this size, sampled as Pillow does when it shrinks (with antialias)."""
+    channels = 3 if color == "rgb" else 1
+    dtype: Literal["uint8"] = "uint8"
+    return Preprocessing(
+        color=color,
+        height=size[0],
+        width=size[1],
+        fit=fit,
+        resize_short_side=resize_short_side,
+        interpolation=interpolation,
+        antialias=True,
+        polarity=polarity,
+        dtype=dtype,
+        scale=1.0,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+        channel_order="rgb",
+    )
