@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from serving.contract.errors import FaceRefused, NoFace, TooManyFaces, UnusableFace
 from serving.faces.face import Encodings, Found, Model, Quality
 from serving.faces.gallery import DEFAULT_GALLERY, Entry, check_person
-from serving.faces.recognition import TOLERANCE, Faces
+from serving.faces.recognition import Faces
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class Standards:
     """What a photo must reach. Measured on Obama's portrait of face_recognition, made worse step by step: at each of
     these its encoding has moved by 0.2 to 0.35, half of what tells two people apart.
 
-    side: pixels of the face's box. sharpness, brightness, turn: see Quality. tolerance: of looking like someone else.
+    side: pixels of the face's box. sharpness, brightness, turn: see Quality.
     """
 
     side: int = 60
@@ -23,7 +24,6 @@ class Standards:
     darkest: float = 30.0
     brightest: float = 230.0
     turn: float = 0.35
-    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def _reasons(
         yield Reason("several_faces", text, len(found.faces), 1)
         return
     yield from _poor(found.faces[0].quality, limits)
-    yield from _confused(faces, person, found, encodings, gallery=gallery, limits=limits)
+    yield from _confused(faces, person, found, encodings, gallery=gallery)
 
 
 def _poor(quality: Quality, limits: Standards) -> Iterator[Reason]:
@@ -110,9 +110,7 @@ def _poor(quality: Quality, limits: Standards) -> Iterator[Reason]:
         yield Reason("turned_away", "The face is turned away: look into the camera.", quality.turn, limits.turn)
 
 
-def _confused(
-    faces: Faces, person: str, found: Found, encodings: Encodings, *, gallery: str, limits: Standards
-) -> Iterator[Reason]:
+def _confused(faces: Faces, person: str, found: Found, encodings: Encodings, *, gallery: str) -> Iterator[Reason]:
     if not any(info.name == gallery for info in faces.store.galleries()):
         return
     owner = faces.store.owner(gallery, found.sha256)
@@ -121,11 +119,21 @@ def _confused(
         return
     nearest = faces.store.nearest(gallery, encodings[:1], 2, encoder=str(faces.encoder.name))[0]
     other = next((candidate for candidate in nearest if candidate.name != person), None)
-    if other is not None and other.distance <= limits.tolerance:
+    if other is not None and other.distance <= faces.tolerance:
         text = f"The face looks like {other.name!r}, who is enrolled already."
-        yield Reason("looks_like_someone_else", text, other.distance, limits.tolerance)
+        yield Reason("looks_like_someone_else", text, other.distance, faces.tolerance)
 
 
 def _numbers(quality: Quality) -> dict[str, float]:
     numbers = {name: float(getattr(quality, name)) for name in ("side", "sharpness", "brightness", "turn")}
     return {name: round(number, 4) for name, number in numbers.items() if np.isfinite(number)}
+
+
+def refusal(verdict: Verdict) -> UnusableFace:
+    """The error for a photo that was refused: what is wrong with it, in a sentence each."""
+    first = verdict.reasons[0].code
+    kind = {"no_face": NoFace, "several_faces": TooManyFaces}.get(first, FaceRefused)
+    return kind(
+        " ".join(reason.text for reason in verdict.reasons),
+        hint=f"Send another photo of this person; this one was looked at {', '.join(verdict.found.tried)}.",
+    )

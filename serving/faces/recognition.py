@@ -27,11 +27,12 @@ class FaceFinder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """What the flows need: where faces are found, encoded and kept."""
+    """What the flows need: where faces are found, encoded and kept; and up to which distance they are one person."""
 
     finder: FaceFinder
     encoder: FaceEncoder
     store: Store
+    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,33 +80,35 @@ def identify(
     photo: bytes,
     *,
     gallery: str = DEFAULT_GALLERY,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     candidates: int = CANDIDATES,
     model: Model = "hog",
 ) -> Identified:
     """Name every face of a photo file. No face is an empty answer, not an error.
 
-    Raises what the finder, the encoder and the store raise.
+    tolerance: None for that of `faces`. Raises what the finder, the encoder and the store raise.
     """
-    check_tolerance(tolerance)
+    limit = check_tolerance(faces.tolerance if tolerance is None else tolerance)
     known = faces.store.count(gallery)  # before looking: an unknown gallery costs nothing
     found = faces.finder.find(photo, model)
     encodings = faces.encoder.encode(found.chips)
     nearest = faces.store.nearest(gallery, encodings, candidates, encoder=str(faces.encoder.name))
-    matches = (_match(face, near, tolerance) for face, near in zip(found.faces, nearest, strict=True))
-    return Identified(found, tuple(matches), tolerance, known)
+    matches = (_match(face, near, limit) for face, near in zip(found.faces, nearest, strict=True))
+    return Identified(found, tuple(matches), limit, known)
 
 
-def compare(faces: Faces, one: bytes, other: bytes, *, tolerance: float = TOLERANCE, model: Model = "hog") -> Compared:
+def compare(
+    faces: Faces, one: bytes, other: bytes, *, tolerance: float | None = None, model: Model = "hog"
+) -> Compared:
     """The distance between the largest faces of two photo files. Raises NoFace, which names the photo."""
-    check_tolerance(tolerance)
+    limit = check_tolerance(faces.tolerance if tolerance is None else tolerance)
     found = faces.finder.find(one, model), faces.finder.find(other, model)
     for which, each in zip(("first", "second"), found, strict=True):
         if not each.faces:
             raise no_face(f"the {which} photo", each)
     chips = np.stack([each.faces[0].chip for each in found])
     vectors = faces.encoder.encode(chips).astype(np.float64)
-    return Compared(found, float(np.linalg.norm(vectors[0] - vectors[1])), tolerance)
+    return Compared(found, float(np.linalg.norm(vectors[0] - vectors[1])), limit)
 
 
 def no_face(which: str, found: Found) -> NoFace:
@@ -116,10 +119,11 @@ def no_face(which: str, found: Found) -> NoFace:
     )
 
 
-def check_tolerance(tolerance: float) -> None:
-    """Raises InvalidParameter for what is no distance."""
+def check_tolerance(tolerance: float) -> float:
+    """The tolerance. Raises InvalidParameter for what is no distance."""
     if not 0 < tolerance <= 2:
         raise InvalidParameter(f"tolerance is {tolerance:g}; it must be above 0 and at most 2")
+    return tolerance
 
 
 def _match(face: FoundFace, nearest: Sequence[Candidate], tolerance: float) -> Match:

@@ -9,8 +9,9 @@ from flask import Flask, Response, g, request
 
 from serving.backend.predictor import Predictor
 from serving.classify import Stages
+from serving.faces.recognition import Faces
 from serving.gateway import errors
-from serving.gateway.routes import health, models, predict
+from serving.gateway.routes import faces, health, models, predict
 from serving.gateway.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -20,8 +21,11 @@ PROBES = ("/healthz", "/readyz")  # asked every few seconds by whoever runs us: 
 ACCEPTED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)  # what is echoed into headers and logs
 
 
-def create_app(settings: Settings, predictor: Predictor) -> Flask:
-    """Build the application: limits, errors, one line of log for each request, and the routes."""
+def create_app(settings: Settings, predictor: Predictor, people: Faces | None = None) -> Flask:
+    """Build the application: limits, errors, one line of log for each request, and the routes.
+
+    people: what /faces asks; None where no face service runs, which is then what /faces answers.
+    """
     app = Flask("sightline", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -31,6 +35,7 @@ def create_app(settings: Settings, predictor: Predictor) -> Flask:
     app.after_request(_end)
     app.register_blueprint(predict.blueprint(predictor, settings))
     app.register_blueprint(models.blueprint(predictor))
+    app.register_blueprint(faces.blueprint(people, settings))
     app.register_blueprint(health.blueprint(predictor))
     return app
 
@@ -59,7 +64,7 @@ def _log_request(response: Response) -> None:
         "%s %s %s %d model=%s version=%s code=%s total=%.1f %s",
         g.request_id,
         request.method,
-        request.path.encode("ascii", "backslashreplace").decode(),
+        _loggable_path(),
         response.status_code,
         g.get("model", "-"),
         g.get("version", "-"),
@@ -67,3 +72,12 @@ def _log_request(response: Response) -> None:
         spent,
         stages,
     )
+
+
+def _loggable_path() -> str:
+    """The path in ASCII; the name of a person stays out of it."""
+    rule = request.url_rule
+    path = (
+        rule.rule if rule is not None and "name" in rule.arguments and rule.rule.startswith("/faces") else request.path
+    )
+    return path.encode("ascii", "backslashreplace").decode()

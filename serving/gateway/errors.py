@@ -9,7 +9,10 @@ from werkzeug.exceptions import HTTPException
 from serving.contract.errors import (
     BadImage,
     BadRequest,
+    Conflict,
     DeadlineExceeded,
+    GalleryError,
+    GalleryFull,
     ImageTooLarge,
     MethodNotAllowed,
     ModelError,
@@ -24,6 +27,7 @@ from serving.contract.errors import (
     Unavailable,
     UnknownRoute,
     UnsupportedContentType,
+    UnusableFace,
 )
 
 log = logging.getLogger(__name__)
@@ -39,12 +43,16 @@ STATUS: dict[type[SightlineError], int] = {
     NotAnImage: 415,
     ImageTooLarge: 413,
     TooManyPixels: 413,
+    UnusableFace: 422,
     NotFound: 404,
     MethodNotAllowed: 405,
+    Conflict: 409,
     Unavailable: 503,
     Overloaded: 503,
     DeadlineExceeded: 504,
     ModelError: 500,
+    GalleryError: 500,
+    GalleryFull: 507,
     OperatorError: 500,
 }
 OURS = 500  # a status from here on is our fault, and logged as such

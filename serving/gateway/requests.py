@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flask import Request
+from werkzeug.datastructures import FileStorage
 
 from serving.backend.predictor import ModelRef
 from serving.contract.errors import (
@@ -58,6 +59,18 @@ def read_uploads(request: Request, max_images: int) -> Sequence[Upload]:
     return uploads
 
 
+def read_pair(request: Request, fields: tuple[str, str]) -> tuple[bytes, bytes]:
+    """The files of two fields of a form. Raises MissingImage, InvalidMultipart, UnsupportedContentType."""
+    if request.mimetype != "multipart/form-data":
+        one, other = fields
+        raise UnsupportedContentType(
+            f"the content type is {request.mimetype!r}; a form with the fields {one!r} and {other!r} is wanted",
+            hint=f"curl -F {one}=@one.jpg -F {other}=@other.jpg",
+        )
+    _check_boundary(request)
+    return _file(request, fields[0]), _file(request, fields[1])
+
+
 def read_top(args: Mapping[str, str]) -> int:
     """The query parameter `top`: how many labels to name."""
     return _parsed(args, "top", int, lambda value: value >= 1, "a whole number from 1") or DEFAULT_TOP
@@ -100,12 +113,33 @@ def _reader(mimetype: str) -> Callable[[Request], Sequence[Upload]]:
     raise UnsupportedContentType(f"the content type is {mimetype!r}", hint=HINT)
 
 
-def _from_form(request: Request) -> Sequence[Upload]:
+def _check_boundary(request: Request) -> None:
     if "boundary" not in request.mimetype_params:
         raise InvalidMultipart(
             "the content type multipart/form-data names no boundary",
             hint="Let the HTTP library write the Content-Type header: it knows the boundary.",
         )
+
+
+def _file(request: Request, field: str) -> bytes:
+    file = request.files.get(field)
+    if file is None:
+        found = sorted({*request.files, *request.form})
+        raise MissingImage(
+            f"the form has no file in the field {field!r}; its fields are {', '.join(found) if found else 'none'}",
+            hint=f"Send each photo as a file: curl -F {field}=@photo.jpg",
+        )
+    return _contents(file)
+
+
+def _contents(file: FileStorage) -> bytes:
+    """All bytes of an uploaded file; a large one lay in a temporary file, which goes at once."""
+    with file.stream as stream:
+        return stream.read()
+
+
+def _from_form(request: Request) -> Sequence[Upload]:
+    _check_boundary(request)
     files = request.files.getlist(FIELD)
     if not files:
         found = sorted({*request.files, *request.form})
@@ -113,7 +147,7 @@ def _from_form(request: Request) -> Sequence[Upload]:
             f"the form has no file in the field {FIELD!r}; its fields are {', '.join(found) if found else 'none'}",
             hint=HINT,
         )
-    return [Upload(file.filename or "", file.stream.read()) for file in files]
+    return [Upload(file.filename or "", _contents(file)) for file in files]
 
 
 def _from_body(request: Request) -> Sequence[Upload]:

@@ -3,8 +3,32 @@
 import logging
 
 from serving.backend.grpc_predictor import GrpcPredictor
+from serving.backend.tensor_function import TensorFunction
+from serving.faces import served_encoder
+from serving.faces.client import FaceClient
+from serving.faces.recognition import Faces
+from serving.faces.settings import FaceSettings
 from serving.gateway.app import create_app
 from serving.gateway.settings import Settings
+
+
+def faces_at(face_settings: FaceSettings, settings: Settings) -> Faces | None:
+    """The face service and the encoder that the settings name; None where they name no service."""
+    if not face_settings.socket:
+        return None
+    client = FaceClient(face_settings.socket, timeout_seconds=face_settings.timeout_seconds)
+    if face_settings.encoder == "dlib":
+        return Faces(client, client, client, face_settings.tolerance)
+    call = TensorFunction(
+        settings.backends,
+        served_encoder.MODEL,
+        signature=served_encoder.SIGNATURE,
+        input=served_encoder.INPUT,
+        output=served_encoder.OUTPUT,
+        timeout_seconds=settings.backend_timeout_seconds,
+    )
+    return Faces(client, served_encoder.ServedEncoder(call, client), client, face_settings.tolerance)
+
 
 settings = Settings()
 logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -15,4 +39,5 @@ app = create_app(
         timeout_seconds=settings.backend_timeout_seconds,
         listed_models=settings.listed_models,
     ),
+    faces_at(FaceSettings(), settings),
 )

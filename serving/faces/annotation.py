@@ -1,0 +1,31 @@
+"""The photo with its faces framed and named."""
+
+import io
+
+from PIL import Image, ImageDraw, ImageFont
+
+from serving.contract.image import ImageLimits, decode_image
+from serving.faces.recognition import Identified
+
+KNOWN, UNKNOWN = (46, 160, 67), (207, 34, 46)  # green, red
+LINE = 1 / 300  # of the long side
+TEXT = 1 / 40  # of the long side
+
+
+def annotate(photo: bytes, identified: Identified, limits: ImageLimits) -> bytes:
+    """A PNG file: the upright photo with a frame round each face, its name and its distance under it."""
+    image = Image.fromarray(decode_image(photo, limits))
+    draw = ImageDraw.Draw(image)
+    long_side = max(image.size)
+    font = ImageFont.load_default(max(12, round(long_side * TEXT)))
+    for match in identified.matches:
+        box, color = match.face.box, KNOWN if match.name else UNKNOWN
+        draw.rectangle((box.left, box.top, box.right, box.bottom), outline=color, width=max(2, round(long_side * LINE)))
+        distance = "" if match.distance is None else f" {match.distance:.2f}"
+        corner = (box.left, box.bottom)
+        text = f"{match.name or 'unknown'}{distance}"
+        draw.rectangle(draw.textbbox(corner, text, font), fill=color)
+        draw.text(corner, text, "white", font)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
