@@ -9,8 +9,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.8
+INSTALL := $(UV) pip install -q -p $(BIN)/python --no-deps
 COMPILE := $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
-DEV_EXTRAS := --extra gateway --extra tensorflow --extra parquet --extra s3 --extra dev
+SERVE_EXTRAS := --extra gateway --extra tensorflow --extra faces
+DEV_EXTRAS := $(SERVE_EXTRAS) --extra postgres --extra parquet --extra s3 --extra dev
 PROTOS := serving/backend/protos
 
 .DEFAULT_GOAL := help
@@ -28,13 +30,13 @@ $(VENV)/uv.done: Makefile
 
 $(VENV)/serve.done: $(VENV)/uv.done locks/serve.txt
 	@echo "Installing what serving and exporting need into $(VENV) ..."
-	@$(UV) pip install -q -p $(BIN)/python --require-hashes -r locks/serve.txt
-	@$(UV) pip install -q -p $(BIN)/python --no-deps -e .
+	@$(INSTALL) --require-hashes -r locks/serve.txt
+	@$(INSTALL) ./packaging/dlib-shim -e .
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/serve.done locks/dev.txt
 	@echo "Installing what development needs into $(VENV) ..."
-	@$(UV) pip install -q -p $(BIN)/python --require-hashes -r locks/dev.txt
+	@$(INSTALL) --require-hashes -r locks/dev.txt
 	@touch $@
 
 .PHONY: install
@@ -79,7 +81,7 @@ check-protos: $(VENV)/dev.done
 lock: $(VENV)/uv.done ## Pin the dependencies anew (UPGRADE=--upgrade for newer ones)
 	@mkdir -p locks
 	@$(COMPILE) $(UPGRADE) $(DEV_EXTRAS) -o locks/dev.txt
-	@$(COMPILE) $(UPGRADE) --extra gateway --extra tensorflow -c locks/dev.txt -o locks/serve.txt
+	@$(COMPILE) $(UPGRADE) $(SERVE_EXTRAS) -c locks/dev.txt -o locks/serve.txt
 	@$(COMPILE) $(UPGRADE) --extra gateway -c locks/dev.txt -o locks/gateway.txt
 
 .PHONY: clean
