@@ -1,0 +1,147 @@
+"""The thousand classes of ImageNet: any classifier of keras.applications with its own weights."""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+
+from export.backbones import BACKBONES, classifier, find_weights
+from export.class_names import numbered, read_labels
+from export.datasets import Places, check_host, sha256_of_files
+from export.evaluation import metrics_of, predict
+from export.examples import example_pictures
+from export.folders import FileSplit
+from export.made import Judged, Made, servable_of_keras
+from export.options import Session, Target, arch_option, publishing_options
+from export.pipeline import Recipe, export
+from export.progress import say
+from serving.contract.card import Class, Source
+from serving.contract.errors import DataNotFound
+
+CLASSES = 1000
+INDEX_FILE = "imagenet_class_index.json"
+INDEX_URL = "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
+BATCH = 8  # photos; the largest networks take a gigabyte for more
+
+
+@click.command("imagenet")
+@arch_option(BACKBONES)
+@click.option("--weights", default="imagenet", show_default=True, help="imagenet, none (random), or a FILE.")
+@click.option("--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The classes' names.")
+@click.option("--classes", type=click.IntRange(2), default=CLASSES, show_default=True)
+@click.option("--image-size", type=click.IntRange(32), help="Pixels of a side; by default what the weights want.")
+@click.option("--examples", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A folder of photos.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="For --weights none.")
+@publishing_options
+@click.pass_obj
+def command(
+    session: Session,
+    *,
+    target: Target,
+    arch: str,
+    weights: str,
+    labels: Path | None,
+    classes: int,
+    image_size: int | None,
+    examples: Path | None,
+    seed: int,
+) -> None:
+    """A pretrained classifier of photos, its preprocessing in the graph.
+
+    \b
+    sightline export imagenet
+    sightline export imagenet --arch mobilenetv2 --weights mobilenet_v2.weights.h5 --labels class_index.json
+    """
+    make = partial(
+        pretrained,
+        session.places(),
+        arch=arch,
+        weights=weights,
+        labels=labels,
+        classes=classes,
+        size=image_size or BACKBONES[arch].size,
+        examples=examples,
+        seed=seed,
+    )
+    export(Recipe("imagenet", make), target)
+
+
+def pretrained(
+    places: Places,
+    *,
+    arch: str,
+    weights: str,
+    labels: Path | None,
+    classes: int,
+    size: int,
+    examples: Path | None,
+    seed: int,
+) -> Made:
+    """Build the network, load its weights, and judge it on the photos of SIGHTLINE_DATA/imagenet."""
+    import keras
+
+    started = time.monotonic()
+    found = find_weights(arch, weights, places)
+    names = class_names(labels, classes, places)
+    keras.utils.set_random_seed(seed)
+    preprocessing = BACKBONES[arch].preprocessing_at(size)
+    servable = servable_of_keras(classifier(arch, size, classes, found))
+    photos = _photos(places, names)
+    split = FileSplit(list(photos), np.array(list(photos.values()), np.int64), preprocessing) if photos else None
+    judged = Judged(split, predict(servable, split, BATCH)) if split and found else None
+    metrics = metrics_of(judged.probabilities, judged.split.labels) if judged else {}
+    if judged:
+        say(f"accuracy {metrics['test_accuracy']:.1%} on {len(judged.split)} photos")
+    digest = sha256_of_files([found]) if isinstance(found, Path) else "0" * 64
+    return Made(
+        servable=servable,
+        preprocessing=preprocessing,
+        labels=names,
+        source=Source(
+            "weights", found.name if isinstance(found, Path) else f"keras {arch} {found or 'random'}", digest
+        ),
+        examples=example_pictures(examples, places),
+        seed=seed,
+        seconds=time.monotonic() - started,
+        metrics=metrics,
+        test=judged,
+    )
+
+
+def class_names(path: Path | None, classes: int, places: Places) -> tuple[Class, ...]:
+    """ImageNet's class names: of a file, of SIGHTLINE_DATA, of Keras's cache or download; numbers for other counts."""
+    known = [places.root / "imagenet" / INDEX_FILE] if places.root else []
+    known.append(places.keras / "models" / INDEX_FILE)
+    if path:
+        return read_labels(path, classes)
+    if classes != CLASSES:
+        return numbered(classes)
+    for candidate in known:
+        if candidate.is_file():
+            return read_labels(candidate, classes)
+    return read_labels(_downloaded_index(), classes)
+
+
+def _downloaded_index() -> Path:
+    import keras
+
+    try:
+        check_host(INDEX_URL)
+        return Path(keras.utils.get_file(INDEX_FILE, INDEX_URL, cache_subdir="models"))
+    except Exception as exc:  # Keras raises a bare Exception when a download fails
+        raise DataNotFound(
+            f"the class index is not in SIGHTLINE_DATA/imagenet nor in Keras's cache, and cannot be fetched: {exc}",
+            hint="Name a file of labels with --labels.",
+        ) from exc
+
+
+def _photos(places: Places, names: tuple[Class, ...]) -> dict[Path, int]:
+    """Photos whose file name tells their class, `<wnid>_<name>.JPEG`, and the class's index."""
+    folder = places.root / "imagenet" / "photos" if places.root else None
+    indices = {label.id: index for index, label in enumerate(names)}
+    if folder is None or not folder.is_dir():
+        return {}
+    tagged = ((path, path.name.split("_")[0]) for path in sorted(folder.iterdir()))
+    return {path: indices[wnid] for path, wnid in tagged if wnid in indices}
