@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from serving.contract.errors import OperatorError, SightlineError
+from serving.contract.errors import SightlineError
 
 # name: (module, attribute, one line of help). Keep the order in which a newcomer meets them.
 COMMANDS = {
@@ -58,7 +58,7 @@ def run(command: click.Command, prog_name: str | None = None) -> None:
         click.echo(f"sightline: {exc.detail}", err=True)
         if exc.hint:
             click.echo(f"  {exc.hint}", err=True)
-        sys.exit(2 if isinstance(exc, OperatorError) else 1)
+        sys.exit(exc.exit_status)
 
 
 def main() -> None:
