@@ -126,7 +126,7 @@ def _outcome(row: Mapping[str, Any], name: str, answer: Mapping[str, Any], reque
         error = error_from_problem(problem)
         error.request_id = request_id
         return Failed(name, error)
-    top = tuple(Label(item["label"], item["index"], item["score"]) for item in row["top"])
+    top = tuple([Label(item["label"], item["index"], item["score"]) for item in row["top"]])
     return Prediction(name, row["label"], row["score"], top, answer["model"], answer["version"], request_id)
 
 
