@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from serving.contract.errors import OperatorError, SightlineError
+from serving.contract.errors import SightlineError
 
 # name: (module, attribute, one line of help). Keep the order in which a newcomer meets them.
 COMMANDS = {
@@ -16,6 +16,8 @@ COMMANDS = {
     "export": ("export.__main__", "export", "Train or load a model and publish it."),
     "predict": ("clients.commands", "predict", "Ask a running service for the labels of pictures."),
     "score": ("clients.batch.score", "score", "Score a folder, a list or an archive of pictures into a file."),
+    "review": ("clients.batch.review", "review", "Look through scored pictures and correct them, on one offline page."),
+    "compare-models": ("clients.batch.compare", "compare_models", "Two models or versions over the same pictures."),
     "models": ("clients.commands", "models", "List what a running service serves."),
     "doctor": ("clients.doctor", "doctor", "Replay a model's golden examples through every stage."),
 }
@@ -56,7 +58,7 @@ def run(command: click.Command, prog_name: str | None = None) -> None:
         click.echo(f"sightline: {exc.detail}", err=True)
         if exc.hint:
             click.echo(f"  {exc.hint}", err=True)
-        sys.exit(2 if isinstance(exc, OperatorError) else 1)
+        sys.exit(exc.exit_status)
 
 
 def main() -> None:

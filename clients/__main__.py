@@ -2,6 +2,8 @@
 
 import click
 
+from clients.batch.compare import compare_models
+from clients.batch.review import review
 from clients.batch.score import score
 from clients.commands import models, predict
 from clients.doctor import doctor
@@ -13,7 +15,7 @@ def clients() -> None:
     """Call a running Sightline service."""
 
 
-for command in (predict, score, models, doctor):
+for command in (predict, score, review, compare_models, models, doctor):
     clients.add_command(command)
 
 if __name__ == "__main__":

@@ -145,9 +145,10 @@ class Folder:
 
     def _walk(self, folder: str) -> Iterator[str]:
         files, folders = _children(folder)
+        names = {os.path.basename(path) for path in self.without}  # resolving every path would take longer than listing
         for name in files:
             path = os.path.join(folder, name)
-            if os.path.realpath(path) not in self.without:
+            if name not in names or os.path.realpath(path) not in self.without:
                 yield path
         for name in folders:
             yield from self._walk(os.path.join(folder, name))

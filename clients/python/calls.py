@@ -63,7 +63,7 @@ class Call(Generic[T]):
 def predict(uploads: Sequence[Upload], asked: Asked) -> Call[list[Prediction | Failed]]:
     """`POST /predict/{model}` with one or several pictures; an outcome for each, in their order."""
     params = {"top": asked.top, "version": asked.version, "label": asked.label}
-    content, headers = multipart("image", uploads)
+    content, headers = multipart({"image": uploads})
     names = [upload.name for upload in uploads]
     return Call(
         "POST",
@@ -90,14 +90,14 @@ def ready() -> Call[bool]:
     return Call("GET", "/readyz", lambda _: True)
 
 
-def multipart(name: str, uploads: Sequence[Upload]) -> tuple[bytes, dict[str, str]]:
-    """(body, headers) of a form whose field `name` holds each upload as a file.
+def multipart(fields: Mapping[str, Sequence[Upload]]) -> tuple[bytes, dict[str, str]]:
+    """(body, headers) of a form; each field holds its uploads as files.
 
     Written here because a body of many small pictures is made a thousand times a second. Source: RFC 7578.
     """
     boundary = os.urandom(16).hex().encode()
     parts: list[bytes] = []
-    for upload in uploads:
+    for name, upload in ((name, upload) for name, uploads in fields.items() for upload in uploads):
         head = f'Content-Disposition: form-data; name="{name}"; filename="{_quoted(upload.name)}"'
         parts += [b"--", boundary, b"\r\n", head.encode(), b"\r\nContent-Type: application/octet-stream\r\n\r\n"]
         parts += [upload.data, b"\r\n"]
@@ -126,7 +126,7 @@ def _outcome(row: Mapping[str, Any], name: str, answer: Mapping[str, Any], reque
         error = error_from_problem(problem)
         error.request_id = request_id
         return Failed(name, error)
-    top = tuple(Label(item["label"], item["index"], item["score"]) for item in row["top"])
+    top = tuple([Label(item["label"], item["index"], item["score"]) for item in row["top"]])
     return Prediction(name, row["label"], row["score"], top, answer["model"], answer["version"], request_id)
 
 

@@ -14,6 +14,7 @@ import httpx
 from clients.python import calls
 from clients.python.calls import Asked, Call
 from clients.python.errors import error_from_transport
+from clients.python.faces import AsyncFaces, Faces
 from clients.python.pictures import Picture, Upload, to_upload
 from clients.python.results import Failed, Model, Prediction
 from clients.python.retries import Retries
@@ -109,6 +110,7 @@ class Client(_Shared):
     ) -> None:
         self._configure(base_url, api_key, timeout, max_retries)
         self._http = http_client or httpx.Client(limits=LIMITS)
+        self.faces = Faces(self._ask)
         self._owns_http = http_client is None
 
     def __enter__(self) -> Self:
@@ -228,6 +230,7 @@ class AsyncClient(_Shared):
     ) -> None:
         self._configure(base_url, api_key, timeout, max_retries)
         self._http = http_client or httpx.AsyncClient(limits=LIMITS)
+        self.faces = AsyncFaces(self._ask)
         self._owns_http = http_client is None
 
     async def __aenter__(self) -> Self:

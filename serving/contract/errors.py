@@ -47,7 +47,6 @@
     │   ├── GalleryCorrupt
     │   ├── GalleryFull
     │   └── GalleryKeyMissing
-    ├── ScoringStopped             before its end; the same command resumes it
     └── OperatorError              the person at the terminal has to do something
         ├── UsageError
         ├── PortTaken
@@ -61,7 +60,8 @@
         ├── UnexpectedAnswer
         ├── UnreadableFile
         ├── OutputFailed
-        └── NotAJournal
+        ├── NotAJournal
+        └── ScoringStopped         before its end; the same command resumes it
 
 An error knows nothing of HTTP or gRPC: `gateway/errors.py`, `model_server/status.py` and
 `backend/grpc_predictor.py` hold the tables.
@@ -75,11 +75,13 @@ class SightlineError(Exception):
 
     detail: what was given and what was expected. hint: what to do about it, or "" where nothing is known.
     `code` is the machine-readable name and never changes; `title` is its short text.
+    exit_status: of a command that ends with it; 1: some or all of it failed, 2: it was not usable as given.
     status, request_id: set by the client on an error that a service answered; None where the error arose here.
     """
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Error"
+    exit_status: ClassVar[int] = 1
     status: int | None = None
     request_id: str | None = None
 
@@ -281,6 +283,7 @@ class GalleryKeyMissing(GalleryError):
 
 class OperatorError(SightlineError):
     code, title = "operator_error", "Something has to be set right first"
+    exit_status = 2
 
 
 class UsageError(OperatorError):
@@ -329,11 +332,13 @@ class UnreadableFile(OperatorError):
 
 class OutputFailed(OperatorError):
     code, title = "output_failed", "The results cannot be written"
+    exit_status = 1
 
 
 class NotAJournal(OperatorError):
     code, title = "not_a_journal", "The file at the journal's place is something else"
 
 
-class ScoringStopped(SightlineError):
+class ScoringStopped(OperatorError):
     code, title = "scoring_stopped", "Scoring stopped before its end; the same command resumes it"
+    exit_status = 1

@@ -272,6 +272,6 @@ def test_a_service_that_is_too_slow_is_a_deadline() -> None:
 
 
 def test_odd_names_travel_in_a_form() -> None:
-    body, headers = multipart("image", [Upload('a"b\r\nc\udcff.png', b"\x00\r\n--")])
+    body, headers = multipart({"image": [Upload('a"b\r\nc\udcff.png', b"\x00\r\n--")]})
     assert b'filename="a%22b%0D%0Ac?.png"' in body
     assert body.endswith(headers["Content-Type"].split("=")[1].encode() + b"--\r\n")
