@@ -16,6 +16,7 @@ COMMANDS = {
     "export": ("export.__main__", "export", "Train or load a model and publish it."),
     "predict": ("clients.commands", "predict", "Ask a running service for the labels of pictures."),
     "score": ("clients.batch.score", "score", "Score a folder, a list or an archive of pictures into a file."),
+    "faces": ("clients.faces", "faces", "Know people by their photos."),
     "models": ("clients.commands", "models", "List what a running service serves."),
     "doctor": ("clients.doctor", "doctor", "Replay a model's golden examples through every stage."),
 }

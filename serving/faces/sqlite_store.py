@@ -166,7 +166,7 @@ class SqliteStore:
     def forget(self, gallery: str, person: str) -> int:
         name = check_person(person)
         with self._writing():
-            number = self._gallery(gallery)[0]
+            number = self._gallery_or_none(gallery)
             where = "SELECT id FROM person WHERE gallery_id = ? AND lookup = ?"
             values = (number, self._seal.lookup(name))
             if self._db.execute(where, values).fetchone() is None:
