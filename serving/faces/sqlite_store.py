@@ -409,7 +409,8 @@ class SqliteStore:
         encodings = np.frombuffer(plain, "<f4").reshape(-1, ENCODING_SIZE)
         where, faces, persons = np.asarray(galleries), np.asarray(ids), np.asarray(people)
         for gallery in np.unique(where):
-            chosen = where == gallery
+            # a slice where all are of one gallery, as they mostly are: it copies nothing
+            chosen = slice(None) if where.min() == where.max() else where == gallery
             index = self._indexes.setdefault(int(gallery), ExactIndex())
             index.add(faces[chosen], persons[chosen], encodings[chosen])
         self._last_face = int(faces[-1])
