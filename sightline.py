@@ -18,6 +18,7 @@ COMMANDS = {
     "score": ("clients.batch.score", "score", "Score a folder, a list or an archive of pictures into a file."),
     "review": ("clients.batch.review", "review", "Look through scored pictures and correct them, on one offline page."),
     "compare-models": ("clients.batch.compare", "compare_models", "Two models or versions over the same pictures."),
+    "faces": ("clients.faces", "faces", "Know people by their photos."),
     "models": ("clients.commands", "models", "List what a running service serves."),
     "doctor": ("clients.doctor", "doctor", "Replay a model's golden examples through every stage."),
 }

@@ -1,5 +1,6 @@
 """`sightline serve`, also `python -m serving`: the model server and the gateway, started and kept running."""
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -8,7 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +26,9 @@ from serving.supervisor import Child, Supervisor
 
 GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn.conf.py"
 GRPC_PORT = 8500  # TensorFlow Serving's
+FACE_ENCODER = "face-encoder"  # the model; exported beside the first ones where faces are installed
+FACES = ("dlib", "face_recognition_models")
+FACE_SOCKET = "SIGHTLINE_FACES_SOCKET"
 FIRST_MODELS = ("digits", "fashion")
 DATA_NOT_FOUND_EXIT = 2
 WAITING_TICKS = 50  # answers with the same reason before it is said
@@ -40,8 +45,19 @@ WAITING_TICKS = 50  # answers with the same reason before it is said
     "--grpc-port", type=int, help=f"Port of the embedded model server.  [default: {GRPC_PORT}, or a free one]"
 )
 @click.option("--backend", help="host:port of a TensorFlow Serving to use in place of the embedded model server.")
+@click.option("--encoder", type=click.Choice(["served", "dlib"]), help="Who encodes faces.  [default: served]")
+@click.option("--preload-faces", is_flag=True, help="Load the face models at start, not at the first photo.")
 @click.option("--export-if-empty", is_flag=True, help="Export a first model when the folder of models is empty.")
-def serve(models: Path, grpc_port: int | None, backend: str | None, export_if_empty: bool, **flags: Any) -> None:
+def serve(
+    *,
+    models: Path,
+    grpc_port: int | None,
+    backend: str | None,
+    encoder: str | None,
+    preload_faces: bool,
+    export_if_empty: bool,
+    **flags: Any,
+) -> None:
     """Start the model server and the gateway, and keep both running until Ctrl-C.
 
     \b
@@ -62,7 +78,8 @@ def serve(models: Path, grpc_port: int | None, backend: str | None, export_if_em
     else:
         children = []
     url = f"http://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else settings.host}:{settings.port}"
-    _run(Supervisor([*children, _gateway(settings, os.environ)], _announcing(url, models, settings)))
+    with _face_service(_face_environ(encoder, preload_faces, os.environ)) as (faces, environ):
+        _run(Supervisor([*children, *faces, _gateway(settings, environ)], _announcing(url, models, settings)))
 
 
 def require_free_port(host: str, port: int, flag: str) -> None:
@@ -106,6 +123,30 @@ def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) 
     return Child("model server", command, environ)
 
 
+def _face_environ(encoder: str | None, preload: bool, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with what the flags say of faces."""
+    given = {"SIGHTLINE_FACES_ENCODER": encoder, "SIGHTLINE_FACES_PRELOAD": "true" if preload else None}
+    return {**environ, **{name: value for name, value in given.items() if value is not None}}
+
+
+@contextlib.contextmanager
+def _face_service(environ: Mapping[str, str]) -> Iterator[tuple[Sequence[Child], Mapping[str, str]]]:
+    """The face service to run, and the environment in which gateways find it.
+
+    None is run where one is named already, or where faces are not installed: /faces then says how to.
+    """
+    if environ.get(FACE_SOCKET) or not _has_faces():
+        yield (), environ
+        return
+    with tempfile.TemporaryDirectory(prefix="sightline-") as folder:  # for this user alone
+        found = {**environ, FACE_SOCKET: str(Path(folder) / "faces")}
+        yield (Child("face service", [sys.executable, "-m", "serving.faces"], found),), found
+
+
+def _has_faces() -> bool:
+    return all(importlib.util.find_spec(package) is not None for package in FACES)
+
+
 def _gateway(settings: Settings, environ: Mapping[str, str]) -> Child:
     command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONF)]
     return Child("gateway", command, {**environ, **settings.environ()})
@@ -113,19 +154,25 @@ def _gateway(settings: Settings, environ: Mapping[str, str]) -> Child:
 
 def _export_first_models(models: Path) -> None:
     """Export what a newcomer can try, in a process of its own: this one never loads TensorFlow."""
-    if _has_version(models):
+    if _has_faces() and not version_dirs(models / FACE_ENCODER):
+        _export(FACE_ENCODER, models)
+    if _has_classifier(models):
         return
     click.echo(f"{models} is empty: exporting first models ({', '.join(FIRST_MODELS)}), once; it takes minutes.")
     for family in FIRST_MODELS:
-        done = subprocess.run([sys.executable, "-m", "export", family, "--out", str(models)], check=False)
-        if done.returncode not in (0, DATA_NOT_FOUND_EXIT):
-            raise ProcessDied(f"the export of {family} ended with status {done.returncode}", hint="See above.")
-    if not _has_version(models):
+        _export(family, models)
+    if not _has_classifier(models):
         raise ProcessDied("no first model could be exported", hint="See above, or export one: sightline export --help")
 
 
-def _has_version(models: Path) -> bool:
-    return models.is_dir() and any(version_dirs(model) for model in models.iterdir())
+def _export(family: str, models: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "export", family, "--out", str(models)], check=False)
+    if done.returncode not in (0, DATA_NOT_FOUND_EXIT):
+        raise ProcessDied(f"the export of {family} ended with status {done.returncode}", hint="See above.")
+
+
+def _has_classifier(models: Path) -> bool:
+    return models.is_dir() and any(version_dirs(model) for model in models.iterdir() if model.name != FACE_ENCODER)
 
 
 def _announcing(url: str, models: Path, settings: Settings) -> Callable[[], bool]:

@@ -18,12 +18,13 @@ MIDDLE = CONTRACT | {"serving.backend"}
 BELOW = {
     "serving.contract": set(),
     "serving.backend": CONTRACT,
+    "serving.tfserving_rest": MIDDLE,
     "serving.faces": MIDDLE,
     "serving.classify": MIDDLE,
     "serving.supervisor": CONTRACT,
-    "serving.gateway": MIDDLE | {"serving.classify", "serving.faces"},
-    "serving.model_server": MIDDLE,
-    "serving.__main__": CONTRACT | {"serving.gateway", "serving.supervisor"},
+    "serving.gateway": MIDDLE | {"serving.classify", "serving.faces", "serving.tfserving_rest"},
+    "serving.model_server": MIDDLE | {"serving.tfserving_rest"},
+    "serving.__main__": MIDDLE | {"serving.gateway", "serving.supervisor", "serving.faces"},
     "export": MIDDLE | {"serving.classify", "serving.faces"},
     "clients": MIDDLE | {"serving.classify", "serving.faces"},
 }

@@ -1,11 +1,22 @@
 """The enrolment coach: is this photo good enough to know a person by, and if not, why?"""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from serving.contract.errors import FaceRefused, NoFace, TooManyFaces, UnusableFace
+from serving.contract.errors import (
+    BadImage,
+    FaceRefused,
+    InvalidName,
+    NoFace,
+    SightlineError,
+    TooManyFaces,
+    UnreadableFile,
+    UnusableFace,
+)
 from serving.faces.face import Encodings, Found, Model, Quality
 from serving.faces.gallery import DEFAULT_GALLERY, Entry, check_person
 from serving.faces.recognition import Faces
@@ -129,6 +140,64 @@ def _numbers(quality: Quality) -> dict[str, float]:
     return {name: round(number, 4) for name, number in numbers.items() if np.isfinite(number)}
 
 
+@dataclass(frozen=True, slots=True)
+class FolderRow:
+    """What became of one file of a folder. outcome: a Verdict, the error of a file that could not be used, or None
+    where this photo was enrolled as this person before."""
+
+    path: Path
+    person: str
+    outcome: Verdict | SightlineError | None
+
+
+def enrol_folder(
+    faces: Faces,
+    files: Sequence[tuple[Path, str]],
+    *,
+    gallery: str = DEFAULT_GALLERY,
+    expires: str | None = None,
+    keep_photos: bool = False,
+    replace: bool = False,
+    model: Model = "hog",
+) -> Iterator[FolderRow]:
+    """Enrol photos one by one; a poor or broken one stops nothing. Interrupted, call it again: it goes on.
+
+    files: as of `named_files`. replace: a person's first accepted photo replaces what was known of them before.
+    Raises what concerns all of them: Unavailable, GalleryError, Conflict, OperatorError.
+    """
+    replaced: set[str] = set()
+    for path, person in files:
+        try:
+            photo, name = _read(path), check_person(person)
+            if not replace and _is_enrolled(faces, gallery, photo, name):
+                yield FolderRow(path, person, None)
+                continue
+            verdict = enrol(
+                faces,
+                name,
+                photo,
+                gallery=gallery,
+                expires=expires,
+                keep_photo=keep_photos,
+                replace=replace and name not in replaced,
+                model=model,
+            )
+        except (BadImage, InvalidName, UnreadableFile) as exc:
+            yield FolderRow(path, person, exc)
+            continue
+        if verdict.is_accepted:
+            replaced.add(name)
+        yield FolderRow(path, person, verdict)
+
+
+def named_files(folder: Path) -> list[tuple[Path, str]]:
+    """The photos of a folder and whose they are, in order: `ada.jpg` is ada's, and so is `ada/anything.jpg`."""
+    found = [(path, path.stem) for path in folder.iterdir() if path.is_file()]
+    for person in (path for path in folder.iterdir() if path.is_dir()):
+        found += [(path, person.name) for path in person.rglob("*") if path.is_file()]
+    return sorted((path, name) for path, name in found if not path.name.startswith("."))
+
+
 def refusal(verdict: Verdict) -> UnusableFace:
     """The error for a photo that was refused: what is wrong with it, in a sentence each."""
     first = verdict.reasons[0].code
@@ -137,3 +206,16 @@ def refusal(verdict: Verdict) -> UnusableFace:
         " ".join(reason.text for reason in verdict.reasons),
         hint=f"Send another photo of this person; this one was looked at {', '.join(verdict.found.tried)}.",
     )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise UnreadableFile(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def _is_enrolled(faces: Faces, gallery: str, photo: bytes, person: str) -> bool:
+    if not any(info.name == gallery for info in faces.store.galleries()):
+        return False
+    return faces.store.owner(gallery, hashlib.sha256(photo).hexdigest()) == person

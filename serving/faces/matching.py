@@ -5,7 +5,7 @@ be read (512 bytes a face). The product rounds: its error on |a - q|^2 is below 
 that of the k-th best is measured again by the plain formula. The answer is therefore that of the plain formula.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ THREADS = 2  # that scan together; two read memory nearly as fast as it goes
 STRIPED = 8  # blocks; below it one thread is quicker
 
 Floats = npt.NDArray[np.float32]
+Numbers = Sequence[int] | npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -45,16 +46,16 @@ class ExactIndex:
     def __len__(self) -> int:
         return self._used - len(self._free)
 
-    def add(self, faces: Sequence[int], people: Sequence[int], encodings: Encodings) -> None:
+    def add(self, faces: Numbers, people: Numbers, encodings: Encodings) -> None:
         """Add encodings, float32 (n, 128), of faces that are not there yet."""
-        slots = self._take(len(faces))
         ids, owners = np.asarray(faces, np.int64), np.asarray(people, np.int64)
-        for number in np.unique(slots // BLOCK):
-            chosen = slots // BLOCK == number
-            block, rows = self._blocks[number], slots[chosen] % BLOCK
-            block.rows[rows] = encodings[chosen]
-            block.squares[rows] = np.einsum("ij,ij->i", encodings[chosen], encodings[chosen])
-            block.faces[rows], block.people[rows] = ids[chosen], owners[chosen]
+        start = 0
+        for number, rows, count in self._take(len(ids)):
+            block, part = self._blocks[number], slice(start, start + count)
+            block.rows[rows] = encodings[part]
+            block.squares[rows] = np.einsum("ij,ij->i", encodings[part], encodings[part])
+            block.faces[rows], block.people[rows] = ids[part], owners[part]
+            start += count
 
     def remove(self, faces: Iterable[int]) -> None:
         """Forget encodings and overwrite them; unknown ids are nothing."""
@@ -112,13 +113,21 @@ class ExactIndex:
             near, scores = near[scores <= bound], scores[scores <= bound]
         return near, scores
 
-    def _take(self, count: int) -> npt.NDArray[np.int64]:
-        """Slots for so many faces: first those that were given back, then new ones."""
-        again = [self._free.pop() for _ in range(min(count, len(self._free)))]
-        start, self._used = self._used, self._used + count - len(again)
-        while len(self._blocks) * BLOCK < self._used:
-            self._blocks.append(_Block())
-        return np.concatenate([np.asarray(again, np.int64), np.arange(start, self._used)])
+    def _take(self, count: int) -> Iterator[tuple[int, slice, int]]:
+        """Room for so many faces as (block, rows, how many): first what was given back, then what is new."""
+        again = min(count, len(self._free))
+        for _ in range(again):
+            number, row = divmod(self._free.pop(), BLOCK)
+            yield number, slice(row, row + 1), 1
+        missing = count - again
+        while missing:
+            number, row = divmod(self._used, BLOCK)
+            if number == len(self._blocks):
+                self._blocks.append(_Block())
+            fitting = min(missing, BLOCK - row)
+            self._used += fitting
+            missing -= fitting
+            yield number, slice(row, row + fitting), fitting
 
 
 def _bound(scores: Floats, wanted: int) -> np.float32:

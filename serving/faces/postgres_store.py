@@ -171,7 +171,7 @@ class PostgresStore:
     def forget(self, gallery: str, person: str) -> int:
         name = check_person(person)
         with self._transaction() as db:
-            number = _gallery(db, gallery)[0]
+            number = _gallery_or_none(db, gallery)
             row = db.execute(
                 "SELECT id FROM sightline_faces.person WHERE gallery_id = %s AND name = %s FOR UPDATE", (number, name)
             ).fetchone()

@@ -166,7 +166,7 @@ class SqliteStore:
     def forget(self, gallery: str, person: str) -> int:
         name = check_person(person)
         with self._writing():
-            number = self._gallery(gallery)[0]
+            number = self._gallery_or_none(gallery)
             where = "SELECT id FROM person WHERE gallery_id = ? AND lookup = ?"
             values = (number, self._seal.lookup(name))
             if self._db.execute(where, values).fetchone() is None:
@@ -409,7 +409,8 @@ class SqliteStore:
         encodings = np.frombuffer(plain, "<f4").reshape(-1, ENCODING_SIZE)
         where, faces, persons = np.asarray(galleries), np.asarray(ids), np.asarray(people)
         for gallery in np.unique(where):
-            chosen = where == gallery
+            # a slice where all are of one gallery, as they mostly are: it copies nothing
+            chosen = slice(None) if where.min() == where.max() else where == gallery
             index = self._indexes.setdefault(int(gallery), ExactIndex())
             index.add(faces[chosen], persons[chosen], encodings[chosen])
         self._last_face = int(faces[-1])

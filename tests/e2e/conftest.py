@@ -31,10 +31,10 @@ def free_port() -> int:
 
 @dataclass
 class Exported:
-    """What was exported here: the folder of models, and each model as Keras still has it in this process."""
+    """What was exported here. probabilities: by name, what Keras says in this process of tensors (n, h, w, c)."""
 
     models: Path
-    keras: dict[str, Any] = field(default_factory=dict)
+    probabilities: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="session")
@@ -45,23 +45,24 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     from export.families import digits, fashion
     from export.options import Target
     from export.pipeline import Recipe, export
-    from export.training import Plan, train
+    from export.training import Plan, trained
     from serving.contract.errors import DataNotFound
 
     result = Exported(tmp_path_factory.mktemp("models"))
     root = os.environ.get("SIGHTLINE_DATA")
     places = Places(data=None, root=Path(root) if root else None, keras=tmp_path_factory.mktemp("keras"))
     for name, family in (("digits", digits), ("fashion", fashion)):
+        augment = tuple(family.AUGMENTATION.items())
+        plan = Plan(EPOCHS[name], batch_size=64, learning_rate=2e-3, patience=10, seed=0, augment=augment)
 
-        def make(data: Any, name: str = name, family: Any = family) -> Any:
-            plan = Plan(epochs=EPOCHS[name], batch_size=64, learning_rate=2e-3, patience=4, seed=0)
+        def make(name: str = name, family: Any = family, plan: Plan = plan) -> Any:
             build = next(iter(family.ARCHITECTURES.values()))
-            trained = train(data, build=build, augmentation=family.augmentation, plan=plan)
-            result.keras[name] = trained.model
-            return trained
+            made = trained(functools.partial(family.load, places, 0), build, plan)
+            result.probabilities[name] = made.servable.probabilities
+            return made
 
         with contextlib.suppress(DataNotFound):
-            export(Recipe(name, functools.partial(family.load, places, 0), make), Target(result.models, name))
+            export(Recipe(name, make), Target(result.models, name))
     return result
 
 

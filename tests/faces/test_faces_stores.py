@@ -119,6 +119,11 @@ def test_forgotten_person_is_gone(store: Archive) -> None:
         store.forget("default", "ada")
 
 
+def test_nobody_can_be_forgotten_before_anybody_is_enrolled(store: Archive) -> None:
+    with pytest.raises(UnknownPerson, match="'ada'"):
+        store.forget("default", "ada")
+
+
 def test_another_process_sees_changes_at_its_next_call(open_anew: OpenStore) -> None:
     one, other = open_anew(), open_anew()
     assert nearest(other, 0) == []

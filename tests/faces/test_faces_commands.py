@@ -1,0 +1,89 @@
+"""`sightline faces`, as a person at the terminal meets it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image, ImageFilter
+
+from clients.faces import faces as command
+
+pytest.importorskip("dlib")
+
+
+@pytest.fixture
+def sightline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs `sightline faces ...` on a gallery of its own."""
+    monkeypatch.setenv("SIGHTLINE_FACES_URL", f"sqlite:///{tmp_path}/faces.db")
+
+    def run(*arguments: object, exit_code: int = 0) -> Result:
+        result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+        assert result.exit_code == exit_code, result.output
+        return result
+
+    return run
+
+
+def statuses(result: Result) -> dict[str, str]:
+    return {Path(row["file"]).name: row["status"] for row in json.loads(result.stdout)["photos"]}
+
+
+def test_folder_is_enrolled_and_people_are_identified(sightline: Any, photos: Path, tmp_path: Path) -> None:
+    assert set(statuses(sightline("enrol", photos / "known", "--json")).values()) == {"enrolled"}
+    assert set(statuses(sightline("enrol", photos / "known", "--json")).values()) == {"already"}
+    two = photos / "unknown" / "two_people.jpg"
+    result = sightline("identify", two, "--json", "--annotate", tmp_path / "framed")
+    (photo,) = json.loads(result.stdout)["photos"]
+    assert sorted(face["name"] for face in photo["faces"]) == ["biden", "obama"]
+    with Image.open(tmp_path / "framed" / "two_people.png") as framed, Image.open(two) as plain:
+        assert framed.size == plain.size
+    assert "obama" in sightline("list").output
+    assert "the same person" in sightline("compare", photos / "known" / "obama.jpg", two, "--tolerance", "1").output
+    assert "tolerance" in sightline("advise", "--histogram", tmp_path / "h.png").output
+    assert (tmp_path / "h.png").exists()
+    assert "Forgot obama" in sightline("forget", "obama").output
+    assert "obama" not in sightline("list").output
+    assert "Wrote 4 encodings" in sightline("export", tmp_path / "x.jsonl").output
+    assert "Added 4 encodings to copy" in sightline("import", tmp_path / "x.jsonl", "--gallery", "copy").output
+    assert "copy" in sightline("galleries").output
+    assert "Dropped copy" in sightline("drop", "copy", "--yes").output
+    assert [row["action"] for row in json.loads(sightline("audit", "--json").stdout)["records"]][-2:] == [
+        "enrol",
+        "drop",
+    ]
+
+
+def test_folder_per_person_is_all_reported(sightline: Any, photos: Path, tmp_path: Path) -> None:
+    people = tmp_path / "people"
+    (people / "Barack Obama").mkdir(parents=True)
+    shutil.copy(photos / "known" / "obama.jpg", people / "Barack Obama" / "one.jpg")
+    shutil.copy(photos / "unknown" / "obama2.jpg", people / "Barack Obama" / "two.jpg")
+    with Image.open(photos / "known" / "obama.jpg") as sharp:
+        sharp.filter(ImageFilter.GaussianBlur(9)).save(people / "Barack Obama" / "blurred.jpg")
+    (people / "Barack Obama" / "notes.txt").write_text("not a photo")
+    (people / ".hidden").write_text("")
+    result = sightline("enrol", people, "--json", exit_code=1)
+    assert statuses(result) == {
+        "one.jpg": "enrolled",
+        "two.jpg": "enrolled",
+        "blurred.jpg": "refused",
+        "notes.txt": "failed",
+    }
+    rows = {Path(row["file"]).name: row for row in json.loads(result.stdout)["photos"]}
+    assert rows["blurred.jpg"]["reasons"][0]["code"] == "blurred"
+    assert rows["notes.txt"]["code"] == "not_an_image"
+    assert "hold still" in sightline("enrol", people, exit_code=1).output
+    assert json.loads(sightline("list", "--json").stdout)["people"][0]["encodings"] == 2
+    sightline("enrol", people, "--replace", exit_code=1)
+    assert json.loads(sightline("list", "--json").stdout)["people"][0]["encodings"] == 2
+
+
+def test_photo_that_fails_does_not_stop_the_others(sightline: Any, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"hello")
+    result = sightline("identify", tmp_path / "x.jpg", photos / "known" / "obama.jpg", "--json", exit_code=1)
+    first, second = json.loads(result.stdout)["photos"]
+    assert first["code"] == "not_an_image"
+    assert len(second["faces"]) == 1
