@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from clients.batch.journal import Journal, journal_path, remove_journal
+from clients.batch.ray_engine import Worksite, run_on_ray
 from clients.batch.rows import FAILED, OK
 from clients.batch.scorer import FailureLimit, Plan, Progress, Scorer
 from clients.batch.sources import Columns, Source, open_source
@@ -28,6 +30,8 @@ from clients.python.client import Client
 from serving.contract.errors import NotAJournal, NotFound, SightlineError, Unavailable, UsageError
 
 SHOWN_LABELS = 20  # of the summary
+Engine = Callable[[Journal, Callable[[Progress], None]], Progress]
+
 LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 
 
@@ -100,6 +104,12 @@ def failure_limit(text: str | None) -> FailureLimit:
 @click.option("--patience", default=300.0, show_default=True, help="Seconds to wait for a service that went away.")
 @click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1), help="Most requests at a time.")
 @click.option("--per-request", default=64, show_default=True, type=click.IntRange(1), help="Pictures in one request.")
+@click.option(
+    "--engine", default="local", show_default=True, type=click.Choice(["local", "ray"]), help="Where it runs."
+)
+@click.option(
+    "--address", help="With --engine ray: the cluster, such as auto or ray://head:10001; by default one here."
+)
 @click.option("--path-column", help="Of a table: the column with the paths.")
 @click.option("--truth-column", help="Of a table: the column with the true label.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -120,6 +130,8 @@ def score(
     patience: float,
     concurrency: int,
     per_request: int,
+    engine: str,
+    address: str | None,
     path_column: str | None,
     truth_column: str | None,
     as_json: bool,
@@ -141,7 +153,9 @@ def score(
     with Client(url, api_key=api_key, timeout=timeout) as client:
         served = served_version(client, asked)
         plan = Plan(asked, served, per_request, concurrency, patience, limit)
-        summary = run_job(job, plan, client, Console(stderr=True, highlight=False))
+        site = Worksite(os.getcwd(), source, columns, url, api_key, timeout, plan)
+        run = partial(run_on_ray, address, site) if engine == "ray" else None
+        summary = run_job(job, plan, client, Console(stderr=True, highlight=False), run)
     if as_json:
         click.echo(json.dumps(asdict(summary)))
     else:
@@ -158,8 +172,11 @@ def served_version(client: Client, asked: Asked) -> int | None:
     return asked.version if asked.version is not None else served
 
 
-def run_job(job: Job, plan: Plan, client: Client, console: Console) -> Summary:
-    """Score what is still to do and write the file. Raises what `Scorer.run` raises, UsageError, OutputFailed."""
+def run_job(job: Job, plan: Plan, client: Client, console: Console, run: Engine | None = None) -> Summary:
+    """Score what is still to do and write the file. Raises what `Scorer.run` raises, UsageError, OutputFailed.
+
+    run: scores what a journal has no row for; in this process where None.
+    """
     started = time.monotonic()
     check_output(job.output)
     source = open_source(job.source, job.columns, _never_inputs(job.output))
@@ -168,7 +185,10 @@ def run_job(job: Job, plan: Plan, client: Client, console: Console) -> Summary:
         if journal.done() < journal.total():
             with reporting(console, journal.total()) as report:
                 try:
-                    Scorer(source, journal, client, plan, report=report).run()
+                    if run is None:
+                        Scorer(source, journal, client, plan, report=report).run()
+                    else:
+                        run(journal, report)
                 except (SightlineError, KeyboardInterrupt):
                     _show_reasons(journal, console)
                     raise

@@ -169,7 +169,7 @@ class Scorer:
         except TROUBLE as exc:
             self._try_again(chunk, exc)
         except SightlineError as exc:
-            if not isinstance(exc, ModelError) and (exc.status or 0) < SERVER_ERRORS:
+            if not is_service_error(exc):
                 raise  # an unknown model, a key that is refused: no picture will do better
             self._take_apart(chunk, exc)
         else:
@@ -204,7 +204,7 @@ class Scorer:
         if len(chunk.items) > 1:
             self._again.extend(chunk.halves())
         else:
-            self._record([_failed(chunk.items[0], "", exc)])
+            self._record([failed_result(chunk.items[0], exc)])
 
     def _is_well(self) -> bool:
         try:
@@ -223,16 +223,31 @@ class Scorer:
         return Progress(self._total, self._rows, self._answered, self._failures)
 
     def _score(self, items: Sequence[Pending]) -> list[Result]:
-        """One request: read, send, match. Runs in a thread; touches neither the journal nor the limiter."""
-        reader = _Reader(self._source, items, self._plan.version)
-        started = self._clock()
-        outcomes = self._client.predict_uploads(reader, self._plan.asked, self._plan.per_request)
-        ms = (self._clock() - started) * 1000
-        results = [
-            _result(item, sha256, outcome, ms)
-            for item, sha256, outcome in zip(reader.sent, reader.digests, outcomes, strict=True)
-        ]
-        return results + reader.unchanged
+        """One request. Runs in a thread; touches neither the journal nor the limiter."""
+        return score_request(self._source, self._client, self._plan, items)
+
+
+def score_request(source: Source, client: Client, plan: Plan, items: Sequence[Pending]) -> list[Result]:
+    """Read the pictures of one request, send them, and match the answers. Raises what the client raises."""
+    reader = _Reader(source, items, plan.version)
+    started = time.perf_counter()
+    outcomes = client.predict_uploads(reader, plan.asked, plan.per_request)
+    ms = (time.perf_counter() - started) * 1000
+    results = [
+        _result(item, sha256, outcome, ms)
+        for item, sha256, outcome in zip(reader.sent, reader.digests, outcomes, strict=True)
+    ]
+    return results + reader.unchanged
+
+
+def is_service_error(error: SightlineError) -> bool:
+    """Whether the service failed at a request, which another request may not share. Not: it refused the caller."""
+    return isinstance(error, ModelError) or (error.status or 0) >= SERVER_ERRORS
+
+
+def failed_result(item: Pending, error: SightlineError) -> Result:
+    """The row of a picture that has no answer."""
+    return _failed(item, "", error)
 
 
 class _Reader:
