@@ -21,7 +21,7 @@ import httpx
 from serving.contract.errors import PortTaken, ProcessDied, UsageError
 from serving.contract.golden import GOLDEN_DIR
 from serving.contract.versions import version_dirs
-from serving.gateway.settings import Settings
+from serving.gateway.settings import Settings, read_settings, shown
 from serving.supervisor import Child, Supervisor
 
 GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn.conf.py"
@@ -48,14 +48,16 @@ WAITING_TICKS = 50  # answers with the same reason before it is said
 @click.option("--encoder", type=click.Choice(["served", "dlib"]), help="Who encodes faces.  [default: served]")
 @click.option("--preload-faces", is_flag=True, help="Load the face models at start, not at the first photo.")
 @click.option("--export-if-empty", is_flag=True, help="Export a first model when the folder of models is empty.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.  [default: SIGHTLINE_CONFIG]")
+@click.option("--show-settings", is_flag=True, help="Print every setting, its value and where it came from.")
 def serve(
     *,
     models: Path,
     grpc_port: int | None,
-    backend: str | None,
     encoder: str | None,
     preload_faces: bool,
     export_if_empty: bool,
+    show_settings: bool,
     **flags: Any,
 ) -> None:
     """Start the model server and the gateway, and keep both running until Ctrl-C.
@@ -64,13 +66,17 @@ def serve(
     sightline serve
     sightline serve --port 9000 --models /srv/models
     sightline serve --backend tfserving:8500
+    sightline serve --config sightline.toml --show-settings
     """
     logging.basicConfig(level=logging.INFO, format="sightline: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    given = {name: value for name, value in {**flags, "backend": backend}.items() if value is not None}
-    settings = Settings(**given)
+    given = read_settings(os.environ, flags)
+    if show_settings:
+        click.echo(shown(given))
+        return
+    settings = given.settings
     require_free_port(settings.host, settings.port, "--port, PORT=9000 make serve")
-    if "backend" not in given and "SIGHTLINE_BACKEND" not in os.environ:
+    if given.sources["backend"] == "default":
         if export_if_empty:
             _export_first_models(models)
         settings = settings.model_copy(update={"backend": f"127.0.0.1:{_embedded_port(grpc_port)}"})

@@ -226,7 +226,8 @@ def finisher(output: Any) -> Callable[[Any], Any]:
     if is_share and np.allclose(output.sum(axis=1), 1, atol=SUM_TOLERANCE):
         return lambda y: y
     say("the model's output does not sum to one: taken as logits, a softmax is added")
-    return tf.nn.softmax
+    softmax: Callable[[Any], Any] = tf.nn.softmax
+    return softmax
 
 
 def as_it_is(path: Path, loaded: Loaded, wanted: Wanted, seen: Preprocessing) -> tuple[Preprocessing, Servable]:

@@ -1,8 +1,10 @@
 """gunicorn's configuration: `gunicorn --config serving/gateway/gunicorn.conf.py`."""
 
-from serving.gateway.settings import Settings
+import os
 
-_settings = Settings()
+from serving.gateway.settings import read_settings
+
+_settings = read_settings(os.environ).settings
 
 wsgi_app = "serving.gateway.wsgi:app"
 bind = f"{_settings.host}:{_settings.port}"

@@ -1,15 +1,30 @@
-"""The gateway's settings: one frozen class, read from the environment in the entry points only."""
+"""The gateway's settings: one frozen class, and how it is read. Only entry points read it from the environment."""
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serving.contract.errors import UsageError
 from serving.contract.image import ImageLimits
+from serving.faces.settings import FaceSettings
+
+PREFIX = "SIGHTLINE_"
+FACES_PREFIX = "SIGHTLINE_FACES_"
+CONFIG = "SIGHTLINE_CONFIG"  # a TOML file
+NOT_OURS = {CONFIG, "SIGHTLINE_DATA", "SIGHTLINE_URL", "SIGHTLINE_API_KEY"}  # the export's and the client's
+SECRET = "***"
 
 
-class Settings(BaseSettings):
-    """Everything that can be set, as `SIGHTLINE_<NAME>`. Lists are written with commas."""
+class Settings(BaseModel):
+    """Everything that can be set: as a flag, as `SIGHTLINE_<NAME>`, or in a TOML file. Lists: with commas."""
 
-    model_config = SettingsConfigDict(env_prefix="SIGHTLINE_", frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
@@ -26,7 +41,9 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(50_000_000, ge=1, description="Largest picture, width x height.")
     max_images: int = Field(128, ge=1, description="Most pictures in one request.")
     max_request_bytes: int = Field(100_000_000, ge=1, description="Largest request, bytes.")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="DEBUG, INFO, WARNING or ERROR."
+    )
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -45,7 +62,94 @@ class Settings(BaseSettings):
 
     def environ(self) -> dict[str, str]:
         """The settings as the environment of a process that reads them again."""
-        return {f"SIGHTLINE_{name.upper()}": str(value) for name, value in self.model_dump().items()}
+        return {PREFIX + name.upper(): str(value) for name, value in self.model_dump().items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Settings, and for each name where its value came from: a flag, a variable, a file, or `default`."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def read_settings(environ: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> Given:
+    """Flags before the environment before the TOML file before the defaults.
+
+    environ: SIGHTLINE_<NAME>; SIGHTLINE_CONFIG names the file, which `flags["config"]` outdoes.
+    flags: values by the names of Settings; those that are None were not given.
+    Raises UsageError for a setting that does not exist, for a value that is not allowed, and for an unreadable file.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    path = given.pop("config", None) or environ.get(CONFIG)
+    layers = [
+        *([_from_file(Path(path))] if path else []),
+        _from_environ(environ),
+        {name: (value, f"--{name.replace('_', '-')}") for name, value in given.items()},
+    ]
+    merged = {name: entry for layer in layers for name, entry in layer.items()}
+    sources = {name: source for name, (_, source) in merged.items()}
+    try:
+        settings = Settings.model_validate({name: value for name, (value, _) in merged.items()})
+    except ValidationError as exc:
+        raise _refused(exc, sources) from exc
+    return Given(settings, {name: sources.get(name, "default") for name in Settings.model_fields})
+
+
+def shown(given: Given) -> str:
+    """The settings as a TOML file that says where each value came from. Secrets are hidden."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        value = getattr(given.settings, name)
+        text = _toml(SECRET) if not field.repr and value else _toml(value)
+        lines += [f"# {field.description} [{given.sources[name]}]", f"{name} = {text}"]
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(value)  # TOML writes these types as JSON does
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    known = {PREFIX + name.upper(): name for name in Settings.model_fields}
+    others = NOT_OURS | {FACES_PREFIX + name.upper() for name in FaceSettings.model_fields}
+    found: dict[str, tuple[Any, str]] = {}
+    for variable, value in environ.items():
+        if variable in known:
+            found[known[variable]] = (value, variable)
+        elif variable.startswith(PREFIX) and variable not in others:
+            raise _unknown(variable, "the environment", known.keys() | others)
+    return found
+
+
+def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        raise UsageError(
+            f"the settings file {path} cannot be read: {exc.strerror}", hint="--config, SIGHTLINE_CONFIG"
+        ) from exc
+    except ValueError as exc:  # not TOML, or not UTF-8
+        raise UsageError(f"the settings file {path} is not TOML: {exc}") from exc
+    for name in document:
+        if name not in Settings.model_fields:
+            raise _unknown(name, str(path), Settings.model_fields)
+    return {name: (value, str(path)) for name, value in document.items()}
+
+
+def _unknown(name: str, where: str, known: Iterable[str]) -> UsageError:
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    meant = f"Did you mean {near[0]}? " if near else ""
+    return UsageError(
+        f"{where} sets {name}, which does not exist", hint=f"{meant}`sightline serve --show-settings` lists what does."
+    )
+
+
+def _refused(exc: ValidationError, sources: Mapping[str, str]) -> UsageError:
+    first = exc.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "the settings"
+    shown_value = SECRET if name in Settings.model_fields and not Settings.model_fields[name].repr else first["input"]
+    return UsageError(f"{name} is {shown_value!r} ({sources.get(name, 'given')}): {first['msg']}")
 
 
 def _split(text: str) -> tuple[str, ...]:

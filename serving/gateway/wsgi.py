@@ -1,6 +1,7 @@
 """What gunicorn imports in each worker, after the fork: settings, a channel of its own, the application."""
 
 import logging
+import os
 
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.tensor_function import TensorFunction
@@ -9,7 +10,7 @@ from serving.faces.client import FaceClient
 from serving.faces.recognition import Faces
 from serving.faces.settings import FaceSettings
 from serving.gateway.app import create_app
-from serving.gateway.settings import Settings
+from serving.gateway.settings import Settings, read_settings
 
 
 def faces_at(face_settings: FaceSettings, settings: Settings) -> Faces | None:
@@ -30,7 +31,7 @@ def faces_at(face_settings: FaceSettings, settings: Settings) -> Faces | None:
     return Faces(client, served_encoder.ServedEncoder(call, client), client, face_settings.tolerance)
 
 
-settings = Settings()
+settings = read_settings(os.environ).settings
 logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 app = create_app(
     settings,

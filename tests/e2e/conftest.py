@@ -77,12 +77,13 @@ class Service:
     lines: list[str]
 
     def children(self) -> dict[str, int]:
-        """Process ids of the model server and of gunicorn's arbiter, by name."""
+        """Process ids by name: the model server, gunicorn's arbiter, and the face service where faces are installed."""
         listing = subprocess.run(
             ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=True
         ).stdout
         rows = [line.split(maxsplit=1) for line in listing.splitlines()]
-        return {("model server" if "model_server" in args else "gateway"): int(pid) for pid, args in rows}
+        names = {"serving.model_server": "model server", "gunicorn": "gateway", "serving.faces": "face service"}
+        return {next(names[key] for key in names if key in args): int(pid) for pid, args in rows}
 
     def wait_until(self, holds: Callable[[], Any], seconds: float = 30.0) -> Any:
         """Ask until the answer is true. Fails the test when it never is."""

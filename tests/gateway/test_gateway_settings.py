@@ -1,0 +1,78 @@
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.contract.errors import UsageError
+from serving.gateway.settings import Settings, read_settings, shown
+
+
+def config(tmp_path: Path, text: str) -> dict[str, str]:
+    path = tmp_path / "sightline.toml"
+    path.write_text(text)
+    return {"SIGHTLINE_CONFIG": str(path)}
+
+
+def test_a_flag_is_stronger_than_the_environment_and_that_than_the_file(tmp_path: Path) -> None:
+    environ = config(tmp_path, "port = 1\nthreads = 2\nworkers = 3\n") | {
+        "SIGHTLINE_PORT": "10",
+        "SIGHTLINE_THREADS": "20",
+    }
+    given = read_settings(environ, {"port": 100, "host": None})
+    settings = given.settings
+    assert (settings.port, settings.threads, settings.workers, settings.host) == (100, 20, 3, "127.0.0.1")
+    assert [given.sources[name] for name in ("port", "threads", "host")] == ["--port", "SIGHTLINE_THREADS", "default"]
+    assert given.sources["workers"].endswith("sightline.toml")
+
+
+def test_the_flag_config_is_stronger_than_the_variable(tmp_path: Path) -> None:
+    environ = config(tmp_path, "port = 1")
+    other = tmp_path / "other.toml"
+    other.write_text("port = 2")
+    assert read_settings(environ, {"config": other}).settings.port == 2
+
+
+def test_settings_survive_their_environment() -> None:
+    settings = Settings(port=1234, backend="a:1,b:2", max_images=7)
+    assert read_settings(settings.environ()).settings == settings
+
+
+@pytest.mark.parametrize("name", ["DATA", "URL", "API_KEY", "FACES_URL", "FACES_KEY"])
+def test_the_settings_of_other_rooms_are_left_alone(name: str) -> None:
+    assert read_settings({f"SIGHTLINE_{name}": "x"}).settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"SIGHTLINE_PROT": "1"}, ("SIGHTLINE_PROT", "Did you mean SIGHTLINE_PORT?")),
+        ({"SIGHTLINE_FACES_SOKET": "1"}, ("SIGHTLINE_FACES_SOKET", "SIGHTLINE_FACES_SOCKET")),
+        ({"SIGHTLINE_PORT": "x"}, ("port is 'x' (SIGHTLINE_PORT)",)),
+        ({"SIGHTLINE_WORKERS": "0"}, ("workers is '0'", "greater than or equal to 1")),
+        ({"SIGHTLINE_LOG_LEVEL": "LOUD"}, ("log_level is 'LOUD'",)),
+        ({"SIGHTLINE_CONFIG": "/nowhere/x.toml"}, ("/nowhere/x.toml", "No such file")),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named(environ: dict[str, str], words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_settings(environ)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("prot = 1", "Did you mean port?"), ("port = ", "is not TOML"), ("port = 0", "port is 0"), ("[x]\n", "sets x")],
+)
+def test_a_file_that_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=r"sightline\.toml") as caught:
+        read_settings(config(tmp_path, text))
+    assert words in str(caught.value)
+
+
+def test_what_is_shown_can_be_used_as_a_file() -> None:
+    given = read_settings({"SIGHTLINE_PORT": "9"}, {"models": 'a"b\\c'})
+    text = shown(given)
+    assert "[SIGHTLINE_PORT]\nport = 9" in text
+    document: dict[str, Any] = tomllib.loads(text)
+    assert Settings.model_validate(document) == given.settings
