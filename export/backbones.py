@@ -5,6 +5,7 @@ model takes uint8 pixels.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,7 +191,7 @@ def _built(row: Backbone, size: int, weights: Path | str | None, **options: Any)
 
 def _load(network: Any, row: Backbone, weights: Path) -> None:
     try:
-        network.load_weights(weights)
+        _strictly_load(network, weights)
     except (ValueError, OSError, KeyError) as exc:
         raise InvalidData(
             f"{weights} does not hold weights of {row.builder}: {str(exc).splitlines()[0]}",
@@ -198,10 +199,20 @@ def _load(network: Any, row: Backbone, weights: Path) -> None:
         ) from exc
 
 
+def _strictly_load(network: Any, weights: Path) -> None:
+    """Load all weights or none: Keras only warns of layers that it leaves at random. Raises ValueError and its like."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Skipping nested container", UserWarning)
+        try:
+            network.load_weights(weights)
+        except UserWarning as exc:
+            raise ValueError(str(exc)) from exc
+
+
 def _load_without_head(network: Any, row: Backbone, weights: Path) -> None:
     """Load a file with or without a head: the head's arrays are the last ones, and are left out."""
     try:
-        network.load_weights(weights)
+        _strictly_load(network, weights)
         return
     except (ValueError, OSError, KeyError):
         whole = _built(row, row.size, weights, include_top=True, classes=1000)

@@ -71,3 +71,13 @@ def bars_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def make_recipe() -> Callable[..., Recipe]:
     return bars_recipe
+
+
+@pytest.fixture
+def make_bars() -> Callable[[], DataSet]:
+    return bars_data
+
+
+@pytest.fixture
+def build_tiny() -> Callable[[tuple[int, int, int], int], Any]:
+    return tiny
