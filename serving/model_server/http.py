@@ -123,7 +123,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self._body()
         if body is not None:
-            self._answer("POST", self.path.partition("?")[0], body)
+            self._answer(self.command, self.path.partition("?")[0], body)
+
+    def do_PUT(self) -> None:
+        self.do_POST()  # answered as malformed, after its body has been read
+
+    def do_DELETE(self) -> None:
+        self.do_POST()
 
     def _body(self) -> bytes | None:
         """The request's body, or None when it was refused."""

@@ -101,3 +101,10 @@ def slow() -> Signatures:
     n = v1.placeholder(tf.int32, [], name="n")
     (counted,) = tf.while_loop(lambda i: i < n, lambda i: (i + 1,), [tf.constant(0)])
     return {"serving_default": ({"n": n}, {"counted": tf.convert_to_tensor(counted)}, PREDICT)}
+
+
+def heavy() -> Signatures:
+    """x plus the first of 3.6 million variables: 14 MB."""
+    x = v1.placeholder(tf.float32, [None, 1], name="x")
+    weights = v1.get_variable("weights", initializer=tf.zeros([3_600_000]), use_resource=True)
+    return {"serving_default": ({"x": x}, {"y": x + weights[0]}, PREDICT)}
