@@ -80,6 +80,25 @@ class Person:
     encodings: int
 
 
+@dataclass(frozen=True, slots=True)
+class EnrolledPhoto:
+    """What became of one photo. stored: False also for one that was known before; reasons: why it was refused."""
+
+    name: str
+    accepted: bool
+    stored: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A person and the verdict on each photo; at least one was accepted."""
+
+    person: str
+    photos: tuple[EnrolledPhoto, ...]
+    request_id: str
+
+
 def identify(photo: Picture, tolerance: float | None, gallery: str | None) -> Call[Identified]:
     """`POST /faces/identify`."""
     content, headers = multipart({"image": [to_upload(photo)]})
@@ -93,12 +112,12 @@ def compare(a: Picture, b: Picture, tolerance: float | None) -> Call[FaceCompari
     return Call("POST", "/faces/compare", _compared, _params(tolerance=tolerance), content, headers)
 
 
-def enrol(name: str, photos: Picture | Iterable[Picture], gallery: str | None) -> Call[dict[str, Any]]:
+def enrol(name: str, photos: Picture | Iterable[Picture], gallery: str | None) -> Call[Enrolment]:
     """`POST /faces/people/{name}`. Not repeatable: an answer that was lost may have enrolled."""
     uploads = [to_upload(photo, position) for position, photo in enumerate(_several(photos))]
     content, headers = multipart({"image": uploads})
     params = _params(gallery=gallery)
-    return Call("POST", _person(name), _json_object, params, content, headers, repeatable=False)
+    return Call("POST", _person(name), _enrolled, params, content, headers, repeatable=False)
 
 
 def people(gallery: str | None) -> Call[list[Person]]:
@@ -137,8 +156,8 @@ class Faces:
         """Whether two photos show the same person. Raises NoFace, TooManyFaces."""
         return self._ask(compare(a, b, tolerance))
 
-    def enrol(self, name: str, photos: Picture | Iterable[Picture], *, gallery: str | None = None) -> dict[str, Any]:
-        """Make a person known, from one or several photos. Returns the service's verdict on each."""
+    def enrol(self, name: str, photos: Picture | Iterable[Picture], *, gallery: str | None = None) -> Enrolment:
+        """Make a person known, from one or several photos. Raises the first refusal where all photos are refused."""
         return self._ask(enrol(name, photos, gallery))
 
     def people(self, *, gallery: str | None = None) -> list[Person]:
@@ -166,9 +185,7 @@ class AsyncFaces:
         """See `Faces.compare`."""
         return await self._ask(compare(a, b, tolerance))
 
-    async def enrol(
-        self, name: str, photos: Picture | Iterable[Picture], *, gallery: str | None = None
-    ) -> dict[str, Any]:
+    async def enrol(self, name: str, photos: Picture | Iterable[Picture], *, gallery: str | None = None) -> Enrolment:
         """See `Faces.enrol`."""
         return await self._ask(enrol(name, photos, gallery))
 
@@ -221,11 +238,16 @@ def _people(response: httpx.Response) -> list[Person]:
     return [Person(row["name"], int(row.get("encodings", 0))) for row in response.json()["people"]]
 
 
-def _json_object(response: httpx.Response) -> dict[str, Any]:
+def _enrolled(response: httpx.Response) -> Enrolment:
     answer = response.json()
-    if not isinstance(answer, dict):
-        raise ValueError("not a JSON object")
-    return answer
+    return Enrolment(answer["person"], tuple(_photo(row) for row in answer["photos"]), _request_id(response))
+
+
+def _photo(row: Mapping[str, Any]) -> EnrolledPhoto:
+    refusals = [reason["text"] for reason in row.get("reasons", ())]
+    if "error" in row:
+        refusals.append(row["error"]["detail"])
+    return EnrolledPhoto(row["name"], row["accepted"], bool(row.get("stored")), tuple(refusals))
 
 
 def _request_id(response: httpx.Response) -> str:

@@ -24,6 +24,17 @@ FACE = {
 STRANGER = {**FACE, "name": None, "distance": None, "candidates": []}
 
 
+ENROLLED = {
+    "person": "rose",
+    "gallery": "default",
+    "photos": [
+        {"name": "a", "accepted": True, "stored": True, "reasons": [], "faces": [], "tried": []},
+        {"name": "b", "accepted": False, "stored": False, "reasons": [{"code": "dark", "text": "too dark"}]},
+        {"name": "c", "accepted": False, "error": {"code": "not_an_image", "detail": "not a picture", "hint": ""}},
+    ],
+}
+
+
 class FakeFaces(BaseHTTPRequestHandler):
     """Knows obama; finds a face and a stranger in every photo, none in one of 13 gray."""
 
@@ -40,7 +51,7 @@ class FakeFaces(BaseHTTPRequestHandler):
         elif route == "/faces/compare":
             self._answer(200, {"distance": 0.4, "tolerance": 0.6, "same": True})
         else:
-            self._answer(200, {"person": "rose", "photos": [{"stored": True}, {"stored": False}]})
+            self._answer(200, ENROLLED)
 
     def do_GET(self) -> None:
         self._answer(200, {"people": [{"name": "obama", "encodings": 2}]})
@@ -99,7 +110,10 @@ def test_two_photos_are_compared(url: str) -> None:
 
 def test_people_are_enrolled_listed_and_forgotten(url: str) -> None:
     with Client(url) as client:
-        assert len(client.faces.enrol("rose/leslie é", [png(1), png(2)])["photos"]) == 2
+        enrolled = client.faces.enrol("rose/leslie é", [png(1), png(2)])
+        assert [(photo.accepted, photo.reasons) for photo in enrolled.photos] == [
+            (True, ()), (False, ("too dark",)), (False, ("not a picture",)),
+        ]  # fmt: skip
         client.faces.enrol("one", png(1))
         client.faces.enrol("many", (png(gray) for gray in (1, 2, 3)))
         assert client.faces.people() == [Person("obama", 2)]
@@ -115,7 +129,7 @@ def test_the_asynchronous_client_has_faces_too(url: str) -> None:
         async with AsyncClient(url) as client:
             assert (await client.faces.identify(png(1))).names == ("obama", None)
             assert (await client.faces.compare(png(1), png(2))).distance == 0.4
-            assert "photos" in await client.faces.enrol("rose", [png(1)])
+            assert (await client.faces.enrol("rose", [png(1)])).person == "rose"
             assert await client.faces.people() == [Person("obama", 2)]
             with pytest.raises(UnknownPerson):
                 await client.faces.forget("nobody")
