@@ -105,7 +105,7 @@ def test_model_server_says_what_dlib_says(pool: FacePool, tmp_path: Path, unused
 
 def eventually(call: TensorFunction) -> Encodings:
     """The answer, once the model server is up."""
-    for _ in range(300):
+    for _ in range(1200):
         try:
             return call(probe_chips())
         except (ModelServerUnavailable, UnknownModel):
