@@ -20,7 +20,7 @@ from serving.contract.errors import BadImage, NotFound, SightlineError
 from serving.contract.image import ImageLimits
 from serving.faces.adviser import Advice, advise, histogram
 from serving.faces.annotation import annotate
-from serving.faces.enrolment import FolderRow, Verdict, enrol_folder, named_files
+from serving.faces.enrolment import FolderRow, Standards, Verdict, enrol_folder, named_files
 from serving.faces.face import Model
 from serving.faces.gallery import DEFAULT_GALLERY, Archive, check_gallery
 from serving.faces.moving import export_gallery, import_gallery
@@ -57,6 +57,7 @@ def faces(ctx: click.Context, store: str | None) -> None:
 @gallery_option
 @click.option("--replace", "anew", is_flag=True, help="Forget first what is known of each person.")
 @click.option("--expires", help="Forget them on this day (2027-12-31).")
+@click.option("--allow", multiple=True, metavar="REASON", help="Waive a reason, such as looks_like_someone_else.")
 @click.option("--keep-photos", is_flag=True, help="Store the photos too, not only what is measured of them.")
 @model_option
 @json_option
@@ -68,6 +69,7 @@ def enrol(
     gallery: str,
     anew: bool,
     expires: str | None,
+    allow: Sequence[str],
     keep_photos: bool,
     model: Model,
     as_json: bool,
@@ -83,6 +85,7 @@ def enrol(
             tools,
             files,
             gallery=check_gallery(gallery),
+            standards=Standards(allowed=frozenset(allow)),
             expires=expires,
             keep_photos=keep_photos,
             replace=anew,

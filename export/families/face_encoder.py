@@ -13,7 +13,6 @@ import click
 import numpy as np
 
 from export.dlib_network import Floats, Layer, Network, read_network
-from export.options import publishing_options
 from export.progress import say
 from export.publishing import check_space, drafted, sweep
 from export.saved_model import WARMUP_BATCHES, WARMUP_FILE, logged_request
@@ -33,14 +32,21 @@ CONVOLUTIONS = 29
 
 
 @click.command("face-encoder")
-@publishing_options
-def command(out: Path, name: str | None) -> None:
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("models"),
+    show_default=True,
+    help="The models' folder.",
+)
+@click.option("--name", default=MODEL, show_default=True, help="The model's name; gateways ask for the default.")
+def command(out: Path, name: str) -> None:
     """dlib's face encoder, for faces in batches and on a GPU.
 
     \b
     sightline export face-encoder
     """
-    click.echo(export(out, name or MODEL))
+    click.echo(export(out, name))
 
 
 def export(models: Path, name: str) -> Path:

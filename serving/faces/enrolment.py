@@ -21,6 +21,8 @@ from serving.faces.face import Encodings, Found, Model, Quality
 from serving.faces.gallery import DEFAULT_GALLERY, Entry, check_person
 from serving.faces.recognition import Faces
 
+NEVER_ALLOWED = ("no_face", "several_faces")  # without one face there is nothing to store
+
 
 @dataclass(frozen=True, slots=True)
 class Standards:
@@ -28,6 +30,7 @@ class Standards:
     these its encoding has moved by 0.2 to 0.35, half of what tells two people apart.
 
     side: pixels of the face's box. sharpness, brightness, turn: see Quality.
+    allowed: codes of reasons that are waived, say for twins; not those of NEVER_ALLOWED.
     """
 
     side: int = 60
@@ -35,6 +38,7 @@ class Standards:
     darkest: float = 30.0
     brightest: float = 230.0
     turn: float = 0.35
+    allowed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,9 @@ def enrol(
     limits = standards or Standards()
     found = faces.finder.find(photo, model)
     encodings = faces.encoder.encode(found.chips)
-    reasons = tuple(_reasons(faces, name, found, encodings, gallery=gallery, limits=limits))
+    waived = limits.allowed - set(NEVER_ALLOWED)
+    judged = _reasons(faces, name, found, encodings, gallery=gallery, limits=limits)
+    reasons = tuple(reason for reason in judged if reason.code not in waived)
     if reasons:
         return Verdict(name, found, reasons)
     quality = found.faces[0].quality
@@ -155,6 +161,7 @@ def enrol_folder(
     files: Sequence[tuple[Path, str]],
     *,
     gallery: str = DEFAULT_GALLERY,
+    standards: Standards | None = None,
     expires: str | None = None,
     keep_photos: bool = False,
     replace: bool = False,
@@ -177,6 +184,7 @@ def enrol_folder(
                 name,
                 photo,
                 gallery=gallery,
+                standards=standards,
                 expires=expires,
                 keep_photo=keep_photos,
                 replace=replace and name not in replaced,

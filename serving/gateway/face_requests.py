@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from serving.contract.errors import InvalidParameter
+from serving.faces.enrolment import Standards
 from serving.faces.face import Model
 from serving.faces.gallery import DEFAULT_GALLERY, check_gallery
 from serving.faces.recognition import check_tolerance
@@ -11,7 +12,7 @@ from serving.faces.recognition import check_tolerance
 GALLERY_PARAMETERS = ("gallery",)
 COMPARE_PARAMETERS = ("tolerance", "model")
 IDENTIFY_PARAMETERS = ("gallery", "tolerance", "top", "model", "annotate")
-ENROL_PARAMETERS = ("gallery", "expires", "replace", "keep_photos", "model")
+ENROL_PARAMETERS = ("gallery", "expires", "replace", "keep_photos", "allow", "model")
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 MODELS: tuple[Model, ...] = get_args(Model)
 
@@ -49,6 +50,12 @@ def read_model(args: Mapping[str, str]) -> Model:
         if model == wanted:
             return model
     raise InvalidParameter(f"model is {wanted!r}; it must be {' or '.join(MODELS)}")
+
+
+def read_standards(args: Mapping[str, str]) -> Standards:
+    """The coach's standards; `allow` names reasons to waive, with commas."""
+    codes = (code.strip() for code in args.get("allow", "").split(","))
+    return Standards(allowed=frozenset(code for code in codes if code))
 
 
 def read_flag(args: Mapping[str, str], name: str) -> bool:

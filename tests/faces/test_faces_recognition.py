@@ -244,6 +244,13 @@ def test_face_of_somebody_else_is_refused(known: Faces, photos: Path) -> None:
     assert enrol(known, "barack", (photos / "known" / "obama.jpg").read_bytes()).reasons[0].code == "duplicate"
 
 
+def test_reasons_can_be_waived_but_for_the_face_itself(known: Faces, photos: Path) -> None:
+    again = (photos / "unknown" / "obama2.jpg").read_bytes()
+    twins = Standards(allowed=frozenset({"looks_like_someone_else", "no_face"}))
+    assert enrol(known, "barack", again, standards=twins).stored
+    assert not enrol(known, "barack", encoded(Image.new("RGB", (200, 200))), standards=twins).is_accepted
+
+
 def test_replacing_waits_for_a_photo_that_is_accepted(known: Faces, photos: Path) -> None:
     enrol(known, "obama", encoded(Image.new("RGB", (200, 200))), replace=True)
     assert known.store.count("default") == 5

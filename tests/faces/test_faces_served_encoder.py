@@ -87,7 +87,9 @@ def test_no_chips_ask_nobody() -> None:
 
 def test_model_server_says_what_dlib_says(pool: FacePool, tmp_path: Path, unused_port: int) -> None:
     pytest.importorskip("tensorflow")
-    subprocess.run([sys.executable, "-m", "export", "face-encoder", "--out", str(tmp_path)], check=True, cwd=ROOT)
+    from export.families.face_encoder import export
+
+    export(tmp_path, MODEL)
     target = f"127.0.0.1:{unused_port}"
     command = [sys.executable, "-m", "serving.model_server", "--models", str(tmp_path), "--port", str(unused_port)]
     server = subprocess.Popen(command, cwd=ROOT)
@@ -105,7 +107,7 @@ def test_model_server_says_what_dlib_says(pool: FacePool, tmp_path: Path, unused
 
 def eventually(call: TensorFunction) -> Encodings:
     """The answer, once the model server is up."""
-    for _ in range(300):
+    for _ in range(1200):
         try:
             return call(probe_chips())
         except (ModelServerUnavailable, UnknownModel):

@@ -18,6 +18,7 @@ from serving.gateway.face_requests import (
     read_flag,
     read_gallery,
     read_model,
+    read_standards,
     read_tolerance,
     require_known,
 )
@@ -95,6 +96,7 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
                     name,
                     _bytes(upload),
                     gallery=gallery,
+                    standards=read_standards(args),
                     expires=args.get("expires"),
                     keep_photo=read_flag(args, "keep_photos"),
                     replace=replace,
