@@ -4,6 +4,8 @@ import logging
 import os
 
 from serving.backend.grpc_predictor import GrpcPredictor
+from serving.backend.merging_predictor import MergingPredictor
+from serving.backend.predictor import Predictor
 from serving.backend.tensor_function import TensorFunction
 from serving.faces import served_encoder
 from serving.faces.client import FaceClient
@@ -31,14 +33,14 @@ def faces_at(face_settings: FaceSettings, settings: Settings) -> Faces | None:
     return Faces(client, served_encoder.ServedEncoder(call, client), client, face_settings.tolerance)
 
 
+def predictor_of(settings: Settings) -> Predictor:
+    """What runs the models, as the settings want it."""
+    predictor = GrpcPredictor(
+        settings.backends, timeout_seconds=settings.backend_timeout_seconds, listed_models=settings.listed_models
+    )
+    return MergingPredictor(predictor) if settings.merge else predictor
+
+
 settings = read_settings(os.environ).settings
 logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-app = create_app(
-    settings,
-    GrpcPredictor(
-        settings.backends,
-        timeout_seconds=settings.backend_timeout_seconds,
-        listed_models=settings.listed_models,
-    ),
-    faces_at(FaceSettings(), settings),
-)
+app = create_app(settings, predictor_of(settings), faces_at(FaceSettings(), settings))

@@ -7,7 +7,7 @@ from flask import Blueprint, g, request
 from serving.backend.predictor import Predictor
 from serving.classify import classify
 from serving.contract.errors import BadImage
-from serving.gateway.requests import read_model_ref, read_top, read_uploads
+from serving.gateway.requests import read_call, read_model_ref, read_top, read_uploads
 from serving.gateway.responses import predictions_body
 from serving.gateway.settings import Settings
 
@@ -30,6 +30,7 @@ def blueprint(predictor: Predictor, settings: Settings) -> Blueprint:
             limits=settings.image_limits,
             top=top,
             stages=g.stages,
+            call=read_call(request.headers, settings.backend_timeout_seconds),
         )
         if len(uploads) == 1 and isinstance(classified.outcomes[0], BadImage):
             raise classified.outcomes[0]
