@@ -41,6 +41,7 @@ WAITING_TICKS = 50  # answers with the same reason before it is said
 )
 @click.option("--backend", help="host:port of a TensorFlow Serving to use in place of the embedded model server.")
 @click.option("--export-if-empty", is_flag=True, help="Export a first model when the folder of models is empty.")
+@click.option("--log-format", type=click.Choice(["json", "text"]), help="How requests are logged.  [default: json]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.  [default: SIGHTLINE_CONFIG]")
 @click.option("--show-settings", is_flag=True, help="Print every setting, its value and where it came from.")
 def serve(models: Path, grpc_port: int | None, export_if_empty: bool, show_settings: bool, **flags: Any) -> None:

@@ -45,6 +45,7 @@ class Settings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR."
     )
+    log_format: Literal["json", "text"] = Field("json", description="json: an object a line; text: for people.")
 
     @property
     def image_limits(self) -> ImageLimits:

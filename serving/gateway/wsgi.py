@@ -1,6 +1,5 @@
 """What gunicorn imports in each worker, after the fork: settings, a channel of its own, the application."""
 
-import logging
 import os
 
 from serving.backend.grpc_predictor import GrpcPredictor
@@ -12,6 +11,8 @@ from serving.faces.client import FaceClient
 from serving.faces.recognition import Faces
 from serving.faces.settings import FaceSettings
 from serving.gateway.app import create_app
+from serving.gateway.logs import configure
+from serving.gateway.metrics import Metrics
 from serving.gateway.settings import Settings, read_settings
 
 
@@ -33,14 +34,15 @@ def faces_at(face_settings: FaceSettings, settings: Settings) -> Faces | None:
     return Faces(client, served_encoder.ServedEncoder(call, client), client, face_settings.tolerance)
 
 
-def predictor_of(settings: Settings) -> Predictor:
+def predictor_of(settings: Settings, metrics: Metrics) -> Predictor:
     """What runs the models, as the settings want it."""
     predictor = GrpcPredictor(
         settings.backends, timeout_seconds=settings.backend_timeout_seconds, listed_models=settings.listed_models
     )
-    return MergingPredictor(predictor) if settings.merge else predictor
+    return MergingPredictor(predictor, merged=metrics.rpc) if settings.merge else predictor
 
 
 settings = read_settings(os.environ).settings
-logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-app = create_app(settings, predictor_of(settings), faces_at(FaceSettings(), settings))
+configure(settings.log_format, settings.log_level)
+metrics = Metrics()
+app = create_app(settings, predictor_of(settings, metrics), faces_at(FaceSettings(), settings), metrics)
