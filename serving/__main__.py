@@ -48,6 +48,7 @@ WAITING_TICKS = 50  # answers with the same reason before it is said
 @click.option("--encoder", type=click.Choice(["served", "dlib"]), help="Who encodes faces.  [default: served]")
 @click.option("--preload-faces", is_flag=True, help="Load the face models at start, not at the first photo.")
 @click.option("--export-if-empty", is_flag=True, help="Export a first model when the folder of models is empty.")
+@click.option("--log-format", type=click.Choice(["json", "text"]), help="How requests are logged.  [default: json]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.  [default: SIGHTLINE_CONFIG]")
 @click.option("--show-settings", is_flag=True, help="Print every setting, its value and where it came from.")
 def serve(

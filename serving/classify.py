@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.backend.predictor import ModelRef, Predictor, Scores, ServedModel, VersionChanged
+from serving.backend.predictor import ANYTIME, Call, ModelRef, Predictor, Scores, ServedModel, VersionChanged
 from serving.contract.card import ModelCard
 from serving.contract.errors import BadImage, ModelNotReady
 from serving.contract.image import ImageLimits, Pixels, decode_image
@@ -50,18 +50,19 @@ def classify(
     limits: ImageLimits,
     top: int,
     stages: Stages,
+    call: Call = ANYTIME,
 ) -> Classified:
     """Classify encoded pictures in one batch. A bad picture becomes its error and does not fail its neighbours.
 
     pictures: bytes of picture files, or the error of one that could not even be read.
-    top: how many labels each prediction names.
+    top: how many labels each prediction names. call: the request's deadline and what travels with it.
     Raises what the predictor raises; nothing for the pictures.
     """
     expected = predictor.describe(ref)  # before decoding: an unknown model costs nothing
     with stages.timed("decode"):
         decoded = [_decoded(picture, limits) for picture in pictures]
     good = [pixels for pixels in decoded if not isinstance(pixels, BadImage)]
-    served, scores = _scored(good, expected, predictor, stages) if good else (expected, None)
+    served, scores = _scored(good, expected, predictor, stages, call) if good else (expected, None)
     rows = iter(() if scores is None else scores.probabilities)
     names = served.card.label_names
     return Classified(
@@ -79,7 +80,7 @@ def _decoded(picture: bytes | BadImage, limits: ImageLimits) -> Pixels | BadImag
 
 
 def _scored(
-    images: Sequence[Pixels], served: ServedModel, predictor: Predictor, stages: Stages
+    images: Sequence[Pixels], served: ServedModel, predictor: Predictor, stages: Stages, call: Call
 ) -> tuple[ServedModel, Scores]:
     """Preprocess and predict with one and the same version, even while versions are being swapped."""
     for _ in range(SWAPS):
@@ -87,7 +88,7 @@ def _scored(
             batch = to_batch(images, served.card)
         try:
             with stages.timed("predict"):
-                return served, predictor.predict(served, batch)
+                return served, predictor.predict(served, batch, call)
         except VersionChanged:
             served = predictor.describe(served.ref)
     raise ModelNotReady(f"model {served.ref} changed {SWAPS} times during one request", hint="Try again in a moment.")

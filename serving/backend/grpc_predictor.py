@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value
 
-from serving.backend.predictor import ModelRef, Scores, ServedModel, VersionChanged, VersionState
+from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
 from serving.backend.protos import wire_pb2 as wire
 from serving.backend.tensors import from_proto, to_proto
 from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_from_json
@@ -107,7 +107,7 @@ class GrpcPredictor:
         self._cards[ref] = _CachedCard(served, self._clock())
         return served
 
-    def predict(self, served: ServedModel, batch: Tensor) -> Scores:
+    def predict(self, served: ServedModel, batch: Tensor, call: Call = ANYTIME) -> Scores:
         """Send one batch to the model that `served.ref` names; VersionChanged when another version answers."""
         card = served.card
         request = wire.PredictRequest(
@@ -116,7 +116,7 @@ class GrpcPredictor:
             output_filter=[card.output.tensor],
         )
         try:
-            response = self._predict(request, timeout=self._timeout_seconds)
+            response = self._predict(request, timeout=self._timeout(call), metadata=call.metadata)
         except grpc.RpcError as exc:
             self._cards.pop(served.ref, None)
             if exc.code() in REFUSALS and self.describe(served.ref).version != served.version:
@@ -162,6 +162,12 @@ class GrpcPredictor:
             for row in response.model_version_status
         ]
         return sorted(states, key=lambda state: -state.version)
+
+    def _timeout(self, call: Call) -> float:
+        left = call.seconds_left()
+        if left == 0:  # gRPC would still accept an answer that comes quickly
+            raise DeadlineExceeded("the time allowed for the request has run out", hint=HINTS[DeadlineExceeded])
+        return self._timeout_seconds if left is None else min(left, self._timeout_seconds)
 
     def _method(self, path: str, response: Any) -> Any:
         return self._channel.unary_unary(

@@ -1,5 +1,7 @@
 """What the flows need of whatever runs the models."""
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -56,6 +58,31 @@ class VersionState:
         return self.state == "AVAILABLE"
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How one request wants to be carried out.
+
+    deadline: monotonic seconds after which nobody waits for the answer; None leaves it to the predictor.
+    metadata: pairs that travel with the RPC, such as `traceparent`.
+    """
+
+    deadline: float | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+    def seconds_left(self) -> float | None:
+        """Seconds until the deadline, 0 when it has passed, None without one."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def is_before(self, other: "Call") -> bool:
+        """Its deadline comes first."""
+        return (math.inf if self.deadline is None else self.deadline) < (
+            math.inf if other.deadline is None else other.deadline
+        )
+
+
+ANYTIME = Call()
+
+
 class VersionChanged(Exception):
     """Another version answers than the one that the batch was made for: describe again and send again."""
 
@@ -69,7 +96,7 @@ class Predictor(Protocol):
         Raises UnknownModel, UnknownVersion, ModelNotReady, InvalidCard.
         """
 
-    def predict(self, served: ServedModel, batch: Tensor) -> Scores:
+    def predict(self, served: ServedModel, batch: Tensor, call: Call = ANYTIME) -> Scores:
         """Classify a batch, as `served.card` says: uint8 or float32 (n, height, width, channels), n >= 1.
 
         Raises VersionChanged, UnknownModel, UnknownVersion, ModelNotReady, ModelFailed.

@@ -11,67 +11,99 @@ from serving.backend.predictor import Predictor
 from serving.classify import Stages
 from serving.faces.recognition import Faces
 from serving.gateway import errors
+from serving.gateway.logs import FIELDS
+from serving.gateway.metrics import Metrics
 from serving.gateway.routes import faces, health, models, predict
+from serving.gateway.routes import metrics as metrics_route
 from serving.gateway.settings import Settings
 
 log = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-ID"
-PROBES = ("/healthz", "/readyz")  # asked every few seconds by whoever runs us: not worth a line each
+PROBES = ("/healthz", "/readyz", "/metrics")  # asked every few seconds by whoever runs us: not worth a line each
+BAD_REQUEST = 400
 ACCEPTED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)  # what is echoed into headers and logs
 
 
-def create_app(settings: Settings, predictor: Predictor, people: Faces | None = None) -> Flask:
+def create_app(
+    settings: Settings, predictor: Predictor, people: Faces | None = None, metrics: Metrics | None = None
+) -> Flask:
     """Build the application: limits, errors, one line of log for each request, and the routes.
 
     people: what /faces asks; None where no face service runs, which is then what /faces answers.
+    metrics: what is counted into, where somebody outside the application counts too.
     """
+    metrics = metrics or Metrics()
     app = Flask("sightline", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.compact = True  # type: ignore[attr-defined]
     errors.register(app)
-    app.before_request(_begin)
-    app.after_request(_end)
-    app.register_blueprint(predict.blueprint(predictor, settings))
+    _watch(app, metrics)
+    app.register_blueprint(predict.blueprint(predictor, settings, metrics))
     app.register_blueprint(models.blueprint(predictor))
     app.register_blueprint(faces.blueprint(people, settings))
     app.register_blueprint(health.blueprint(predictor))
+    app.register_blueprint(metrics_route.blueprint(metrics))
     return app
 
 
-def _begin() -> None:
-    given = request.headers.get(REQUEST_ID, "")
-    g.request_id = given if ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex
-    g.started = time.perf_counter()
-    g.stages = Stages()
+def _watch(app: Flask, metrics: Metrics) -> None:
+    """Give each request an id and a clock; log and count it when it has been answered."""
+
+    @app.before_request
+    def begin() -> None:
+        given = request.headers.get(REQUEST_ID, "")
+        g.request_id = given if ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex
+        g.started = time.perf_counter()
+        g.stages = Stages()
+        metrics.begin()
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        response.headers[REQUEST_ID] = g.request_id
+        seconds = time.perf_counter() - g.started
+        _log_request(response, seconds)
+        _count_request(response, seconds, metrics)
+        return response
+
+    @app.teardown_request
+    def done(exc: BaseException | None) -> None:  # noqa: ARG001
+        if "started" in g:
+            metrics.end()
 
 
-def _end(response: Response) -> Response:
-    response.headers[REQUEST_ID] = g.request_id
-    _log_request(response)
-    return response
-
-
-def _log_request(response: Response) -> None:
+def _log_request(response: Response, seconds: float) -> None:
     """One line for each request: id, method, path, status, model and version, the error's code, milliseconds."""
-    spent = (time.perf_counter() - g.started) * 1000
     error = g.get("error")
-    stages = " ".join(f"{name}={ms:.1f}" for name, ms in g.stages.milliseconds.items())
+    fields = {
+        "request_id": g.request_id,
+        "method": request.method,
+        "path": _loggable_path(),
+        "status": response.status_code,
+        "model": str(g.model) if "model" in g else None,
+        "version": g.get("version"),
+        "code": error.code if error else None,
+        "milliseconds": {
+            "total": round(seconds * 1000, 1),
+            **{name: round(spent, 1) for name, spent in g.stages.milliseconds.items()},
+        },
+    }
     level = logging.DEBUG if request.path in PROBES else logging.INFO
-    log.log(
-        level,
-        "%s %s %s %d model=%s version=%s code=%s total=%.1f %s",
-        g.request_id,
-        request.method,
-        _loggable_path(),
-        response.status_code,
-        g.get("model", "-"),
-        g.get("version", "-"),
-        error.code if error else "-",
-        spent,
-        stages,
-    )
+    present = {name: value for name, value in fields.items() if value is not None}
+    log.log(level, "request", extra={FIELDS: present})
+
+
+def _count_request(response: Response, seconds: float, metrics: Metrics) -> None:
+    """Only names that are served become labels: what a client makes up must not fill the memory."""
+    answered = "version" in g
+    model, version = (g.model.name, str(g.version)) if answered else ("", "")
+    error = g.get("error")
+    endpoint = request.url_rule.rule if request.url_rule is not None else ""
+    code = error.code if error else None
+    metrics.request(endpoint, response.status_code, seconds, model=model, version=version, code=code)
+    if response.status_code < BAD_REQUEST:
+        metrics.stages(model, g.stages.milliseconds)
 
 
 def _loggable_path() -> str:

@@ -4,14 +4,15 @@ import base64
 import binascii
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flask import Request
-from werkzeug.datastructures import FileStorage
+from werkzeug.datastructures import FileStorage, Headers
 
-from serving.backend.predictor import ModelRef
+from serving.backend.predictor import Call, ModelRef
 from serving.contract.errors import (
     BadImage,
     EmptyBody,
@@ -33,6 +34,11 @@ HINT = (
     "Send a form with the field `image` (curl -F image=@photo.jpg), the picture's bytes (-H 'Content-Type: image/jpeg' "
     '--data-binary @photo.jpg), or JSON {"images": [{"b64": "..."}]}.'
 )
+
+TIMEOUT = "X-Request-Timeout"
+# https://www.w3.org/TR/trace-context/: version, trace id, span id, flags; ids are not all zero
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 
 T = TypeVar("T")
 
@@ -88,8 +94,26 @@ def read_model_ref(model: str, args: Mapping[str, str]) -> ModelRef:
     return ModelRef(model, version, label)
 
 
+def read_call(headers: Headers, longest_seconds: float) -> Call:
+    """The deadline of a request and what is passed on with it.
+
+    `X-Request-Timeout` (seconds) may shorten `longest_seconds`. A well-formed W3C `traceparent` travels on as it is,
+    with its `tracestate`; another is dropped, as the recommendation wants it. Raises InvalidParameter.
+    """
+    seconds = _parsed(headers, TIMEOUT, float, lambda value: value > 0, "a number of seconds above 0")
+    deadline = time.monotonic() + min(seconds or longest_seconds, longest_seconds)
+    return Call(deadline, _trace(headers))
+
+
+def _trace(headers: Headers) -> tuple[tuple[str, str], ...]:
+    parent, state = headers.get("traceparent", ""), headers.get("tracestate", "")
+    if not TRACEPARENT.fullmatch(parent):
+        return ()
+    return (("traceparent", parent), *([("tracestate", state)] if TRACESTATE.fullmatch(state) else []))
+
+
 def _parsed(
-    args: Mapping[str, str], name: str, kind: Callable[[str], T], allowed: Callable[[T], bool], wanted: str
+    args: Mapping[str, str] | Headers, name: str, kind: Callable[[str], T], allowed: Callable[[T], bool], wanted: str
 ) -> T | None:
     text = args.get(name)
     if text is None:

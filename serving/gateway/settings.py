@@ -37,6 +37,7 @@ class Settings(BaseModel):
         "", description="Names to list, with commas, where the model server cannot list its own (TensorFlow Serving)."
     )
     backend_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one call of the model server, seconds.")
+    merge: bool = Field(True, description="Let requests of one worker share calls of the model server.")
     max_image_bytes: int = Field(20_000_000, ge=1, description="Largest picture, bytes.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Largest picture, width x height.")
     max_images: int = Field(128, ge=1, description="Most pictures in one request.")
@@ -44,6 +45,7 @@ class Settings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR."
     )
+    log_format: Literal["json", "text"] = Field("json", description="json: an object a line; text: for people.")
 
     @property
     def image_limits(self) -> ImageLimits:

@@ -1,15 +1,18 @@
 """What gunicorn imports in each worker, after the fork: settings, a channel of its own, the application."""
 
-import logging
 import os
 
 from serving.backend.grpc_predictor import GrpcPredictor
+from serving.backend.merging_predictor import MergingPredictor
+from serving.backend.predictor import Predictor
 from serving.backend.tensor_function import TensorFunction
 from serving.faces import served_encoder
 from serving.faces.client import FaceClient
 from serving.faces.recognition import Faces
 from serving.faces.settings import FaceSettings
 from serving.gateway.app import create_app
+from serving.gateway.logs import configure
+from serving.gateway.metrics import Metrics
 from serving.gateway.settings import Settings, read_settings
 
 
@@ -31,14 +34,15 @@ def faces_at(face_settings: FaceSettings, settings: Settings) -> Faces | None:
     return Faces(client, served_encoder.ServedEncoder(call, client), client, face_settings.tolerance)
 
 
+def predictor_of(settings: Settings, metrics: Metrics) -> Predictor:
+    """What runs the models, as the settings want it."""
+    predictor = GrpcPredictor(
+        settings.backends, timeout_seconds=settings.backend_timeout_seconds, listed_models=settings.listed_models
+    )
+    return MergingPredictor(predictor, merged=metrics.rpc) if settings.merge else predictor
+
+
 settings = read_settings(os.environ).settings
-logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-app = create_app(
-    settings,
-    GrpcPredictor(
-        settings.backends,
-        timeout_seconds=settings.backend_timeout_seconds,
-        listed_models=settings.listed_models,
-    ),
-    faces_at(FaceSettings(), settings),
-)
+configure(settings.log_format, settings.log_level)
+metrics = Metrics()
+app = create_app(settings, predictor_of(settings, metrics), faces_at(FaceSettings(), settings), metrics)

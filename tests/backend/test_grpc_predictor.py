@@ -1,5 +1,6 @@
 """The predictor against a real gRPC server whose answers one can compute by hand."""
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 
 from serving.backend.grpc_predictor import GET_MODEL_STATUS, LIST_MODELS, PREDICT, GrpcPredictor
-from serving.backend.predictor import ModelRef, VersionChanged
+from serving.backend.predictor import Call, ModelRef, VersionChanged
 from serving.backend.protos import wire_pb2 as wire
 from serving.backend.tensors import from_proto, to_proto
 from serving.contract.card import ModelCard, card_to_json
@@ -41,9 +42,11 @@ class ColorServer:
     lists: bool = True
     fails: grpc.StatusCode | None = None
     calls: list[str] = field(default_factory=list)
+    metadata: list[tuple[str, str]] = field(default_factory=list)
 
     def predict(self, request: wire.PredictRequest, context: Any) -> wire.PredictResponse:
         self.calls.append(request.model_spec.signature_name)
+        self.metadata += [(pair.key, pair.value) for pair in context.invocation_metadata()]
         if self.fails is not None:
             context.abort(self.fails, "as told")
         spec = request.model_spec
@@ -240,3 +243,15 @@ def test_a_server_that_is_away_is_unavailable_at_once() -> None:
     with pytest.raises(ModelServerUnavailable, match=r"127.0.0.1:1"):
         predictor.describe(ModelRef("colors"))
     predictor.close()
+
+
+def test_a_trace_travels_as_metadata(predictor: GrpcPredictor, colors: ColorServer) -> None:
+    call = Call(None, (("traceparent", "00-1-2-01"),))
+    predictor.predict(predictor.describe(ModelRef("colors")), RED, call)
+    assert ("traceparent", "00-1-2-01") in colors.metadata
+
+
+def test_a_call_whose_time_has_run_out_is_late(predictor: GrpcPredictor) -> None:
+    model = predictor.describe(ModelRef("colors"))
+    with pytest.raises(DeadlineExceeded):
+        predictor.predict(model, RED, Call(time.monotonic()))

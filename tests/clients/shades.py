@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from PIL import Image
 
-from serving.backend.predictor import ModelRef, Scores, ServedModel, VersionState
+from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionState
 from serving.contract.card import (
     Calibration,
     Class,
@@ -84,7 +84,7 @@ class ShadePredictor:
             raise UnknownVersion(f"no version {ref.version}")
         return ServedModel(ref, self.version, self.card)
 
-    def predict(self, served: ServedModel, batch: Tensor) -> Scores:
+    def predict(self, served: ServedModel, batch: Tensor, call: Call = ANYTIME) -> Scores:  # noqa: ARG002
         if self.trouble:
             raise self.trouble.pop(0)
         self.batches.append(len(batch))

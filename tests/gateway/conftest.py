@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from serving.backend.predictor import ModelRef, Scores, ServedModel, VersionChanged, VersionState
+from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
 from serving.contract.errors import SightlineError, UnknownModel, UnknownVersion
 from serving.contract.preprocessing import Tensor
 from serving.gateway.app import create_app
@@ -25,6 +25,7 @@ class ColorPredictor:
     changes: int = 0
     version: int = 1
     batches: list[int] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
 
     def describe(self, ref: ModelRef) -> ServedModel:
         self._maybe_fail()
@@ -34,13 +35,14 @@ class ColorPredictor:
             raise UnknownVersion(f"model {ref} is not there")
         return ServedModel(ref, self.version, COLORS)
 
-    def predict(self, served: ServedModel, batch: Tensor) -> Scores:
+    def predict(self, served: ServedModel, batch: Tensor, call: Call = ANYTIME) -> Scores:
         self._maybe_fail()
         if self.changes:
             self.changes -= 1
             self.version += 1
             raise VersionChanged
         self.batches.append(len(batch))
+        self.calls.append(call)
         sums = batch.astype(np.float32).sum(axis=(1, 2))
         return Scores(served.version, sums / np.maximum(1, sums.sum(axis=1, keepdims=True)))
 

@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -230,6 +231,44 @@ def test_a_request_id_is_echoed_when_it_is_harmless(client: FlaskClient, red: by
     assert echoed("abc-123") == "abc-123"
     assert echoed("white space") != "white space"
     assert echoed("x" * 200) != "x" * 200
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("headers", "metadata"),
+    [
+        ({}, ()),
+        ({"traceparent": TRACE}, (("traceparent", TRACE),)),
+        ({"traceparent": TRACE, "tracestate": "a=b"}, (("traceparent", TRACE), ("tracestate", "a=b"))),
+        ({"traceparent": TRACE.upper()}, ()),
+        ({"traceparent": "00-" + "0" * 32 + TRACE[35:]}, ()),
+        ({"tracestate": "a=b"}, ()),
+    ],
+)
+def test_a_trace_is_passed_on_when_it_is_well_formed(
+    client: FlaskClient, red: bytes, predictor: Any, headers: dict[str, str], metadata: Any
+) -> None:
+    client.post("/predict/colors", data=red, content_type="image/png", headers=headers)
+    assert predictor.calls[0].metadata == metadata
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(None, 30), ("0.5", 0.5), ("1000", 30)])
+def test_a_request_may_shorten_its_deadline(
+    client: FlaskClient, red: bytes, predictor: Any, given: str | None, seconds: float
+) -> None:
+    headers = {} if given is None else {"X-Request-Timeout": given}
+    client.post("/predict/colors", data=red, content_type="image/png", headers=headers)
+    left = predictor.calls[0].deadline - time.monotonic()
+    assert seconds - 10 < left <= seconds
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "soon", "nan"])
+def test_a_deadline_that_is_none_is_refused(client: FlaskClient, red: bytes, given: str) -> None:
+    headers = {"X-Request-Timeout": given}
+    response = client.post("/predict/colors", data=red, content_type="image/png", headers=headers)
+    assert problem(response) == (400, "invalid_parameter")
 
 
 def test_an_unknown_address_and_a_wrong_method_are_problems(client: FlaskClient) -> None:

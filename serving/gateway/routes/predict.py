@@ -7,13 +7,14 @@ from flask import Blueprint, g, request
 from serving.backend.predictor import Predictor
 from serving.classify import classify
 from serving.contract.errors import BadImage
-from serving.gateway.requests import read_model_ref, read_top, read_uploads
+from serving.gateway.metrics import Metrics
+from serving.gateway.requests import read_call, read_model_ref, read_top, read_uploads
 from serving.gateway.responses import predictions_body
 from serving.gateway.settings import Settings
 
 
-def blueprint(predictor: Predictor, settings: Settings) -> Blueprint:
-    """The route, with the predictor that it asks."""
+def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blueprint:
+    """The route, with the predictor that it asks, and what it counts into."""
     routes = Blueprint("predict", __name__)
 
     @routes.post("/predict/<model>")
@@ -30,10 +31,14 @@ def blueprint(predictor: Predictor, settings: Settings) -> Blueprint:
             limits=settings.image_limits,
             top=top,
             stages=g.stages,
+            call=read_call(request.headers, settings.backend_timeout_seconds),
         )
         if len(uploads) == 1 and isinstance(classified.outcomes[0], BadImage):
             raise classified.outcomes[0]
         g.version = classified.served.version
-        return predictions_body(classified, uploads, g.request_id)
+        refused = sum(isinstance(outcome, BadImage) for outcome in classified.outcomes)
+        metrics.pictures(ref.name, len(uploads) - refused, refused)
+        with g.stages.timed("postprocess"):
+            return predictions_body(classified, uploads, g.request_id)
 
     return routes

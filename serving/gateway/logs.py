@@ -1,0 +1,44 @@
+"""Logs: one JSON object a line for programs, or one line of text for people."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+FIELDS = "fields"  # the attribute of a record that holds what a line says beside its message
+
+
+class JsonFormatter(logging.Formatter):
+    """time (UTC), level, logger, message, the record's fields, and the traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """The same for people: time, level, message, then name=value."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        fields: dict[str, Any] = getattr(record, FIELDS, {})
+        flat = {**fields, **fields.get("milliseconds", {})}
+        flat.pop("milliseconds", None)
+        return " ".join([super().formatMessage(record), *(f"{name}={value}" for name, value in flat.items())])
+
+
+def configure(form: Literal["json", "text"], level: str) -> None:
+    """Send everything to stderr in this form; called once, by the entry point."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)

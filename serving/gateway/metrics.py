@@ -1,0 +1,99 @@
+"""What Prometheus is told: right under several workers, of which each writes files that all of them read.
+
+prometheus_client looks for PROMETHEUS_MULTIPROC_DIR when it is imported: gunicorn.conf.py sets it before.
+"""
+
+import os
+from collections.abc import Mapping
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from serving.backend.predictor import ServedModel
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
+STAGES = {
+    "read": "reading the request's pictures",
+    "decode": "decoding pictures",
+    "preprocess": "making tensors of pictures",
+    "predict": "waiting for the model server, merging included",
+    "postprocess": "making the answer",
+    "faces": "finding and comparing faces",
+}
+
+
+class Metrics:
+    """The gateway's metrics, one object for each application. Labels hold only what is served, never what is asked."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        labels = ("endpoint", "model", "version", "http_response_code")
+        self._requests = Counter("sightline_request", "Requests answered.", labels, registry=self._registry)
+        self._seconds = self._histogram("sightline_request_seconds", "Seconds of whole requests.", SECONDS, "endpoint")
+        self._stages = {
+            stage: self._histogram(f"request_{stage}_seconds", f"Seconds of {text}.", SECONDS, "model")
+            for stage, text in STAGES.items()
+        }
+        self._errors = Counter(
+            "sightline_request_errors", "Requests that failed, by the error's code.", ("code",), registry=self._registry
+        )
+        self._pictures = Counter(
+            "sightline_pictures", "Pictures classified or refused.", ("model", "outcome"), registry=self._registry
+        )
+        self._in_progress = Gauge(
+            "sightline_request_in_progress",
+            "Requests being answered.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+        self._rpc_requests = self._histogram(
+            "sightline_rpc_requests", "Requests that share one call of the model server.", COUNTS, "model"
+        )
+        self._rpc_pictures = self._histogram(
+            "sightline_rpc_pictures", "Pictures in one call of the model server.", COUNTS, "model"
+        )
+
+    def begin(self) -> None:
+        """A request has come."""
+        self._in_progress.inc()
+
+    def end(self) -> None:
+        """A request is done with, whatever became of it."""
+        self._in_progress.dec()
+
+    def request(
+        self, endpoint: str, status: int, seconds: float, *, model: str, version: str, code: str | None
+    ) -> None:
+        """A request was answered. model, version: what answered, or ""; code: of the error, if it was one."""
+        self._requests.labels(endpoint, model, version, str(status)).inc()
+        self._seconds.labels(endpoint).observe(seconds)
+        if code is not None:
+            self._errors.labels(code).inc()
+
+    def stages(self, model: str, milliseconds: Mapping[str, float]) -> None:
+        """How long each stage of a request took."""
+        for stage, spent in milliseconds.items():
+            if stage in self._stages:
+                self._stages[stage].labels(model).observe(spent / 1000)
+
+    def pictures(self, model: str, answered: int, refused: int) -> None:
+        """The pictures of a request, by what became of them."""
+        self._pictures.labels(model, "answered").inc(answered)
+        self._pictures.labels(model, "refused").inc(refused)
+
+    def rpc(self, served: ServedModel, requests: int, pictures: int) -> None:
+        """A call of the model server is about to go out."""
+        self._rpc_requests.labels(served.ref.name).observe(requests)
+        self._rpc_pictures.labels(served.ref.name).observe(pictures)
+
+    def text(self) -> tuple[bytes, str]:
+        """All workers' numbers in Prometheus's text format, and its content type."""
+        registry = self._registry
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry), CONTENT_TYPE_LATEST
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], label: str) -> Histogram:
+        return Histogram(name, text, (label,), buckets=buckets, registry=self._registry)

@@ -1,0 +1,18 @@
+"""GET /metrics: Prometheus."""
+
+from flask import Blueprint, Response
+
+from serving.gateway.metrics import Metrics
+
+
+def blueprint(metrics: Metrics) -> Blueprint:
+    """The route, with the metrics that it tells."""
+    routes = Blueprint("metrics", __name__)
+
+    @routes.get("/metrics")
+    def scrape() -> Response:
+        """The numbers of all workers, uncompressed."""
+        text, content_type = metrics.text()
+        return Response(text, content_type=content_type)
+
+    return routes
