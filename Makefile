@@ -44,7 +44,7 @@ install: $(VENV)/serve.done ## Create the environment that serves and exports
 
 .PHONY: serve
 serve: install ## Start everything; PORT=9000, HOST=, MODELS=folder
-	@$(BIN)/sightline serve --host $(HOST) --port $(PORT) --models $(MODELS) --export-if-empty
+	@$(BIN)/sightline serve --host $(HOST) --port $(PORT) --models $(MODELS) --log-format text --export-if-empty
 
 .PHONY: test
 test: $(VENV)/dev.done ## Run the tests

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -31,6 +32,7 @@ FACES = ("dlib", "face_recognition_models")
 FACE_SOCKET = "SIGHTLINE_FACES_SOCKET"
 FIRST_MODELS = ("digits", "fashion")
 DATA_NOT_FOUND_EXIT = 2
+LOADING = ("START", "LOADING")  # states of a version that is on its way
 WAITING_TICKS = 50  # answers with the same reason before it is said
 
 
@@ -185,7 +187,7 @@ def _has_classifier(models: Path) -> bool:
 def _announcing(url: str, models: Path, settings: Settings) -> Callable[[], bool]:
     """A question that asks the gateway whether it is ready, says so once, and says why while it is not."""
     client = httpx.Client(timeout=2.0, trust_env=False)
-    said = {"": 0}
+    times = Counter[str]()
 
     def ready() -> bool:
         try:
@@ -193,15 +195,23 @@ def _announcing(url: str, models: Path, settings: Settings) -> Callable[[], bool
         except httpx.TransportError:
             return False
         if answer.status_code == httpx.codes.OK:
+            times["ready"] += 1
+            if times["ready"] < WAITING_TICKS and _is_loading(client.get(f"{url}/models").json()["models"]):
+                return False
             click.echo(_banner(url, models, settings, answer.json()["models"]))
             return True
         reason = answer.json().get("detail", answer.text)
-        said[reason] = said.get(reason, 0) + 1
-        if said[reason] == WAITING_TICKS:
+        times[reason] += 1
+        if times[reason] == WAITING_TICKS:
             click.echo(f"Not ready yet: {reason}")
         return False
 
     return ready
+
+
+def _is_loading(models: list[dict[str, Any]]) -> bool:
+    """Some model has a version that is on its way: worth a moment before the models are named."""
+    return any(version["state"] in LOADING for model in models for version in model["versions"])
 
 
 def _banner(url: str, models: Path, settings: Settings, names: list[str]) -> str:

@@ -103,6 +103,7 @@ def start_service(models: Path, *flags: str) -> Service:
     process = subprocess.Popen(
         [*command, "--grpc-port", str(grpc_port), *flags],
         cwd=ROOT,
+        env={**os.environ, "SIGHTLINE_FACES_URL": f"sqlite:///{models.parent / 'faces.db'}"},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
