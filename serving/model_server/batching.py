@@ -65,7 +65,7 @@ class BatchSettings:
 
 
 # What `--models` uses: no request is refused for its size or shape, and none waits while a thread is free.
-OWN_DEFAULTS = BatchSettings(max_batch_size=128, max_enqueued_batches=100, strict=False)
+OWN_DEFAULTS = BatchSettings(max_batch_size=32, max_enqueued_batches=100, strict=False)
 
 
 def read_batch_settings(path: Path) -> BatchSettings:

@@ -41,6 +41,7 @@ CODE_NAMES = (
 _VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _INFERENCE = re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)", re.I | re.A)
 _ABOUT = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<metadata>metadata))?", re.I | re.A)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _V1 = re.compile(r"/v1/.*", re.I | re.S)
 
 
@@ -200,7 +201,17 @@ def _parsed(body: bytes) -> dict[str, Any]:
         raise invalid(f"JSON Parse error: {type(exc).__name__}") from exc
     if not isinstance(document, dict):
         raise invalid("JSON body must be an object")
+    if _SURROGATE.search(body):
+        _require_unicode(document)
     return document
+
+
+def _require_unicode(document: dict[str, Any]) -> None:
+    """Refuse half of a surrogate pair: no string on the wire can hold it."""
+    try:
+        json_text(document).encode()
+    except UnicodeEncodeError as exc:
+        raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from exc
 
 
 def _signature_name(document: dict[str, Any]) -> str:
@@ -325,7 +336,7 @@ def _fill_feature(name: str, values: list[Any], feature: wire.Feature) -> None:
         elif isinstance(value, str):
             feature.bytes_list.value.append(value.encode())
         elif isinstance(value, int) and not _holds(feature, "float_list"):
-            feature.int64_list.value.append(_int64(name, value))
+            feature.int64_list.value.append(_int64(name, int(value)))
         elif isinstance(value, int | float) and not isinstance(value, bool):
             if _holds(feature, "int64_list"):
                 raise _mixed(name)

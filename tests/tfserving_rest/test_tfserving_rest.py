@@ -1,0 +1,122 @@
+"""The transcoder alone, over a backend that echoes: whatever comes in, an answer goes out."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.backend.protos import wire_pb2 as wire
+from serving.tfserving_rest import BackendError, Reply, answer
+
+TYPES = {"i": wire.DT_INT32, "f": wire.DT_FLOAT, "s": wire.DT_STRING, "b": wire.DT_BOOL, "u": wire.DT_UINT8}
+
+
+class Echo:
+    """One signature for each type, whose output is its input; a model named `down` cannot be reached."""
+
+    def predict(self, request: wire.PredictRequest) -> wire.PredictResponse:
+        self._require(request.model_spec)
+        response = wire.PredictResponse()
+        for alias, tensor in request.inputs.items():
+            response.outputs[alias].CopyFrom(tensor)
+        return response
+
+    def classify(self, request: wire.ClassificationRequest) -> wire.ClassificationResponse:
+        self._require(request.model_spec)
+        return wire.ClassificationResponse()
+
+    def regress(self, request: wire.RegressionRequest) -> wire.RegressionResponse:
+        self._require(request.model_spec)
+        return wire.RegressionResponse()
+
+    def metadata(self, request: wire.GetModelMetadataRequest) -> wire.GetModelMetadataResponse:
+        self._require(request.model_spec)
+        signatures = wire.SignatureDefMap()
+        for name, dtype in TYPES.items():
+            signatures.signature_def[name].inputs["x"].dtype = dtype
+        response = wire.GetModelMetadataResponse(model_spec=request.model_spec)
+        packed = AnyMessage()
+        packed.Pack(signatures)
+        response.metadata["signature_def"].CopyFrom(packed)
+        return response
+
+    def status(self, request: wire.GetModelStatusRequest) -> wire.GetModelStatusResponse:
+        self._require(request.model_spec)
+        return wire.GetModelStatusResponse()
+
+    def _require(self, spec: wire.ModelSpec) -> None:
+        if spec.name == "down":
+            raise BackendError(14, "failed to connect")
+
+
+def post(body: bytes | str, path: str = "/v1/models/m:predict") -> Reply:
+    return answer(Echo(), "POST", path, body.encode() if isinstance(body, str) else body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just({"b64": "aGk="}),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4) | st.just("x"), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(value=JSON, signature=st.sampled_from(sorted(TYPES)), key=st.sampled_from(["instances", "inputs"]))
+def test_any_json_is_answered(value: Any, signature: str, key: str) -> None:
+    reply = post(json.dumps({"signature_name": signature, key: value}))
+    assert reply.status in (200, 400)
+    if reply.status == 200:
+        assert set(json.loads(reply.body)) == {"predictions" if key == "instances" else "outputs"}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_answered(body: bytes) -> None:
+    for method in ("predict", "classify", "regress"):
+        assert post(body, f"/v1/models/m:{method}").status in (200, 400)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60))
+def test_any_path_is_answered(path: str) -> None:
+    for method in ("GET", "POST", "PUT"):
+        assert answer(Echo(), method, "/v1/models" + path, b"{}").status in (200, 400, 404)
+
+
+@settings(max_examples=100, deadline=None)
+@given(JSON)
+def test_any_examples_are_answered(value: Any) -> None:
+    body = json.dumps({"examples": [{"x": value}], "context": {"y": value}})
+    assert post(body, "/v1/models/m:regress").status in (200, 400)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(width=32), min_size=1, max_size=20))
+def test_numbers_go_through_unchanged(values: list[float]) -> None:
+    reply = post(json.dumps({"signature_name": "f", "instances": values}))
+    back = json.loads(reply.body)["predictions"]
+    assert np.array_equal(np.array(back, np.float32), np.array(values, np.float32), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        r'{"signature_name": "\ud800", "instances": [1]}',
+        r'{"signature_name": "s", "instances": ["\ud800"]}',
+        r'{"signature_name": "s", "instances": [{"\udfff": 1}]}',
+    ],
+)
+def test_half_a_surrogate_pair_is_refused(body: str) -> None:
+    assert post(body).status == 400
+    assert "surrogate" in json.loads(post(body).body)["error"]
+    assert post(r'{"signature_name": "s", "instances": ["\ud83d\ude00"]}').status == 200
+
+
+def test_backend_errors_become_http_statuses() -> None:
+    reply = answer(Echo(), "GET", "/v1/models/down")
+    assert (reply.status, reply.code) == (503, 14)
+    assert json.loads(reply.body) == {"error": "failed to connect"}
