@@ -13,7 +13,7 @@ from rich.table import Table
 
 from clients.python.client import DEFAULT_URL, Client
 from clients.python.results import Failed, Model, Prediction
-from serving.contract.errors import OperatorError, SightlineError, UnknownModel
+from serving.contract.errors import OperatorError, SightlineError
 
 CLIENT_OPTIONS = (
     click.option(
@@ -61,7 +61,7 @@ def predict(
         try:
             outcomes = client.predict_many(files, model=model, top=top, version=version, label=label)
         except SightlineError as exc:
-            raise unusable(exc) from exc
+            raise as_operator_error(exc) from exc  # not one picture was at fault: nothing could be asked
     if as_json:
         click.echo(json.dumps(predictions_json(files, outcomes), indent=2))
     else:
@@ -89,16 +89,9 @@ def console() -> Console:
     return terminal if terminal.is_terminal else Console(highlight=False, width=200, soft_wrap=True)
 
 
-def unusable(error: SightlineError) -> SightlineError:
-    """An error of the whole command, as one that ends it with exit 2 where the command was at fault."""
-    if isinstance(error, UnknownModel):
-        return as_operator_error(error)
-    return error
-
-
 def as_operator_error(error: SightlineError) -> OperatorError:
-    """The same words, for the person at the terminal."""
-    return OperatorError(error.detail, hint=error.hint)
+    """The same words, for the person at the terminal: the command ends with exit 2."""
+    return error if isinstance(error, OperatorError) else OperatorError(error.detail, hint=error.hint)
 
 
 def predictions_json(files: Sequence[str], outcomes: Sequence[Prediction | Failed]) -> dict[str, Any]:

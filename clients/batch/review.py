@@ -1,7 +1,7 @@
 """`sightline review`: a results file as one page that works offline, to look through and correct.
 
 The page holds everything: thumbnails, rows, script. Corrections stay in the browser's own storage until they are saved
-as a CSV with the columns `path` and `label`, which is what `sightline export transfer` takes as data.
+as a CSV with the columns `path` (absolute) and `label`, which is what `sightline export transfer` takes as data.
 """
 
 import base64
@@ -9,6 +9,7 @@ import heapq
 import html
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +147,7 @@ def _certainty(row: Row) -> float:
 def _entry(row: Row, truth: str, image: str) -> dict[str, Any]:
     return {
         "path": row.path,
+        "file": os.path.abspath(row.path) if os.path.isfile(row.path) else row.path,  # what corrections name
         "label": row.label,
         "score": row.score,
         "top": row.top,

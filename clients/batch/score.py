@@ -27,7 +27,7 @@ from clients.batch.writers import check_output, write_rows
 from clients.commands import as_operator_error, client_options
 from clients.python.calls import Asked
 from clients.python.client import Client
-from serving.contract.errors import NotAJournal, NotFound, SightlineError, Unavailable, UsageError
+from serving.contract.errors import NotAJournal, SightlineError, UsageError
 
 SHOWN_LABELS = 20  # of the summary
 Engine = Callable[[Journal, Callable[[Progress], None]], Progress]
@@ -167,7 +167,7 @@ def served_version(client: Client, asked: Asked) -> int | None:
     """The version that will answer. Raises OperatorError where the service or the model is not there: exit 2."""
     try:
         served = client.model(asked.model).version
-    except (NotFound, Unavailable) as exc:
+    except SightlineError as exc:
         raise as_operator_error(exc) from exc
     return asked.version if asked.version is not None else served
 

@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import re
 import shutil
@@ -72,13 +74,17 @@ def test_the_page_needs_nothing_from_elsewhere_and_cannot_be_broken_out_of(resul
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_the_script_is_javascript(results: Path) -> None:
+def test_the_page_filters_and_saves_corrections(results: Path) -> None:
     reviewed(results)
-    found = re.search(r"<script>(.*)</script>", (results.parent / "review.html").read_text(), re.S)
-    assert found
-    (results.parent / "page.js").write_text(found[1])
-    done = subprocess.run(["node", "--check", results.parent / "page.js"], capture_output=True, text=True, check=False)
+    command = ["node", Path(__file__).parent / "review_page.js", results.parent / "review.html"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [found[name] for name in ("all", "wrong", "dog", "failed", "corrected")] == [5, 1, 3, 1, 2]
+    assert list(csv.DictReader(io.StringIO(found["saved"]))) == [
+        {"path": str(results.parent / "cat" / "2.png"), "label": "cat"},
+        {"path": str(results.parent / "dog" / "3.png"), "label": 'a "new", label'},
+    ]
 
 
 def test_only_the_least_certain_are_shown_of_many(results: Path) -> None:

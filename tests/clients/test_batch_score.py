@@ -285,10 +285,10 @@ def test_refusals_slow_it_down_and_lose_nothing(service: Service, tmp_path: Path
 
 def test_a_picture_that_breaks_the_model_is_found_and_its_neighbours_are_answered(serve: Serve, tmp_path: Path) -> None:
     class Touchy(ShadePredictor):
-        def predict(self, served, batch):  # type: ignore[no-untyped-def]
+        def predict(self, served, batch, *call):  # type: ignore[no-untyped-def]
             if (batch.reshape(len(batch), -1).mean(axis=1) == 13).any():
                 raise ModelFailed("thirteen")
-            return super().predict(served, batch)
+            return super().predict(served, batch, *call)
 
     class OneBad(Memory):
         def read(self, path: str, locator: str) -> bytes:
