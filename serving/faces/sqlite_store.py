@@ -139,7 +139,8 @@ class SqliteStore:
             count = self._remove("SELECT id FROM person WHERE gallery_id = ?", (number,))
             self._db.execute("DELETE FROM gallery WHERE id = ?", (number,))
             self._record("drop", gallery, "", count)
-        self._vacuum()
+            self._shrink()
+        self._empty_log()
         return count
 
     def enrol(
@@ -159,8 +160,10 @@ class SqliteStore:
                 added[name] += self._insert(number, people[name], entry, encoding)
             for name, count in added.items():
                 self._record("replace" if replace else "enrol", gallery, name, count)
+            if replace:
+                self._shrink()
         if replace:
-            self._vacuum()
+            self._empty_log()
         return sum(added.values())
 
     def forget(self, gallery: str, person: str) -> int:
@@ -173,7 +176,8 @@ class SqliteStore:
                 raise unknown_person(gallery, name)
             count = self._remove(where, values)
             self._record("forget", gallery, name, count)
-        self._vacuum()
+            self._shrink()
+        self._empty_log()
         return count
 
     def people(self, gallery: str) -> Sequence[Person]:
@@ -431,13 +435,18 @@ class SqliteStore:
                 for person, name, gallery in rows:
                     count = self._remove("SELECT id FROM person WHERE id = ?", (person,))
                     self._record("expire", gallery, self._seal.open(name).decode(), count)
-            self._vacuum()
+                self._shrink()
+            self._empty_log()
         self._purged_on = today
 
-    def _vacuum(self) -> None:
-        """Give freed pages back and empty the log: what was forgotten is then in neither (secure_delete zeroed it)."""
+    def _shrink(self) -> None:
+        """Give freed pages back, inside the transaction that freed them (secure_delete zeroed what they held)."""
+        self._db.execute("PRAGMA incremental_vacuum").fetchall()
+
+    def _empty_log(self) -> None:
+        """Empty the write-ahead log, which still holds what was forgotten. Where a reader is in the way it is emptied
+        with the next change: SQLite then answers so, and raises nothing."""
         with self._lock, self._translated():
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 

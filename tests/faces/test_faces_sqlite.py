@@ -177,3 +177,17 @@ def test_what_was_acknowledged_survives_twenty_kills(tmp_path: Path) -> None:
         acknowledged = len(held)
         store.close()
     assert acknowledged >= 500
+
+
+def test_forgetting_beside_a_reader_succeeds_and_the_next_change_empties_the_log(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "faces.db", busy_seconds=0.05)
+    store.enrol("default", [marked("Ada Lovelace"), marked("Bob")], encoder=ENCODER)
+    reader = sqlite3.connect(tmp_path / "faces.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM face").fetchone()
+    assert store.forget("default", "Ada Lovelace") == 1
+    reader.execute("COMMIT")
+    reader.close()
+    store.forget("default", "Bob")
+    assert b"Ada Lovelace" not in everything(tmp_path)
+    store.close()
