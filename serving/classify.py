@@ -1,7 +1,7 @@
 """Bytes to predictions: the whole story of one request."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -60,9 +60,11 @@ def classify(
     """
     expected = predictor.describe(ref)  # before decoding: an unknown model costs nothing
     with stages.timed("decode"):
-        decoded = [_decoded(picture, limits) for picture in pictures]
+        decoded = decode_all(pictures, limits)
     good = [pixels for pixels in decoded if not isinstance(pixels, BadImage)]
-    served, scores = _scored(good, expected, predictor, stages, call) if good else (expected, None)
+    served, scores = expected, None
+    if good:
+        served, scores = scored(lambda card: to_batch(good, card), expected, predictor, stages, call)
     rows = iter(() if scores is None else scores.probabilities)
     names = served.card.label_names
     return Classified(
@@ -70,22 +72,21 @@ def classify(
     )
 
 
-def _decoded(picture: bytes | BadImage, limits: ImageLimits) -> Pixels | BadImage:
-    if isinstance(picture, BadImage):
-        return picture
-    try:
-        return decode_image(picture, limits)
-    except BadImage as exc:
-        return exc
+def decode_all(pictures: Sequence[bytes | BadImage], limits: ImageLimits) -> list[Pixels | BadImage]:
+    """Each picture decoded, or why it is not."""
+    return [_decoded(picture, limits) for picture in pictures]
 
 
-def _scored(
-    images: Sequence[Pixels], served: ServedModel, predictor: Predictor, stages: Stages, call: Call
+def scored(
+    batch_of: Callable[[ModelCard], Tensor], served: ServedModel, predictor: Predictor, stages: Stages, call: Call
 ) -> tuple[ServedModel, Scores]:
-    """Preprocess and predict with one and the same version, even while versions are being swapped."""
+    """Preprocess and predict with one and the same version, even while versions are being swapped.
+
+    batch_of: makes the batch as a card wants it; asked again when another version answers. Raises ModelNotReady.
+    """
     for _ in range(SWAPS):
         with stages.timed("preprocess"):
-            batch = to_batch(images, served.card)
+            batch = batch_of(served.card)
         try:
             with stages.timed("predict"):
                 return served, predictor.predict(served, batch, call)
@@ -97,3 +98,12 @@ def _scored(
 def to_batch(images: Sequence[Pixels], card: ModelCard) -> Tensor:
     """Decoded pictures as one tensor (n, height, width, channels), as the card's preprocessing says."""
     return np.stack([card.preprocessing.apply(image) for image in images])
+
+
+def _decoded(picture: bytes | BadImage, limits: ImageLimits) -> Pixels | BadImage:
+    if isinstance(picture, BadImage):
+        return picture
+    try:
+        return decode_image(picture, limits)
+    except BadImage as exc:
+        return exc
