@@ -30,7 +30,7 @@ from serving.contract.errors import (
 
 FIELD = "image"
 DEFAULT_TOP = 5
-PARAMETERS = ("top", "version", "label")
+PARAMETERS = ("top", "min_score", "probabilities", "version", "label")
 RAW_TYPES = ("", "application/octet-stream")  # and image/*
 DATA_URL = re.compile(r"data:[\w./+-]*;base64,")
 HINT = (
@@ -83,6 +83,16 @@ def read_pair(request: Request, fields: tuple[str, str]) -> tuple[bytes, bytes]:
 def read_top(args: Mapping[str, str]) -> int:
     """The query parameter `top`: how many labels to name."""
     return _parsed(args, "top", int, lambda value: value >= 1, "a whole number from 1") or DEFAULT_TOP
+
+
+def read_min_score(args: Mapping[str, str]) -> float:
+    """The query parameter `min_score`: the least score with which a label is named."""
+    return _parsed(args, "min_score", float, lambda value: 0 <= value <= 1, "a number from 0 to 1") or 0.0
+
+
+def read_all_probabilities(args: Mapping[str, str]) -> bool:
+    """The query parameter `probabilities=all`."""
+    return _parsed(args, "probabilities", str, lambda value: value == "all", "all") is not None
 
 
 def read_model_ref(model: str, args: Mapping[str, str]) -> ModelRef:
