@@ -1,17 +1,18 @@
 """Bytes to predictions: the whole story of one request."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Predictor, Scores, ServedModel, VersionChanged
 from serving.contract.card import ModelCard
 from serving.contract.errors import BadImage, ModelNotReady
 from serving.contract.image import ImageLimits, Pixels, decode_image
-from serving.contract.prediction import Prediction, top_k
+from serving.contract.prediction import Prediction, top_k, without_calibration
 from serving.contract.preprocessing import Tensor
 
 SWAPS = 3  # how many versions may replace each other under one request before it is told to come back
@@ -51,41 +52,54 @@ def classify(
     top: int,
     stages: Stages,
     call: Call = ANYTIME,
+    all_probabilities: bool = False,
 ) -> Classified:
     """Classify encoded pictures in one batch. A bad picture becomes its error and does not fail its neighbours.
 
     pictures: bytes of picture files, or the error of one that could not even be read.
-    top: how many labels each prediction names. call: the request's deadline and what travels with it.
+    top: how many labels each prediction names; all_probabilities: and those of every class beside them.
+    call: the request's deadline and what travels with it.
     Raises what the predictor raises; nothing for the pictures.
     """
     expected = predictor.describe(ref)  # before decoding: an unknown model costs nothing
     with stages.timed("decode"):
-        decoded = [_decoded(picture, limits) for picture in pictures]
+        decoded = decode_all(pictures, limits)
     good = [pixels for pixels in decoded if not isinstance(pixels, BadImage)]
-    served, scores = _scored(good, expected, predictor, stages, call) if good else (expected, None)
+    served, scores = expected, None
+    if good:
+        served, scores = scored(lambda card: to_batch(good, card), expected, predictor, stages, call)
     rows = iter(() if scores is None else scores.probabilities)
-    names = served.card.label_names
     return Classified(
-        served, tuple(item if isinstance(item, BadImage) else top_k(next(rows), names, top) for item in decoded)
+        served,
+        tuple(
+            item if isinstance(item, BadImage) else _prediction(next(rows), served.card, top, all_probabilities)
+            for item in decoded
+        ),
     )
 
 
-def _decoded(picture: bytes | BadImage, limits: ImageLimits) -> Pixels | BadImage:
-    if isinstance(picture, BadImage):
-        return picture
-    try:
-        return decode_image(picture, limits)
-    except BadImage as exc:
-        return exc
+def _prediction(row: npt.NDArray[np.float32], card: ModelCard, top: int, all_probabilities: bool) -> Prediction:
+    best = top_k(row, card.label_names, top).top
+    temperature = card.calibration.temperature
+    raw = None if temperature == 1 else float(without_calibration(row, temperature)[best[0].index])
+    return Prediction(best, raw, tuple(row.tolist()) if all_probabilities else None)
 
 
-def _scored(
-    images: Sequence[Pixels], served: ServedModel, predictor: Predictor, stages: Stages, call: Call
+def decode_all(pictures: Sequence[bytes | BadImage], limits: ImageLimits) -> list[Pixels | BadImage]:
+    """Each picture decoded, or why it is not."""
+    return [_decoded(picture, limits) for picture in pictures]
+
+
+def scored(
+    batch_of: Callable[[ModelCard], Tensor], served: ServedModel, predictor: Predictor, stages: Stages, call: Call
 ) -> tuple[ServedModel, Scores]:
-    """Preprocess and predict with one and the same version, even while versions are being swapped."""
+    """Preprocess and predict with one and the same version, even while versions are being swapped.
+
+    batch_of: makes the batch as a card wants it; asked again when another version answers. Raises ModelNotReady.
+    """
     for _ in range(SWAPS):
         with stages.timed("preprocess"):
-            batch = to_batch(images, served.card)
+            batch = batch_of(served.card)
         try:
             with stages.timed("predict"):
                 return served, predictor.predict(served, batch, call)
@@ -97,3 +111,12 @@ def _scored(
 def to_batch(images: Sequence[Pixels], card: ModelCard) -> Tensor:
     """Decoded pictures as one tensor (n, height, width, channels), as the card's preprocessing says."""
     return np.stack([card.preprocessing.apply(image) for image in images])
+
+
+def _decoded(picture: bytes | BadImage, limits: ImageLimits) -> Pixels | BadImage:
+    if isinstance(picture, BadImage):
+        return picture
+    try:
+        return decode_image(picture, limits)
+    except BadImage as exc:
+        return exc

@@ -18,9 +18,15 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model says of one picture: the best classes, best first, never empty."""
+    """What a model says of one picture: the best classes, best first, never empty.
+
+    raw_score: the best one's before calibration, 0-1; None where the model is not calibrated.
+    probabilities: of all classes, in the order of the model's output; None where only the best were asked for.
+    """
 
     top: tuple[Label, ...]
+    raw_score: float | None = None
+    probabilities: tuple[float, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -38,3 +44,15 @@ def top_k(probabilities: npt.NDArray[np.float32], labels: Sequence[str], k: int)
     """
     order = np.argsort(-probabilities, kind="stable")[:k]
     return Prediction(tuple(Label(labels[i], int(i), float(probabilities[i])) for i in order))
+
+
+def without_calibration(probabilities: npt.NDArray[np.float32], temperature: float) -> npt.NDArray[np.float64]:
+    """What the model would say of one picture without the temperature that is in its graph.
+
+    probabilities: (classes,), softmax(logits / temperature). Returns softmax(logits), of the same shape: a power and a
+    sum, because logits are the logarithms of their softmax up to a constant.
+    Source: Guo et al., "On calibration of modern neural networks", 2017, section 4.2, undone.
+    """
+    relative = (probabilities.astype(np.float64) / (probabilities.max() or 1.0)) ** temperature
+    undone: npt.NDArray[np.float64] = relative / (relative.sum() or 1.0)
+    return undone

@@ -13,9 +13,10 @@ from serving.faces.recognition import Faces
 from serving.gateway import errors
 from serving.gateway.logs import FIELDS
 from serving.gateway.metrics import Metrics
-from serving.gateway.routes import faces, health, models, predict
+from serving.gateway.routes import faces, health, models, predict, v1, v2
 from serving.gateway.routes import metrics as metrics_route
 from serving.gateway.settings import Settings
+from serving.tfserving_rest import Backend
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +27,17 @@ ACCEPTED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)  # what is echoed into 
 
 
 def create_app(
-    settings: Settings, predictor: Predictor, people: Faces | None = None, metrics: Metrics | None = None
+    settings: Settings,
+    predictor: Predictor,
+    people: Faces | None = None,
+    metrics: Metrics | None = None,
+    backend: Backend | None = None,
 ) -> Flask:
     """Build the application: limits, errors, one line of log for each request, and the routes.
 
     people: what /faces asks; None where no face service runs, which is then what /faces answers.
     metrics: what is counted into, where somebody outside the application counts too.
+    backend: what /v1 asks; without one there is no /v1.
     """
     metrics = metrics or Metrics()
     app = Flask("sightline", static_folder=None)
@@ -41,6 +47,9 @@ def create_app(
     errors.register(app)
     _watch(app, metrics)
     app.register_blueprint(predict.blueprint(predictor, settings, metrics))
+    app.register_blueprint(v2.blueprint(predictor, settings, metrics))
+    if backend is not None:
+        app.register_blueprint(v1.blueprint(backend, settings))
     app.register_blueprint(models.blueprint(predictor))
     app.register_blueprint(faces.blueprint(people, settings))
     app.register_blueprint(health.blueprint(predictor))

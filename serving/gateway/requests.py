@@ -5,6 +5,7 @@ import binascii
 import json
 import re
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,19 +16,21 @@ from werkzeug.datastructures import FileStorage, Headers
 from serving.backend.predictor import Call, ModelRef
 from serving.contract.errors import (
     BadImage,
+    BadRequest,
     EmptyBody,
     InvalidBase64,
     InvalidJson,
     InvalidMultipart,
     InvalidParameter,
     MissingImage,
+    RequestTooLarge,
     TooManyImages,
     UnsupportedContentType,
 )
 
 FIELD = "image"
 DEFAULT_TOP = 5
-PARAMETERS = ("top", "version", "label")
+PARAMETERS = ("top", "min_score", "probabilities", "version", "label")
 RAW_TYPES = ("", "application/octet-stream")  # and image/*
 DATA_URL = re.compile(r"data:[\w./+-]*;base64,")
 HINT = (
@@ -82,16 +85,52 @@ def read_top(args: Mapping[str, str]) -> int:
     return _parsed(args, "top", int, lambda value: value >= 1, "a whole number from 1") or DEFAULT_TOP
 
 
+def read_min_score(args: Mapping[str, str]) -> float:
+    """The query parameter `min_score`: the least score with which a label is named."""
+    return _parsed(args, "min_score", float, lambda value: 0 <= value <= 1, "a number from 0 to 1") or 0.0
+
+
+def read_all_probabilities(args: Mapping[str, str]) -> bool:
+    """The query parameter `probabilities=all`."""
+    return _parsed(args, "probabilities", str, lambda value: value == "all", "all") is not None
+
+
 def read_model_ref(model: str, args: Mapping[str, str]) -> ModelRef:
     """The model that the path and the query parameters `version` and `label` choose. Raises InvalidParameter."""
     for name in args:
         if name not in PARAMETERS:
             raise InvalidParameter(f"unknown parameter {name!r}", hint=f"Known are {', '.join(PARAMETERS)}.")
-    version = _parsed(args, "version", int, lambda value: 0 <= value < 2**63, "a whole number")
+    version = _version(args)
     label = _parsed(args, "label", str, lambda value: bool(re.fullmatch(r"\w+", value)), "letters, digits and _")
     if version is not None and label is not None:
         raise InvalidParameter("both version and label are given", hint="Send one of them.")
     return ModelRef(model, version, label)
+
+
+def read_version(text: str | None) -> int | None:
+    """A version in a path. Raises InvalidParameter."""
+    return None if text is None else _version({"version": text})
+
+
+def read_body(request: Request, limit: int) -> bytes:
+    """The whole body; gzip is undone, up to `limit` bytes. Raises RequestTooLarge, BadRequest."""
+    data = request.get_data(cache=False)
+    return _decompressed(data, limit) if request.headers.get("Content-Encoding", "").lower() == "gzip" else data
+
+
+def _decompressed(data: bytes, limit: int) -> bytes:
+    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: with gzip's header
+    try:
+        unpacked = unpacker.decompress(data, limit + 1)
+    except zlib.error as exc:
+        raise BadRequest(f"the gzip body cannot be read: {exc}") from exc
+    if len(unpacked) > limit:
+        raise RequestTooLarge(
+            f"the request has more than {limit:,} bytes when unpacked; that is the limit (SIGHTLINE_MAX_REQUEST_BYTES)"
+        )
+    if not unpacker.eof:
+        raise BadRequest("the gzip body is cut off")
+    return unpacked
 
 
 def read_call(headers: Headers, longest_seconds: float) -> Call:
@@ -103,6 +142,10 @@ def read_call(headers: Headers, longest_seconds: float) -> Call:
     seconds = _parsed(headers, TIMEOUT, float, lambda value: value > 0, "a number of seconds above 0")
     deadline = time.monotonic() + min(seconds or longest_seconds, longest_seconds)
     return Call(deadline, _trace(headers))
+
+
+def _version(args: Mapping[str, str]) -> int | None:
+    return _parsed(args, "version", int, lambda value: 0 <= value < 2**63, "a whole number")
 
 
 def _trace(headers: Headers) -> tuple[tuple[str, str], ...]:

@@ -12,13 +12,18 @@ from serving.gateway.errors import error_fields
 from serving.gateway.requests import Upload
 
 
-def predictions_body(classified: Classified, uploads: Sequence[Upload], request_id: str) -> dict[str, Any]:
-    """The answer of POST /predict/{model}: an entry for each picture, in the order of the request."""
+def predictions_body(
+    classified: Classified, uploads: Sequence[Upload], request_id: str, min_score: float = 0.0
+) -> dict[str, Any]:
+    """The answer of POST /predict/{model}: an entry for each picture, in the order of the request.
+
+    min_score: a prediction whose score is below it has no label.
+    """
     return {
         "model": classified.served.ref.name,
         "version": classified.served.version,
         "predictions": [
-            {"name": upload.name, **_outcome(outcome)}
+            {"name": upload.name, **_outcome(outcome, min_score)}
             for upload, outcome in zip(uploads, classified.outcomes, strict=True)
         ],
         "request_id": request_id,
@@ -44,11 +49,15 @@ def card_body(version: int, card: ModelCard) -> dict[str, Any]:
     return {"version": version, "card": card_to_dict(card)}
 
 
-def _outcome(outcome: Prediction | BadImage) -> dict[str, Any]:
+def _outcome(outcome: Prediction | BadImage, min_score: float) -> dict[str, Any]:
     if isinstance(outcome, BadImage):
         return {"error": error_fields(outcome)}
+    is_certain = outcome.score >= min_score
     return {
-        "label": outcome.label,
+        "label": outcome.label if is_certain else None,
+        **({} if is_certain else {"reason": "uncertain"}),
         "score": outcome.score,
+        **({} if outcome.raw_score is None else {"raw_score": outcome.raw_score}),
         "top": [{"label": best.label, "index": best.index, "score": best.score} for best in outcome.top],
+        **({} if outcome.probabilities is None else {"probabilities": outcome.probabilities}),
     }

@@ -14,6 +14,7 @@ from serving.gateway.app import create_app
 from serving.gateway.logs import configure
 from serving.gateway.metrics import Metrics
 from serving.gateway.settings import Settings, read_settings
+from serving.gateway.v1_backend import GrpcBackend
 
 
 def faces_at(face_settings: FaceSettings, settings: Settings) -> Faces | None:
@@ -45,4 +46,10 @@ def predictor_of(settings: Settings, metrics: Metrics) -> Predictor:
 settings = read_settings(os.environ).settings
 configure(settings.log_format, settings.log_level)
 metrics = Metrics()
-app = create_app(settings, predictor_of(settings, metrics), faces_at(FaceSettings(), settings), metrics)
+app = create_app(
+    settings,
+    predictor_of(settings, metrics),
+    faces_at(FaceSettings(), settings),
+    metrics,
+    GrpcBackend(settings.backends, timeout_seconds=settings.backend_timeout_seconds),
+)

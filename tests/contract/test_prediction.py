@@ -1,6 +1,8 @@
+from typing import Any
+
 import numpy as np
 
-from serving.contract.prediction import Label, top_k
+from serving.contract.prediction import Label, top_k, without_calibration
 
 NAMES = ("ant", "bee", "cat", "dog")
 
@@ -18,3 +20,17 @@ def test_among_equals_the_lower_index_comes_first() -> None:
 
 def test_more_than_there_are_means_all() -> None:
     assert len(top_k(np.full(4, 0.25, np.float32), NAMES, 100).top) == 4
+
+
+def test_the_temperature_can_be_undone() -> None:
+    logits = np.array([2.0, 1.0, -3.0])
+
+    def softmax(values: Any) -> Any:
+        return np.exp(values) / np.exp(values).sum()
+
+    calibrated = softmax(logits / 2.5).astype(np.float32)
+    np.testing.assert_allclose(without_calibration(calibrated, 2.5), softmax(logits), rtol=1e-5)
+
+
+def test_a_probability_of_zero_stays_zero() -> None:
+    assert without_calibration(np.array([1, 0], np.float32), 0.5).tolist() == [1, 0]

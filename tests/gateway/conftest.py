@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
+from serving.contract.card import ModelCard
 from serving.contract.errors import SightlineError, UnknownModel, UnknownVersion
 from serving.contract.preprocessing import Tensor
 from serving.gateway.app import create_app
@@ -24,6 +25,7 @@ class ColorPredictor:
     fails: Exception | None = None
     changes: int = 0
     version: int = 1
+    card: ModelCard = COLORS
     batches: list[int] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
@@ -33,7 +35,7 @@ class ColorPredictor:
             raise UnknownModel(f"there is no model {ref.name!r}", hint="Models that are served: colors.")
         if ref.version not in (None, self.version) or ref.label is not None:
             raise UnknownVersion(f"model {ref} is not there")
-        return ServedModel(ref, self.version, COLORS)
+        return ServedModel(ref, self.version, self.card)
 
     def predict(self, served: ServedModel, batch: Tensor, call: Call = ANYTIME) -> Scores:
         self._maybe_fail()

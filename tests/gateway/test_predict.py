@@ -3,6 +3,7 @@ import io
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
+from serving.contract.card import Calibration
 from serving.contract.errors import DeadlineExceeded, ModelServerUnavailable
 
 Picture = Callable[..., bytes]
@@ -82,6 +84,33 @@ def test_base64_json_is_answered(client: FlaskClient, picture: Picture, prefix: 
 def test_top_limits_the_labels(client: FlaskClient, red: bytes) -> None:
     row = post_form(client, (red, "a"), url="/predict/colors?top=1").get_json()["predictions"][0]
     assert [label["label"] for label in row["top"]] == ["red"]
+
+
+def test_a_label_below_the_least_score_is_not_named(client: FlaskClient, picture: Picture) -> None:
+    url = "/predict/colors?min_score=0.9&top=1"
+    sure, unsure = post_form(client, (picture("red"), "a"), (picture("#ff6600"), "b"), url=url).get_json()[
+        "predictions"
+    ]
+    assert (sure["label"], "reason" in sure) == ("red", False)
+    assert list(unsure) == ["name", "label", "reason", "score", "top"]
+    assert (unsure["label"], unsure["reason"]) == (None, "uncertain")
+    assert unsure["score"] == pytest.approx(255 / (255 + 102))
+    assert unsure["top"][0]["label"] == "red"
+
+
+def test_all_probabilities_can_be_asked_for(client: FlaskClient, picture: Picture) -> None:
+    url = "/predict/colors?probabilities=all&top=1"
+    row = post_form(client, (picture("blue"), "a"), url=url).get_json()["predictions"][0]
+    assert list(row) == ["name", "label", "score", "top", "probabilities"]
+    assert row["probabilities"] == [0, 0, 1]
+
+
+def test_a_calibrated_model_tells_the_raw_score_too(client: FlaskClient, picture: Picture, predictor: Any) -> None:
+    predictor.card = replace(predictor.card, calibration=Calibration(2.0))
+    row = post_form(client, (picture("#ff6600"), "a")).get_json()["predictions"][0]
+    assert list(row) == ["name", "label", "score", "raw_score", "top"]
+    assert row["score"] == pytest.approx(5 / 7)  # 255 : 102 : 0
+    assert row["raw_score"] == pytest.approx(25 / 29)  # squares of 5 and 2
 
 
 def test_a_version_can_be_asked_for(client: FlaskClient, red: bytes) -> None:
@@ -183,6 +212,9 @@ def test_limits_are_named_with_their_settings(client: FlaskClient, picture: Pict
     [
         ("top=0", "top is '0'"),
         ("top=x", "top is 'x'"),
+        ("min_score=2", "min_score is '2'"),
+        ("min_score=nan", "min_score is 'nan'"),
+        ("probabilities=some", "probabilities is 'some'"),
         ("version=-1", "version is '-1'"),
         ("version=latest", "version is 'latest'"),
         (f"version={2**63}", "version is"),

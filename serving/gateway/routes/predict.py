@@ -8,7 +8,14 @@ from serving.backend.predictor import Predictor
 from serving.classify import classify
 from serving.contract.errors import BadImage
 from serving.gateway.metrics import Metrics
-from serving.gateway.requests import read_call, read_model_ref, read_top, read_uploads
+from serving.gateway.requests import (
+    read_all_probabilities,
+    read_call,
+    read_min_score,
+    read_model_ref,
+    read_top,
+    read_uploads,
+)
 from serving.gateway.responses import predictions_body
 from serving.gateway.settings import Settings
 
@@ -21,6 +28,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
     def predict(model: str) -> dict[str, Any]:
         """Classify the pictures of the request. One picture that is bad is an error, one of several an entry."""
         ref, top = read_model_ref(model, request.args), read_top(request.args)
+        min_score, all_probabilities = read_min_score(request.args), read_all_probabilities(request.args)
         g.model = ref
         with g.stages.timed("read"):
             uploads = read_uploads(request, settings.max_images)
@@ -32,6 +40,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
             top=top,
             stages=g.stages,
             call=read_call(request.headers, settings.backend_timeout_seconds),
+            all_probabilities=all_probabilities,
         )
         if len(uploads) == 1 and isinstance(classified.outcomes[0], BadImage):
             raise classified.outcomes[0]
@@ -39,6 +48,6 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
         refused = sum(isinstance(outcome, BadImage) for outcome in classified.outcomes)
         metrics.pictures(ref.name, len(uploads) - refused, refused)
         with g.stages.timed("postprocess"):
-            return predictions_body(classified, uploads, g.request_id)
+            return predictions_body(classified, uploads, g.request_id, min_score)
 
     return routes

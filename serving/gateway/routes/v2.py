@@ -1,0 +1,121 @@
+"""/v2/...: the Open Inference Protocol, as KServe's and Triton's clients speak it."""
+
+import importlib.metadata
+from typing import Any
+
+from flask import Blueprint, Response, g, request
+from flask.typing import ResponseReturnValue
+
+from serving.backend.predictor import ModelRef, Predictor
+from serving.classify import decode_all, scored, to_batch
+from serving.contract.card import ModelCard
+from serving.contract.preprocessing import Tensor
+from serving.gateway.inference_v2 import (
+    EXTENSIONS,
+    HEADER_LENGTH,
+    first_bad,
+    inference_answer,
+    model_metadata,
+    read_inference,
+)
+from serving.gateway.metrics import Metrics
+from serving.gateway.requests import read_body, read_call, read_version
+from serving.gateway.responses import is_ready
+from serving.gateway.settings import Settings
+
+NOT_READY = 503
+
+
+def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blueprint:
+    """The routes, with the predictor that they ask, and what they count into."""
+    routes = Blueprint("v2", __name__, url_prefix="/v2")
+
+    @routes.get("")
+    def server() -> dict[str, Any]:
+        """Name, version and extensions."""
+        return {"name": "sightline", "version": _version(), "extensions": list(EXTENSIONS)}
+
+    @routes.get("/health/live")
+    def live() -> dict[str, bool]:
+        """The process lives."""
+        return {"live": True}
+
+    @routes.get("/health/ready")
+    def ready() -> ResponseReturnValue:
+        """A version of some model answers."""
+        is_any = any(is_ready(states) for states in predictor.models().values())
+        return {"ready": is_any}, 200 if is_any else NOT_READY
+
+    @routes.get("/models")
+    def models() -> dict[str, Any]:
+        """The names of the models that answer."""
+        return {"models": [name for name, states in predictor.models().items() if is_ready(states)]}
+
+    @routes.post("/repository/index")
+    def index() -> ResponseReturnValue:
+        """Every version and its state, in Triton's words."""
+        return [
+            {
+                "name": name,
+                "version": str(state.version),
+                "state": "READY" if state.is_available else "UNAVAILABLE",
+                "reason": state.error,
+            }
+            for name, states in predictor.models().items()
+            for state in states
+        ]
+
+    @routes.get("/models/<name>")
+    @routes.get("/models/<name>/versions/<version>")
+    def metadata(name: str, version: str | None = None) -> dict[str, Any]:
+        """The model's input and output."""
+        served = predictor.describe(ModelRef(name, read_version(version)))
+        versions = [state.version for state in predictor.versions(name) if state.is_available]
+        return model_metadata(name, versions, served.card)
+
+    @routes.get("/models/<name>/ready")
+    @routes.get("/models/<name>/versions/<version>/ready")
+    def model_ready(name: str, version: str | None = None) -> ResponseReturnValue:
+        """That version of the model answers."""
+        wanted = read_version(version)
+        states = predictor.versions(name)
+        answers = any(state.is_available and wanted in (None, state.version) for state in states)
+        return {"name": name, "ready": answers}, 200 if answers else NOT_READY
+
+    @routes.post("/models/<name>/infer")
+    @routes.post("/models/<name>/versions/<version>/infer")
+    def infer(name: str, version: str | None = None) -> Response:
+        """Run the model on a tensor, or on pictures as files; a bad picture fails the request."""
+        ref = ModelRef(name, read_version(version))
+        g.model = ref
+        call = read_call(request.headers, settings.backend_timeout_seconds)
+        served = predictor.describe(ref)
+        with g.stages.timed("read"):
+            body = read_body(request, settings.max_request_bytes)
+            asked = read_inference(body, request.headers.get(HEADER_LENGTH), served.card, settings.max_images)
+        images: list[Any] = []
+        if asked.input.pictures is not None:
+            with g.stages.timed("decode"):
+                images = decode_all(asked.input.pictures, settings.image_limits)
+            bad = first_bad(images)
+            if bad is not None:
+                raise bad
+
+        def batch_of(card: ModelCard) -> Tensor:
+            return to_batch(images, card) if asked.input.tensor is None else asked.input.tensor
+
+        served, scores = scored(batch_of, served, predictor, g.stages, call)
+        g.version = served.version
+        metrics.pictures(name, len(scores.probabilities), 0)
+        with g.stages.timed("postprocess"):
+            answer, headers = inference_answer(name, served.version, served.card, asked, scores.probabilities)
+        return Response(answer, headers=headers)
+
+    return routes
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("sightline")
+    except importlib.metadata.PackageNotFoundError:  # run from its source
+        return "unknown"

@@ -1,0 +1,107 @@
+"""TensorFlow Serving's REST API in the gateway, over real gRPC to a server whose answers one can compute by hand."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from flask.testing import FlaskClient
+
+from serving.backend.grpc_predictor import GET_MODEL_STATUS, PREDICT
+from serving.backend.protos import wire_pb2 as wire
+from serving.gateway.app import create_app
+from serving.gateway.settings import Settings
+from serving.gateway.v1_backend import GET_MODEL_METADATA, GrpcBackend
+from tests.backend.test_grpc_predictor import ColorServer, handler
+
+RED = [[[200, 0, 0]] * 2] * 2
+
+
+def metadata(request: wire.GetModelMetadataRequest, context: Any) -> wire.GetModelMetadataResponse:  # noqa: ARG001
+    signatures = wire.SignatureDefMap()
+    signature = signatures.signature_def["serving_default"]
+    signature.inputs["image"].dtype = wire.DT_UINT8
+    signature.outputs["probabilities"].dtype = wire.DT_FLOAT
+    response = wire.GetModelMetadataResponse(model_spec=wire.ModelSpec(name=request.model_spec.name))
+    response.metadata["signature_def"].Pack(signatures)
+    return response
+
+
+@pytest.fixture
+def v1(settings: Settings, predictor: Any) -> Iterator[FlaskClient]:
+    colors = ColorServer()
+    server = grpc.server(ThreadPoolExecutor(4))
+    services: dict[str, dict[str, Any]] = {}
+    for path, method, request in (
+        (PREDICT, colors.predict, wire.PredictRequest),
+        (GET_MODEL_METADATA, metadata, wire.GetModelMetadataRequest),
+        (GET_MODEL_STATUS, colors.status, wire.GetModelStatusRequest),
+    ):
+        services[path] = {"handler": handler(path, method, request)}
+    server.add_generic_rpc_handlers(tuple(row["handler"] for row in services.values()))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    backend = GrpcBackend([f"127.0.0.1:{port}"], timeout_seconds=5)
+    yield create_app(settings, predictor, backend=backend).test_client()
+    backend.close()
+    server.stop(None).wait()
+
+
+def test_rows_are_answered_with_rows_and_columns_with_columns(v1: FlaskClient) -> None:
+    rows = v1.post("/v1/models/colors:predict", json={"instances": [RED]})
+    assert rows.get_json() == {"predictions": [[1.0, 0.0, 0.0]]}
+    columns = v1.post("/v1/models/colors/versions/1:predict", json={"inputs": [RED, RED]})
+    assert columns.get_json() == {"outputs": [[1.0, 0.0, 0.0]] * 2}
+
+
+def test_upper_and_lower_case_are_one(v1: FlaskClient) -> None:
+    assert v1.post("/V1/Models/colors:PREDICT", json={"instances": [RED]}).status_code == 200
+
+
+def test_the_state_is_told_as_over_there(v1: FlaskClient) -> None:
+    assert v1.get("/v1/models/colors").get_json() == {
+        "model_version_status": [
+            {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+        ]
+    }
+
+
+def test_a_gzip_body_is_unpacked_up_to_the_limit(v1: FlaskClient) -> None:
+    def post(data: bytes) -> tuple[int, Any]:
+        response = v1.post("/v1/models/colors:predict", data=data, headers={"Content-Encoding": "gzip"})
+        assert response.content_type == "application/json"
+        return response.status_code, response.get_json()
+
+    packed = gzip.compress(json.dumps({"instances": [RED]}).encode())
+    assert post(packed) == (200, {"predictions": [[1.0, 0.0, 0.0]]})
+    assert post(gzip.compress(bytes(60_000)))[0] == 413
+    assert post(packed[:-5])[0] == 400
+    assert post(b"no gzip")[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("request_line", "body", "status", "words"),
+    [
+        ("POST /v1/models/dogs:predict", {"instances": [RED]}, 404, "Servable not found"),
+        ("POST /v1/models/colors:predict", {}, 400, "Missing 'inputs' or 'instances' key"),
+        ("GET /v1/foo", None, 400, "Malformed request: GET /v1/foo"),
+        ("GET /v1/models/dogs", None, 404, "Could not find any versions"),
+    ],
+)
+def test_errors_are_those_of_over_there(v1: FlaskClient, request_line: str, body: Any, status: int, words: str) -> None:
+    method, path = request_line.split()
+    response = v1.open(path, method=method, json=body)
+    assert response.status_code == status
+    assert response.content_type == "application/json"
+    assert words in response.get_json()["error"]
+
+
+def test_a_model_server_that_is_away_is_503_with_retry_after(settings: Settings, predictor: Any) -> None:
+    backend = GrpcBackend(["127.0.0.1:1"], timeout_seconds=5)
+    response = create_app(settings, predictor, backend=backend).test_client().get("/v1/models/colors")
+    backend.close()
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
