@@ -22,7 +22,7 @@ import httpx
 from serving.contract.errors import PortTaken, ProcessDied, UsageError
 from serving.contract.golden import GOLDEN_DIR
 from serving.contract.versions import version_dirs
-from serving.gateway.settings import Settings, read_settings, shown
+from serving.gateway.settings import Settings, read_settings, require_safe, shown
 from serving.supervisor import Child, Supervisor
 
 GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn.conf.py"
@@ -50,6 +50,7 @@ WAITING_TICKS = 50  # answers with the same reason before it is said
 @click.option("--encoder", type=click.Choice(["served", "dlib"]), help="Who encodes faces.  [default: served]")
 @click.option("--preload-faces", is_flag=True, help="Load the face models at start, not at the first photo.")
 @click.option("--export-if-empty", is_flag=True, help="Export a first model when the folder of models is empty.")
+@click.option("--insecure", is_flag=True, default=None, help="Listen on an address that others reach without API keys.")
 @click.option("--log-format", type=click.Choice(["json", "text"]), help="How requests are logged.  [default: json]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.  [default: SIGHTLINE_CONFIG]")
 @click.option("--show-settings", is_flag=True, help="Print every setting, its value and where it came from.")
@@ -78,6 +79,7 @@ def serve(
         click.echo(shown(given))
         return
     settings = given.settings
+    require_safe(settings)
     require_free_port(settings.host, settings.port, "--port, PORT=9000 make serve")
     if given.sources["backend"] == "default":
         if export_if_empty:

@@ -31,6 +31,8 @@
     │   ├── UnknownPerson
     │   └── UnknownGallery
     ├── MethodNotAllowed
+    ├── Unauthenticated            no API key, or one that is not known
+    ├── Forbidden                  the API key may not do this
     ├── Unavailable                try again later
     │   ├── ModelServerUnavailable
     │   ├── ModelNotReady
@@ -212,6 +214,14 @@ class UnknownGallery(NotFound):
 
 class MethodNotAllowed(SightlineError):
     code, title = "method_not_allowed", "The method is not allowed here"
+
+
+class Unauthenticated(SightlineError):
+    code, title = "unauthenticated", "An API key is needed"
+
+
+class Forbidden(SightlineError):
+    code, title = "forbidden", "The API key may not do this"
 
 
 class Unavailable(SightlineError):

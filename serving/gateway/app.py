@@ -11,6 +11,7 @@ from serving.backend.predictor import Predictor
 from serving.classify import Stages
 from serving.faces.recognition import Faces
 from serving.gateway import errors
+from serving.gateway.guard import guard
 from serving.gateway.logs import FIELDS
 from serving.gateway.metrics import Metrics
 from serving.gateway.routes import faces, health, models, predict, v1, v2
@@ -46,6 +47,7 @@ def create_app(
     app.json.compact = True  # type: ignore[attr-defined]
     errors.register(app)
     _watch(app, metrics)
+    guard(app, settings)
     app.register_blueprint(predict.blueprint(predictor, settings, metrics))
     app.register_blueprint(v2.blueprint(predictor, settings, metrics))
     if backend is not None:
@@ -90,6 +92,7 @@ def _log_request(response: Response, seconds: float) -> None:
         "method": request.method,
         "path": _loggable_path(),
         "status": response.status_code,
+        "key": g.get("key"),
         "model": str(g.model) if "model" in g else None,
         "version": g.get("version"),
         "code": error.code if error else None,

@@ -11,6 +11,7 @@ from serving.contract.errors import (
     BadRequest,
     Conflict,
     DeadlineExceeded,
+    Forbidden,
     GalleryError,
     GalleryFull,
     ImageTooLarge,
@@ -24,6 +25,7 @@ from serving.contract.errors import (
     SightlineError,
     TooManyImages,
     TooManyPixels,
+    Unauthenticated,
     Unavailable,
     UnknownRoute,
     UnsupportedContentType,
@@ -46,6 +48,8 @@ STATUS: dict[type[SightlineError], int] = {
     UnusableFace: 422,
     NotFound: 404,
     MethodNotAllowed: 405,
+    Unauthenticated: 401,
+    Forbidden: 403,
     Conflict: 409,
     Unavailable: 503,
     Overloaded: 503,
@@ -86,6 +90,8 @@ def problem(error: SightlineError) -> Response:
     response = Response(text, status, content_type=_content_type(request.path))
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 

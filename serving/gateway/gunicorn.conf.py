@@ -5,15 +5,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from serving.gateway.settings import read_settings
+from serving.gateway.settings import read_settings, require_safe
 
 _settings = read_settings(os.environ).settings
+require_safe(_settings)
 
 wsgi_app = "serving.gateway.wsgi:app"
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
 worker_class = "gthread"
-threads = _settings.threads
+threads = _settings.threads + 8  # the others tell whoever is too much so at once, and answer probes
 preload_app = False  # the gRPC channel must be opened after the fork
 keepalive = 75  # seconds; clients that pool their connections keep them
 graceful_timeout = 4  # seconds for requests in flight when told to stop; `sightline serve` stops within 5

@@ -1,6 +1,7 @@
 """The gateway's settings: one frozen class, and how it is read. Only entry points read it from the environment."""
 
 import difflib
+import ipaddress
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -8,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from serving.contract.errors import UsageError
 from serving.contract.image import ImageLimits
 from serving.faces.settings import FaceSettings
+from serving.gateway.keys import read_keys
 
 PREFIX = "SIGHTLINE_"
 FACES_PREFIX = "SIGHTLINE_FACES_"
@@ -29,7 +31,9 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     workers: int = Field(2, ge=1, description="Gateway processes.")
-    threads: int = Field(16, ge=1, description="Requests that one process handles at a time.")
+    threads: int = Field(
+        32, ge=1, description="Requests that one process handles at a time; one more is answered 503 at once."
+    )
     backend: str = Field(
         "127.0.0.1:8500", description="host:port of the model server's gRPC; several, with commas, are used in turn."
     )
@@ -46,6 +50,28 @@ class Settings(BaseModel):
         "INFO", description="DEBUG, INFO, WARNING or ERROR."
     )
     log_format: Literal["json", "text"] = Field("json", description="json: an object a line; text: for people.")
+
+    api_keys: str = Field(
+        "", repr=False, description="NAME:SHA256:SCOPE+SCOPE, several with commas; empty: everybody may ask."
+    )
+    insecure: bool = Field(False, description="Listen on an address that others reach although there are no API keys.")
+    cors_origins: str = Field("", description="Origins whose pages may read answers, with commas; *: all.")
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_can_be_read(cls, value: str) -> str:
+        read_keys(_split(value))
+        return value
+
+    @property
+    def api_key_entries(self) -> tuple[str, ...]:
+        """The entries of `api_keys`."""
+        return _split(self.api_keys)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The origins in `cors_origins`."""
+        return _split(self.cors_origins)
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -96,6 +122,23 @@ def read_settings(environ: Mapping[str, str], flags: Mapping[str, Any] | None = 
     except ValidationError as exc:
         raise _refused(exc, sources) from exc
     return Given(settings, {name: sources.get(name, "default") for name in Settings.model_fields})
+
+
+def require_safe(settings: Settings) -> None:
+    """Raise UsageError where anybody might use the service and nobody said that this is meant."""
+    if settings.api_keys or settings.insecure or _is_loopback(settings.host):
+        return
+    raise UsageError(
+        f"the gateway would listen on {settings.host} and answer everybody: there are no API keys",
+        hint="Set SIGHTLINE_API_KEYS (`python -m serving.gateway.keys NAME` makes one), or say --insecure.",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def shown(given: Given) -> str:

@@ -1,0 +1,79 @@
+"""What stands before every route: the bound of requests in flight, API keys, CORS, and headers for browsers."""
+
+import threading
+
+from flask import Flask, Response, g, request
+
+from serving.contract.errors import Overloaded
+from serving.gateway.keys import authenticate, authorize, read_keys, scope_of
+from serving.gateway.settings import Settings
+
+OPEN = ("/healthz", "/readyz", "/", "/openapi.json", "/docs")  # no key is needed
+UNBOUNDED = ("/healthz", "/readyz", "/metrics")  # answered even when the service is full
+ALLOWED_HEADERS = "Authorization, Content-Type, X-Request-ID, X-Request-Timeout, traceparent, tracestate"
+EXPOSED_HEADERS = "X-Request-ID, Retry-After"
+PREFLIGHT_SECONDS = "600"
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+def guard(app: Flask, settings: Settings) -> None:
+    """Refuse what is too much and who may not. Register it after what gives a request its id."""
+    keys = read_keys(settings.api_key_entries)
+    slots = threading.BoundedSemaphore(settings.threads)
+
+    @app.before_request
+    def admit() -> Response | None:
+        if _is_preflight():
+            return Response(status=204)
+        if keys and request.path not in OPEN:
+            key = authenticate(keys, request.headers.get("Authorization", ""))
+            g.key = key.name
+            scope = scope_of(request.method, request.path)
+            if scope is not None:
+                authorize(key, scope)
+        if request.path not in UNBOUNDED:
+            if not slots.acquire(blocking=False):
+                raise Overloaded(
+                    f"{settings.threads} requests are in flight in this process; that is the limit (SIGHTLINE_THREADS)",
+                    hint="Try again in a moment.",
+                )
+            g.slot = slots
+        return None
+
+    @app.teardown_request
+    def leave(exc: BaseException | None) -> None:  # noqa: ARG001
+        slot = g.pop("slot", None)
+        if slot is not None:
+            slot.release()
+
+    @app.after_request
+    def label(response: Response) -> Response:
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        _share(response, settings.allowed_origins)
+        return response
+
+
+def _is_preflight() -> bool:
+    return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+
+
+def _share(response: Response, origins: tuple[str, ...]) -> None:
+    """Let pages of the allowed origins read the answer. `*` allows all; cookies play no part."""
+    origin = request.headers.get("Origin")
+    if origin is None or not origins:
+        return
+    response.headers.add("Vary", "Origin")
+    if origin not in origins and "*" not in origins:
+        return
+    response.headers["Access-Control-Allow-Origin"] = origin
+    response.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
+    if _is_preflight():
+        response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
+        response.headers["Access-Control-Allow-Headers"] = ALLOWED_HEADERS
+        response.headers["Access-Control-Max-Age"] = PREFLIGHT_SECONDS
