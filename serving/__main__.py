@@ -130,7 +130,16 @@ def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) 
         )
     models.mkdir(parents=True, exist_ok=True)
     port = settings.backend.rpartition(":")[2]
-    command = [sys.executable, "-m", "serving.model_server", "--models", str(models), "--port", port]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.model_server",
+        "--models",
+        str(models),
+        "--port",
+        port,
+        "--enable_batching",
+    ]
     return Child("model server", command, environ)
 
 
