@@ -48,7 +48,7 @@ serve: install ## Start everything; PORT=9000, HOST=, MODELS=folder
 
 .PHONY: test
 test: $(VENV)/dev.done ## Run the tests
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/dev.done ## Run the tests that take minutes

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from serving.contract.errors import SightlineError
+from serving.contract.errors import SightlineError, UsageError
 
 # name: (module, attribute, one line of help). Keep the order in which a newcomer meets them.
 COMMANDS = {
@@ -34,7 +34,13 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as exc:
+            raise UsageError(
+                f"`sightline {cmd_name}` needs the package {exc.name}, which is not installed",
+                hint="Install what it belongs to: pip install 'sightline[gateway,tensorflow,faces]'.",
+            ) from exc
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -89,7 +89,8 @@ def serve(
     else:
         children = []
     url = f"http://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else settings.host}:{settings.port}"
-    with _face_service(_face_environ(encoder, preload_faces, os.environ)) as (faces, environ):
+    faces_environ = _face_environ(encoder, preload_faces, {**os.environ, **settings.environ()})
+    with _face_service(faces_environ) as (faces, environ):
         _run(Supervisor([*children, *faces, _gateway(settings, environ)], _announcing(url, models, settings)))
 
 

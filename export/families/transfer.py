@@ -30,7 +30,7 @@ from export.training import LOSS, Fitted, Model, Plan, judged, run
 from serving.contract.errors import UsageError
 
 FEATURE_BATCH = 16
-HEAD_L2 = 3e-3  # best of five in cross-validation on ants and bees; a thousand features need holding
+HEAD_L2 = 3e-3  # a thousand features and a few hundred pictures: the weights need holding
 FINE_TUNING_RATE = 0.01  # of the head's learning rate
 VARIATIONS = ((500, 4), (5_000, 2), (50_000, 1))  # up to so many pictures, so many variations of each
 SPLIT_FILE = "split.csv"

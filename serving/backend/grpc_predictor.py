@@ -19,10 +19,10 @@ from serving.backend.tensors import from_proto, to_proto
 from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_from_json
 from serving.contract.errors import (
     DeadlineExceeded,
-    InvalidCard,
     ModelFailed,
     ModelNotReady,
     ModelServerUnavailable,
+    NotAClassifier,
     Overloaded,
     SightlineError,
     UnknownModel,
@@ -183,9 +183,9 @@ class GrpcPredictor:
             response = self._predict(request, timeout=self._timeout_seconds)
         except grpc.RpcError as exc:
             if exc.code() in REFUSALS and "label" not in (exc.details() or ""):
-                raise InvalidCard(
-                    f"model {ref} has no readable card: {exc.details()}",
-                    hint="Export it with `sightline export`, which puts the card inside.",
+                raise NotAClassifier(
+                    f"model {ref} has no card: {exc.details()}",
+                    hint="Where it does classify pictures, adopt it with `sightline export keras`: that gives it one.",
                 ) from exc
             self._fail(exc, ref)
         card = card_from_json(bytes(from_proto(response.outputs[CARD_OUTPUT]).flat[0]))

@@ -93,7 +93,7 @@ class Predictor(Protocol):
     def describe(self, ref: ModelRef) -> ServedModel:
         """The version that a request for `ref` is expected to reach, with its card.
 
-        Raises UnknownModel, UnknownVersion, ModelNotReady, InvalidCard.
+        Raises UnknownModel, UnknownVersion, NotAClassifier, ModelNotReady, InvalidCard.
         """
 
     def predict(self, served: ServedModel, batch: Tensor, call: Call = ANYTIME) -> Scores:

@@ -27,6 +27,7 @@
     ├── NotFound
     │   ├── UnknownRoute
     │   ├── UnknownModel
+    │   ├── NotAClassifier
     │   ├── UnknownVersion
     │   ├── UnknownPerson
     │   └── UnknownGallery
@@ -198,6 +199,10 @@ class UnknownRoute(NotFound):
 
 class UnknownModel(NotFound):
     code, title = "unknown_model", "There is no such model"
+
+
+class NotAClassifier(NotFound):
+    code, title = "not_a_classifier", "The model does not classify pictures"
 
 
 class UnknownVersion(NotFound):

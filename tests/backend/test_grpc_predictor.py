@@ -18,10 +18,10 @@ from serving.backend.tensors import from_proto, to_proto
 from serving.contract.card import ModelCard, card_to_json
 from serving.contract.errors import (
     DeadlineExceeded,
-    InvalidCard,
     ModelFailed,
     ModelNotReady,
     ModelServerUnavailable,
+    NotAClassifier,
     Overloaded,
     SightlineError,
     UnknownModel,
@@ -211,7 +211,7 @@ def test_every_status_of_grpc_becomes_an_error_of_ours(
 
 def test_a_model_without_a_card_is_told_so(predictor: GrpcPredictor, colors: ColorServer) -> None:
     colors.fails = grpc.StatusCode.FAILED_PRECONDITION
-    with pytest.raises(InvalidCard, match="no readable card"):
+    with pytest.raises(NotAClassifier, match="has no card"):
         predictor.describe(ModelRef("colors"))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from flask import Blueprint
 
 from serving.backend.predictor import ModelRef, Predictor
+from serving.contract.errors import NotAClassifier
 from serving.gateway.responses import card_body, model_body
 
 
@@ -20,11 +21,15 @@ def blueprint(predictor: Predictor) -> Blueprint:
 
     @routes.get("/models/<name>")
     def model(name: str) -> dict[str, Any]:
-        """One model, with the card of the version that answers; card is null where none does."""
+        """One model, with the card of the version that answers; card is null where none does or has one."""
         body = model_body(name, predictor.versions(name))
+        nothing = {**body, "version": None, "card": None}
         if not body["ready"]:
-            return {**body, "version": None, "card": None}
-        served = predictor.describe(ModelRef(name))
+            return nothing
+        try:
+            served = predictor.describe(ModelRef(name))
+        except NotAClassifier:  # such as the face encoder
+            return nothing
         return {**body, **card_body(served.version, served.card)}
 
     return routes
