@@ -14,7 +14,7 @@ from serving.gateway import errors
 from serving.gateway.guard import guard
 from serving.gateway.logs import FIELDS
 from serving.gateway.metrics import Metrics
-from serving.gateway.routes import faces, health, models, predict, v1, v2
+from serving.gateway.routes import faces, health, models, page, predict, v1, v2
 from serving.gateway.routes import metrics as metrics_route
 from serving.gateway.settings import Settings
 from serving.tfserving_rest import Backend
@@ -55,6 +55,7 @@ def create_app(
     app.register_blueprint(models.blueprint(predictor))
     app.register_blueprint(faces.blueprint(people, settings))
     app.register_blueprint(health.blueprint(predictor))
+    app.register_blueprint(page.blueprint())
     app.register_blueprint(metrics_route.blueprint(metrics))
     return app
 
@@ -73,6 +74,9 @@ def _watch(app: Flask, metrics: Metrics) -> None:
     @app.after_request
     def end(response: Response) -> Response:
         response.headers[REQUEST_ID] = g.request_id
+        if g.stages.milliseconds:
+            stages = (f"{name};dur={spent:.1f}" for name, spent in g.stages.milliseconds.items())
+            response.headers["Server-Timing"] = ", ".join(stages)
         seconds = time.perf_counter() - g.started
         _log_request(response, seconds)
         _count_request(response, seconds, metrics)

@@ -1,0 +1,184 @@
+"""The page in a real Chromium, driven by the WebDriver protocol over plain HTTP."""
+
+import contextlib
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.serving import make_server
+
+from serving.gateway.app import create_app
+from serving.gateway.keys import new_key
+from serving.gateway.settings import Settings
+
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # https://www.w3.org/TR/webdriver2/#elements
+DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
+in_chromium = pytest.mark.skipif(not (DRIVER and BROWSER), reason="there is no chromium with chromedriver")
+
+
+def test_the_page_needs_nothing_from_elsewhere(client: FlaskClient) -> None:
+    response = client.get("/")
+    assert response.content_type == "text/html; charset=utf-8"
+    assert not re.findall(r"(?:src|href|@import|url)\s*[=(]\s*[\"']?(?:https?:)?//", response.text)
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.findall(r"\sstyle=|\son[a-z]+=", response.text)  # the policy would forbid them
+
+
+def test_the_page_is_there_without_a_key(predictor: Any) -> None:
+    settings = Settings(api_keys=new_key("a", ["predict"])[1])
+    assert create_app(settings, predictor).test_client().get("/").status_code == 200
+
+
+@dataclass
+class Browser:
+    http: httpx.Client
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        response = self.http.request(method, path, **({"json": body} if body is not None else {}))
+        assert response.status_code == 200, response.text
+        return response.json()["value"]
+
+    def find(self, selector: str) -> str:
+        found = self.call("POST", "/element", {"using": "css selector", "value": selector})
+        return f"/element/{found[ELEMENT]}"
+
+    def click(self, selector: str) -> None:
+        self.call("POST", f"{self.find(selector)}/click", {})
+
+    def keys(self, selector: str, text: str) -> None:
+        self.call("POST", f"{self.find(selector)}/value", {"text": text})
+
+    def run(self, script: str) -> Any:
+        return self.call("POST", "/execute/sync", {"script": script, "args": []})
+
+    def text(self, selector: str) -> str:
+        return str(self.call("GET", f"{self.find(selector)}/text"))
+
+    def wait_for(self, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not holds():
+            assert time.monotonic() < deadline, self.text("main")
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def server(predictor: Any) -> Iterator[Callable[[Settings], str]]:
+    with contextlib.ExitStack() as stack:
+
+        def start(settings: Settings) -> str:
+            server = make_server("127.0.0.1", 0, create_app(settings, predictor), threaded=True)
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            stack.callback(server.server_close)
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}/"
+
+        yield start
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([str(DRIVER), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1000,1300"]
+    options = {"binary": BROWSER, "args": [*flags, f"--user-data-dir={tmp_path / 'profile'}"]}
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as http:
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                with contextlib.suppress(httpx.TransportError):
+                    if http.get("/status").json()["value"]["ready"]:
+                        break
+                time.sleep(0.1)
+            wanted = {"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}}
+            answer = http.post("/session", json=wanted)
+            if answer.status_code != 200:
+                pytest.skip(f"chromium does not start here: {answer.text[:200]}")
+            http.base_url = httpx.URL(f"http://127.0.0.1:{port}/session/{answer.json()['value']['sessionId']}")
+            browser = Browser(http)
+            yield browser
+            http.delete("")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@in_chromium
+def test_a_picture_and_a_drawing_are_answered(
+    browser: Browser, server: Callable[[Settings], str], picture: Callable[..., bytes], tmp_path: Path
+) -> None:
+    url = server(Settings())
+    browser.call("POST", "/url", {"url": url})
+    browser.wait_for(lambda: browser.run("return document.getElementById('model').value") == "colors")
+    (tmp_path / "fire.png").write_bytes(picture("#ff6600"))
+    (tmp_path / "none.png").write_bytes(b"no picture")
+    browser.keys("#files", f"{tmp_path / 'fire.png'}\n{tmp_path / 'none.png'}")
+    browser.wait_for(lambda: "71.4 %" in browser.text("#answers"))
+    assert browser.text("#answers strong") == "red"
+    assert "picture" in browser.text("#answers .bad")
+    assert "predict" in browser.text("#times")
+    assert f"curl -F image=@photo.jpg {url}predict/colors" in browser.text("#curl")
+    white = browser.run("return [...document.getElementById('pad').getContext('2d').getImageData(99, 99, 1, 1).data]")
+    moves: list[dict[str, Any]] = [
+        {
+            "type": "pointerMove",
+            "duration": 0,
+            "origin": {ELEMENT: browser.find("#pad").rpartition("/")[2]},
+            "x": -60,
+            "y": -60,
+        },
+        {"type": "pointerDown", "button": 0},
+        {"type": "pointerMove", "duration": 100, "origin": "pointer", "x": 120, "y": 120},
+        {"type": "pointerUp", "button": 0},
+    ]
+    pointer = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": moves}
+    browser.call("POST", "/actions", {"actions": [pointer]})
+    dark = browser.run(
+        "const d = document.getElementById('pad').getContext('2d').getImageData(0, 0, 280, 280).data;"
+        "let n = 0; for (let i = 0; i < d.length; i += 4) n += d[i] < 128; return n"
+    )
+    assert white == [255] * 4
+    assert dark > 1000  # pixels
+    browser.click("#ask")
+    browser.wait_for(lambda: "33.3 %" in browser.text("#answers"))
+
+
+@in_chromium
+def test_the_page_asks_for_a_key_where_one_is_needed_by_keyboard_alone(
+    browser: Browser, server: Callable[[Settings], str]
+) -> None:
+    key, entry = new_key("a", ["predict"])
+    browser.call("POST", "/url", {"url": server(Settings(api_keys=entry))})
+    browser.wait_for(lambda: "API key" in browser.text("#answers"))
+    browser.keys("#key", f"{key}\ue004\ue007")  # the key, Tab, Enter
+    browser.wait_for(lambda: browser.run("return document.activeElement.id") == "use")
+    browser.keys("#use", "\ue007")
+    browser.wait_for(lambda: browser.run("return document.getElementById('card').childElementCount") > 0)
+    assert "Nothing was asked yet." in browser.text("#answers")
+
+
+@in_chromium
+def test_the_page_fits_a_phone_in_the_dark(browser: Browser, server: Callable[[Settings], str]) -> None:
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    for command, params in (("setDeviceMetricsOverride", phone), ("setEmulatedMedia", dark)):
+        browser.call("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": params})
+    browser.call("POST", "/url", {"url": server(Settings())})
+    browser.wait_for(lambda: browser.run("return document.getElementById('model').value") == "colors")
+    assert browser.run("return document.documentElement.scrollWidth") <= 390
+    assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(17, 21, 28)"
