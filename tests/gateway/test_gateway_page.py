@@ -109,10 +109,12 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
             answer = http.post("/session", json=wanted)
             if answer.status_code != 200:
                 pytest.skip(f"chromium does not start here: {answer.text[:200]}")
-            http.base_url = httpx.URL(f"http://127.0.0.1:{port}/session/{answer.json()['value']['sessionId']}")
-            browser = Browser(http)
-            yield browser
-            http.delete("")
+            session = f"http://127.0.0.1:{port}/session/{answer.json()['value']['sessionId']}"
+            http.base_url = httpx.URL(session)
+            try:
+                yield Browser(http)
+            finally:
+                assert http.delete(session).status_code == 200  # else the browser would outlive its test
     finally:
         process.terminate()
         process.wait(10)
