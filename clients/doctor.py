@@ -21,9 +21,9 @@ from clients.python.client import Client
 from clients.python.results import Failed, Prediction
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.predictor import ModelRef
-from serving.contract.card import ModelCard, read_card
+from serving.contract.card import CARD_FILE, ModelCard, read_card
 from serving.contract.errors import ModelFailed, SightlineError, UsageError
-from serving.contract.golden import GoldenExamples, read_golden
+from serving.contract.golden import GOLDEN_DIR, GoldenExamples, read_golden
 from serving.contract.image import ImageLimits, decode_image
 from serving.contract.versions import version_dirs
 
@@ -229,9 +229,15 @@ def _served_version(client: Client, name: str) -> int | None:
         return None
 
 
+def _is_classifier(model_dir: Path) -> bool:
+    """It has versions, and the newest a card or golden examples; the face encoder has neither."""
+    versions = version_dirs(model_dir)
+    return bool(versions) and any((versions[-1] / part).exists() for part in (CARD_FILE, GOLDEN_DIR))
+
+
 def _wanted(names: tuple[str, ...], everything: bool, folder: Path) -> list[str]:
     if everything:
-        names = tuple(sorted(path.name for path in folder.glob("*") if version_dirs(path)))
+        names = tuple(sorted(path.name for path in folder.glob("*") if _is_classifier(path)))
     if not names:
         raise UsageError(
             f"no model is named{' and none is in ' + str(folder) if everything else ''}",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from clients.doctor import STAGES, Patient, admit, doctor, examined, over_http, preprocessed, recorded
+from clients.doctor import STAGES, Patient, _wanted, admit, doctor, examined, over_http, preprocessed, recorded
 from clients.python import Client
 from serving.contract.card import CARD_FILE, card_to_json
 from serving.contract.errors import ModelError, ModelFailed, UsageError
@@ -86,3 +86,8 @@ def test_what_cannot_be_examined_is_said(models: Path, service: Service, tmp_pat
     with pytest.raises(ModelError, match="golden"):
         admit("shades", models, None, client, "")
     client.close()
+
+
+def test_all_means_every_classifier_and_leaves_the_face_encoder_out(models: Path) -> None:
+    (models / "face-encoder" / "1").mkdir(parents=True)
+    assert _wanted((), True, models) == ["shades"]
