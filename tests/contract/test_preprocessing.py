@@ -6,23 +6,9 @@ import pytest
 from PIL import Image
 
 from serving.contract.errors import InvalidCard
-from serving.contract.preprocessing import Preprocessing
+from tests.cards import COLORS
 
-PHOTO = Preprocessing(
-    color="rgb",
-    height=4,
-    width=6,
-    fit="stretch",
-    resize_short_side=None,
-    interpolation="bilinear",
-    antialias=True,
-    polarity="as_is",
-    dtype="uint8",
-    scale=1,
-    mean=(0, 0, 0),
-    std=(1, 1, 1),
-    channel_order="rgb",
-)
+PHOTO = replace(COLORS.preprocessing, height=4, width=6)
 DIGIT = replace(PHOTO, color="gray", height=28, width=28, fit="ink", polarity="dark_background", mean=(0,), std=(1,))
 
 

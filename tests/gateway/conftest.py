@@ -11,7 +11,7 @@ from PIL import Image
 
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
 from serving.contract.card import ModelCard
-from serving.contract.errors import SightlineError, UnknownModel, UnknownVersion
+from serving.contract.errors import UnknownModel, UnknownVersion
 from serving.contract.preprocessing import Tensor
 from serving.gateway.app import create_app
 from serving.gateway.settings import Settings
@@ -92,6 +92,3 @@ def picture() -> Callable[..., bytes]:
 @pytest.fixture
 def red(picture: Callable[..., bytes]) -> bytes:
     return picture("red")
-
-
-__all__ = ["ColorPredictor", "SightlineError"]
