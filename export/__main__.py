@@ -58,5 +58,20 @@ def verify_command(ctx: click.Context, version_dir: Path, as_json: bool) -> None
     ctx.exit(0 if verdict.ok else 1)
 
 
+@export.command("serving-config")
+@click.option("--models", type=click.Path(path_type=Path, exists=True, file_okay=False), default=Path("models"))
+@click.option("--base", help="Where the server sees the folder.  [default: as models.config says, else /models]")
+def serving_config_command(models: Path, base: str | None) -> None:
+    """Write TensorFlow Serving's files, models/serving-config/, as each export does.
+
+    \b
+    sightline export serving-config
+    sightline export serving-config --base "$PWD/models"
+    """
+    from export.serving_config import refresh
+
+    click.echo(refresh(models, base))
+
+
 if __name__ == "__main__":
     run(export, "python -m export")

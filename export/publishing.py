@@ -14,7 +14,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from export import serving_config
+from export.progress import say
 from serving.contract.errors import NoSpace, UsageError
+from serving.contract.versions import SERVING_CONFIG
 
 DRAFT_PREFIX = ".tmp-"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -31,7 +34,8 @@ class Draft:
     def publish(self) -> Path:
         """Make the draft the next version with one rename. Returns `shelf/<number>`.
 
-        Another export may take the number first: then the rename fails and the next number is tried.
+        Another export may take the number first: then the rename fails and the next number is tried. TensorFlow
+        Serving's files are refreshed; where they cannot be, that is said: the version is there all the same.
         """
         _flush_tree(self.path)
         while True:
@@ -43,6 +47,10 @@ class Draft:
                     raise
                 continue
             _flush(self.shelf)
+            try:
+                serving_config.refresh(self.shelf.parent)
+            except (UsageError, OSError) as exc:
+                say(f"TensorFlow Serving's files were not refreshed: {exc}")
             return version
 
 
@@ -72,10 +80,11 @@ def drafted(models: Path, name: str) -> Iterator[Draft]:
 
 def check_name(name: str) -> str:
     """The name, if it can be the name of a folder and a part of a URL; else UsageError."""
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name) or name == SERVING_CONFIG:
         raise UsageError(
             f"{name!r} cannot be a model's name",
-            hint="Use letters, digits, '-', '_' and '.', beginning with a letter, a digit or '_'.",
+            hint="Use letters, digits, '-', '_' and '.', beginning with a letter, a digit or '_'; "
+            f"{SERVING_CONFIG} is taken.",
         )
     return name
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+SERVING_CONFIG = "serving-config"  # a folder beside the models that holds TensorFlow Serving's files
+
 
 def version_dirs(model_dir: Path) -> list[Path]:
     """The versions of a model on disk, oldest first; empty where there are none or the folder is missing."""

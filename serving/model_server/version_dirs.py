@@ -7,6 +7,8 @@ import logging
 import re
 from pathlib import Path
 
+from serving.contract.versions import SERVING_CONFIG
+
 logger = logging.getLogger(__name__)
 
 LARGEST_VERSION = 2**63 - 1
@@ -43,5 +45,12 @@ def fingerprint(directory: Path) -> Fingerprint:
 
 
 def find_models(root: Path) -> dict[str, Path]:
-    """The models of a folder: each subfolder is one, but for hidden ones. Raises OSError when it cannot be listed."""
-    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    """The models of a folder: each subfolder is one, but for hidden ones and TensorFlow Serving's files.
+
+    Raises OSError when it cannot be listed.
+    """
+    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and _is_model(path.name)}
+
+
+def _is_model(name: str) -> bool:
+    return not name.startswith(".") and name != SERVING_CONFIG

@@ -55,7 +55,7 @@ def test_space_is_checked_before_writing(tmp_path: Path) -> None:
         check_space(tmp_path, 10**18)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../m", ".tmp-x", "a b", "-m", "a\n"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../m", ".tmp-x", "a b", "-m", "a\n", "serving-config"])
 def test_a_name_that_is_not_a_path_component_is_refused(name: str) -> None:
     with pytest.raises(UsageError):
         check_name(name)
