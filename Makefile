@@ -11,7 +11,7 @@ UV := $(BIN)/uv
 UV_VERSION := 0.13.8
 INSTALL := $(UV) pip install -q -p $(BIN)/python --no-deps
 COMPILE := $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --override packaging/overrides.txt
-SERVE_EXTRAS := --extra gateway --extra tensorflow --extra faces
+SERVE_EXTRAS := --extra gateway --extra heic --extra tensorflow --extra faces
 DEV_EXTRAS := $(SERVE_EXTRAS) --extra postgres --extra parquet --extra s3 --extra dev
 PROTOS := serving/backend/protos
 
@@ -82,7 +82,7 @@ lock: $(VENV)/uv.done ## Pin the dependencies anew (UPGRADE=--upgrade for newer 
 	@mkdir -p locks
 	@$(COMPILE) $(UPGRADE) $(DEV_EXTRAS) -o locks/dev.txt
 	@$(COMPILE) $(UPGRADE) $(SERVE_EXTRAS) -c locks/dev.txt -o locks/serve.txt
-	@$(COMPILE) $(UPGRADE) --extra gateway -c locks/dev.txt -o locks/gateway.txt
+	@$(COMPILE) $(UPGRADE) --extra gateway --extra heic -c locks/dev.txt -o locks/gateway.txt
 
 .PHONY: clean
 clean: ## Remove the environment and what tools left; models stay

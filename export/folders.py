@@ -22,7 +22,7 @@ from serving.contract.errors import BadImage, DataNotFound, InvalidData
 from serving.contract.image import ImageLimits, Pixels, decode_image
 from serving.contract.preprocessing import Preprocessing
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".jp2"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".jp2"}
 TRAIN_FOLDERS, VALIDATION_FOLDERS, TEST_FOLDERS = ("train", "training"), ("val", "valid", "validation"), ("test",)
 CSV_COLUMNS = {"path": ("path", "file", "filename", "image"), "label": ("label", "class", "category")}
 LISTED = 10  # unreadable files that are named; the others are counted

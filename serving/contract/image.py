@@ -1,5 +1,6 @@
 """Uploaded bytes to pixels: the only file that opens untrusted pictures."""
 
+import contextlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from serving.contract.colors import to_srgb
 from serving.contract.errors import EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
 
 # Decoders that are offered to strangers. Left out on purpose: formats that start other programs (EPS)
@@ -39,7 +41,13 @@ PLUGINS = (
     TiffImagePlugin.TiffImageFile,
     WebPImagePlugin.WebPImageFile,
 )
-FORMATS = tuple(plugin.format for plugin in PLUGINS)
+FORMATS: list[str] = [str(plugin.format) for plugin in PLUGINS]
+HEIC = "HEIF"  # as Pillow names it
+with contextlib.suppress(ImportError):  # the extra `heic`: its wheels hold an encoder under the GPL
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    FORMATS.append(HEIC)
 
 SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -50,9 +58,13 @@ SIGNATURES = {
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
 }  # how a file begins that was meant to be a picture, even where too little of it is left
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+BRANDS = {**dict.fromkeys(HEIC_BRANDS, "HEIC"), b"avif": "AVIF", b"avis": "AVIF"}  # after a length and "ftyp"
 
 WHITE = (255, 255, 255, 255)
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+DRAFTED = ("JPEG", "MPO")  # decoded smaller from the same data; other formats would hand out their thumbnail
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -81,7 +93,8 @@ def decode_image(data: bytes, limits: ImageLimits) -> Pixels:
     """Turn the bytes of a picture file into RGB pixels, upright, on white.
 
     The size is read from the header and checked before a pixel is decoded. EXIF orientation is honoured,
-    transparency is composited on white, 16-bit grays are scaled to 8 bits, of an animation the first frame is taken.
+    colours are brought to sRGB where a profile says what they are, transparency is composited on white, 16-bit grays
+    are scaled to 8 bits, of an animation the first frame is taken.
 
     Returns uint8 (H, W, 3), 0-255.
     Raises EmptyImage, ImageTooLarge, TooManyPixels, NotAnImage, TruncatedImage.
@@ -112,12 +125,12 @@ def _decode(data: bytes, limits: ImageLimits, max_side: int | None) -> Photo:
         width, height = image.size
         _check_pixels(width, height, limits)
         try:
-            if max_side is not None:
+            if max_side is not None and image.format in DRAFTED:
                 image.draft("RGB", _within(width, height, max_side))
             image.load()
             if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
                 width, height = height, width
-            upright = _rgb(ImageOps.exif_transpose(image))
+            upright = _rgb(ImageOps.exif_transpose(image), image.info.get("icc_profile"))
             if max_side is not None:
                 upright = upright.resize(_within(width, height, max_side), Image.Resampling.BILINEAR)
             return Photo(np.asarray(upright), width, height)
@@ -146,7 +159,12 @@ def _open(data: bytes) -> Image.Image:
     except MemoryError:
         raise
     except Exception as exc:
-        meant = next((kind for signature, kind in SIGNATURES.items() if data.startswith(signature)), None)
+        meant = _meant(data)
+        if meant == "HEIC" and HEIC not in FORMATS:
+            raise NotAnImage(
+                "the picture is a HEIC file, and what reads those is not installed here",
+                hint="Send it as a JPEG, or have the extra `heic` installed.",
+            ) from exc
         if meant is not None:
             raise TruncatedImage(
                 f"{len(data):,} bytes begin as a {meant} picture, but its header cannot be read",
@@ -154,8 +172,15 @@ def _open(data: bytes) -> Image.Image:
             ) from exc
         raise NotAnImage(
             f"{len(data):,} bytes beginning with {data[:8]!r} are not a picture in a known format",
-            hint="Send the bytes of a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file.",
+            hint="Send the bytes of a JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF file.",
         ) from exc
+
+
+def _meant(data: bytes) -> str | None:
+    """The format that the first bytes promise."""
+    if data[4:8] == b"ftyp":
+        return BRANDS.get(data[8:12])
+    return next((kind for signature, kind in SIGNATURES.items() if data.startswith(signature)), None)
 
 
 def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
@@ -167,15 +192,19 @@ def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
         )
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
-    return image.convert("RGB")
+    if not image.has_transparency_data:
+        return to_srgb(image, profile).convert("RGB")
+    layer = image.convert("RGBA")
+    colors = to_srgb(image, profile)
+    if colors is not image:
+        colors.putalpha(layer.getchannel("A"))
+        layer = colors
+    return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), layer).convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -1,18 +1,23 @@
+import functools
 import io
 import struct
 import zlib
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import serving.contract.image as image_module
 from serving.contract.errors import BadImage, EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
 from serving.contract.image import ImageLimits, decode_image
+from tests.contract.icc import DISPLAY_P3, in_display_p3, rgb_profile
 
 LIMITS = ImageLimits()
+in_heic = pytest.mark.skipif(not find_spec("pillow_heif"), reason="the extra `heic` is not installed")
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -27,9 +32,26 @@ def gradient(width: int = 40, height: int = 30) -> Image.Image:
     return Image.fromarray(np.dstack([red, green, np.full_like(red, 90)]))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG", "AVIF", "PPM"])
+def stored_as(upright: Any, orientation: int) -> Any:
+    """What a camera held that way stores of a picture. (h, w, 3); the table of EXIF 2.32, 4.6.4"""
+    turned = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright.transpose(1, 0, 2), 2),
+        8: np.rot90(upright, -1),
+    }
+    return np.ascontiguousarray(turned[orientation])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG", "AVIF", "HEIF", "PPM"])
 def test_every_common_format_decodes_to_rgb(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif", reason="the extra `heic` is not installed")
     pixels = decode_image(encoded(gradient(), kind, **options), LIMITS)
     assert pixels.shape == (30, 40, 3)
     assert pixels.dtype == np.uint8
@@ -44,19 +66,9 @@ def test_lossless_formats_keep_every_pixel() -> None:
 def test_portrait_photo_is_rotated_by_exif(orientation: int) -> None:
     upright = np.zeros((20, 10, 3), np.uint8)
     upright[:5, :5] = 255  # white in the upper left corner, whichever way the camera was held
-    stored = {
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.transpose(1, 0, 2),
-        6: np.rot90(upright, 1),
-        7: np.rot90(upright.transpose(1, 0, 2), 2),
-        8: np.rot90(upright, -1),
-    }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = Image.fromarray(np.ascontiguousarray(stored))
+    image = Image.fromarray(stored_as(upright, orientation))
     assert np.array_equal(decode_image(encoded(image, "PNG", exif=exif), LIMITS), upright)
 
 
@@ -140,6 +152,58 @@ def test_a_decompression_bomb_is_refused() -> None:
         decode_image(data + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")), LIMITS)
 
 
+@in_heic
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_heic_photo_is_upright(orientation: int) -> None:
+    corner = np.zeros((64, 32, 3), np.uint8)
+    corner[:16, :16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(stored_as(corner, orientation))
+    stored.info["exif"] = exif.tobytes()  # there the encoder looks for what it writes as HEIC's own rotation
+    data = encoded(stored, "HEIF", quality=95)
+    assert (b"irot" in data or b"imir" in data) == (orientation > 1)
+    pixels = decode_image(data, LIMITS)
+    assert pixels.shape == corner.shape
+    assert np.abs(pixels.astype(int) - corner).mean() < 5
+
+
+@in_heic
+def test_a_heic_photo_in_display_p3_is_brought_to_srgb() -> None:
+    image = Image.new("RGB", (64, 64), tuple(in_display_p3(np.array([40, 200, 40])).tolist()))
+    pixels = decode_image(encoded(image, "HEIF", quality=95, icc_profile=rgb_profile(DISPLAY_P3)), LIMITS)
+    assert np.abs(pixels.astype(int) - [40, 200, 40]).max() <= 6
+
+
+@in_heic
+def test_too_many_heic_pixels_are_refused_before_decoding() -> None:
+    data = bytearray(encoded(gradient(128, 64), "HEIF"))  # sides that need no cropping after decoding
+    at = data.index(b"ispe") + 8  # ISO/IEC 23008-12, 6.5.3: flags, then width and height
+    data[at : at + 8] = struct.pack(">II", 10_000, 10_000)
+    with pytest.raises(TooManyPixels, match=r"100,000,000.*SIGHTLINE_MAX_IMAGE_PIXELS"):
+        decode_image(bytes(data), LIMITS)
+    data[at : at + 8] = struct.pack(">II", 4, 4)  # and one whose header promises less than there is
+    with pytest.raises(TruncatedImage):
+        decode_image(bytes(data), LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_a_cut_off_heic_or_avif_is_refused(kind: str) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif", reason="the extra `heic` is not installed")
+    data = encoded(gradient(200, 200), kind)
+    for share in (0.1, 0.5, 0.9):
+        with pytest.raises(TruncatedImage):
+            decode_image(data[: int(len(data) * share)], LIMITS)
+
+
+def test_without_the_extra_a_heic_picture_is_named_as_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_module, "FORMATS", [kind for kind in image_module.FORMATS if kind != "HEIF"])
+    with pytest.raises(NotAnImage, match="HEIC") as caught:
+        decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", LIMITS)
+    assert "`heic`" in caught.value.hint
+
+
 @given(st.binary(max_size=300))
 def test_random_bytes_are_a_picture_or_our_error(data: bytes) -> None:
     try:
@@ -149,9 +213,18 @@ def test_random_bytes_are_a_picture_or_our_error(data: bytes) -> None:
     assert pixels.ndim == 3
 
 
-@given(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"]), st.integers(0, 2000), st.integers(1, 255))
+KINDS = ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", *(["HEIF"] if find_spec("pillow_heif") else [])]
+
+
+@functools.cache
+def sample(kind: str) -> bytes:
+    return encoded(gradient(), kind)
+
+
+@settings(deadline=None)  # what decodes HEIC looks about itself at first
+@given(st.sampled_from(KINDS), st.integers(0, 2000), st.integers(1, 255))
 def test_a_flipped_byte_gives_a_picture_or_our_error(kind: str, position: int, flip: int) -> None:
-    data = bytearray(encoded(gradient(), kind))
+    data = bytearray(sample(kind))
     data[position % len(data)] ^= flip
     try:
         decode_image(bytes(data), LIMITS)

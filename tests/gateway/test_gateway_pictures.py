@@ -1,0 +1,101 @@
+"""Every kind of picture that people send, as real bytes, to the label. The model tells the share of each channel."""
+
+import io
+import struct
+import zlib
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from tests.contract.icc import DISPLAY_P3, in_display_p3, rgb_profile
+
+ORANGE = (200, 100, 50)  # 4 : 2 : 1
+SHARES = (4 / 7, 2 / 7, 1 / 7)
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def orange(mode: str = "RGB") -> Image.Image:
+    return Image.new("RGB", (64, 64), ORANGE).convert(mode)
+
+
+def on_white() -> bytes:
+    """Half opaque: on white it is what ORANGE is."""
+    half = tuple(2 * value - 255 for value in (200, 178, 153))
+    return saved(Image.new("RGBA", (64, 64), (*half, 128)), "PNG")
+
+
+def sixteen_bits() -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    row = b"\0" + struct.pack(">3H", *(value * 257 for value in ORANGE)) * 4
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b"")
+
+
+def in_p3() -> bytes:
+    image = Image.new("RGB", (64, 64), tuple(in_display_p3(np.array(ORANGE)).tolist()))
+    return saved(image, "JPEG", quality=95, icc_profile=rgb_profile(DISPLAY_P3))
+
+
+def animated(kind: str) -> bytes:
+    frames = [orange(), Image.new("RGB", (64, 64), "blue")]
+    return saved(frames[0], kind, save_all=True, append_images=frames[1:], **({} if kind == "GIF" else {"quality": 95}))
+
+
+def heic() -> bytes:
+    pytest.importorskip("pillow_heif", reason="the extra `heic` is not installed")
+    return saved(orange(), "HEIF", quality=95)
+
+
+PICTURES = {
+    "jpeg": lambda: saved(orange(), "JPEG", quality=95),
+    "progressive jpeg": lambda: saved(orange(), "JPEG", quality=95, progressive=True),
+    "cmyk jpeg": lambda: saved(orange("CMYK"), "JPEG", quality=95),
+    "jpeg in display p3": in_p3,
+    "png": lambda: saved(orange(), "PNG"),
+    "palette png": lambda: saved(orange("P"), "PNG"),
+    "16-bit png": sixteen_bits,
+    "png with alpha": lambda: saved(orange("RGBA"), "PNG"),
+    "gif": lambda: saved(orange(), "GIF"),
+    "animated gif": lambda: animated("GIF"),
+    "webp": lambda: saved(orange(), "WEBP", quality=95),
+    "animated webp": lambda: animated("WEBP"),
+    "animated png": lambda: saved(orange(), "PNG", save_all=True, append_images=[Image.new("RGB", (64, 64), "blue")]),
+    "bmp": lambda: saved(orange(), "BMP"),
+    "tiff": lambda: saved(orange(), "TIFF"),
+    "tiff of pages": lambda: saved(orange(), "TIFF", save_all=True, append_images=[Image.new("RGB", (9, 9), "blue")]),
+    "avif": lambda: saved(orange(), "AVIF", quality=95),
+    "heic": heic,
+    "jpeg 2000": lambda: saved(orange(), "JPEG2000"),
+    "ppm": lambda: saved(orange(), "PPM"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_answered_by_what_it_shows(client: FlaskClient, name: str) -> None:
+    response = client.post("/predict/colors?probabilities=all", data=PICTURES[name](), content_type="image/png")
+    assert response.status_code == 200, response.text
+    assert response.get_json()["predictions"][0]["probabilities"] == pytest.approx(SHARES, abs=0.02)
+
+
+def test_transparency_is_seen_on_white(client: FlaskClient) -> None:
+    response = client.post("/predict/colors?probabilities=all", data=on_white(), content_type="image/png")
+    expected = np.array([200, 178, 153]) / (200 + 178 + 153)
+    assert response.get_json()["predictions"][0]["probabilities"] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "AVIF", *(["HEIF"] if find_spec("pillow_heif") else [])])
+def test_too_many_pixels_are_refused_whatever_the_format(client: FlaskClient, kind: str) -> None:
+    data = saved(Image.new("RGB", (128, 128)), kind)  # 16,384 pixels; the limit of these tests is 10,000
+    response = client.post("/predict/colors", data=data, content_type="image/png")
+    assert (response.status_code, response.get_json()["code"]) == (413, "too_many_pixels")
