@@ -12,9 +12,9 @@ from types import FrameType
 
 import click
 
-from serving.contract.errors import UsageError
+from serving.contract.errors import GalleryError, Unavailable, UsageError
 from serving.contract.image import ImageLimits
-from serving.faces.service import FaceServer, FaceService
+from serving.faces.service import FaceServer, FaceService, StoreAtHand
 from serving.faces.settings import FaceSettings
 from serving.faces.stores import open_store
 
@@ -32,7 +32,11 @@ def service(path: str | None, max_image_bytes: int, max_image_pixels: int) -> No
     where = path or settings.socket
     if not where:
         raise UsageError("the face service has no socket", hint="Give --socket or SIGHTLINE_FACES_SOCKET.")
-    store = open_store(settings.url, settings.key)
+    store = StoreAtHand(lambda: open_store(settings.url, settings.key))
+    try:
+        store.get()
+    except (Unavailable, GalleryError) as exc:  # what was written wrong ends the service, what may pass does not
+        log.warning("%s Faces are answered so until it is mended.", exc)
     pool = settings.pool(ImageLimits(max_image_bytes, max_image_pixels))
     with FaceServer(Path(where), FaceService(pool, store)) as server:
         _stop_on_signals(server)

@@ -113,13 +113,13 @@ class FaceClient:
     def _ask(self, message: Message) -> Message:
         try:
             return raised(self._exchange(message))
-        except (ConnectionError, FileNotFoundError) as exc:
+        except TimeoutError as exc:  # an OSError too: asked first
+            raise FacesUnavailable("the face service does not answer", hint="Try again in a moment.") from exc
+        except OSError as exc:  # among them BlockingIOError: more connect at once than it takes
             raise FacesUnavailable(
                 f"the face service at {self._path or 'no socket'} cannot be reached: {exc}",
                 hint="Is it running? `sightline serve` starts it; try again in a moment.",
             ) from exc
-        except TimeoutError as exc:
-            raise FacesUnavailable("the face service does not answer", hint="Try again in a moment.") from exc
 
     def _exchange(self, message: Message) -> Message:
         connection = self._connection()

