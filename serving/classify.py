@@ -37,10 +37,14 @@ class Stages:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What one request is answered: one outcome for each picture, in the order in which they were sent."""
+    """What one request is answered: one outcome for each picture, in the order in which they were sent.
+
+    inputs: what the model saw of each, uint8 (h, w, c), None of a bad one; empty where that was not asked for.
+    """
 
     served: ServedModel
     outcomes: tuple[Prediction | BadImage, ...]
+    inputs: tuple[Pixels | None, ...] = ()
 
 
 def classify(
@@ -53,11 +57,13 @@ def classify(
     stages: Stages,
     call: Call = ANYTIME,
     all_probabilities: bool = False,
+    with_inputs: bool = False,
 ) -> Classified:
     """Classify encoded pictures in one batch. A bad picture becomes its error and does not fail its neighbours.
 
     pictures: bytes of picture files, or the error of one that could not even be read.
     top: how many labels each prediction names; all_probabilities: and those of every class beside them.
+    with_inputs: tell what the model saw, too.
     call: the request's deadline and what travels with it.
     Raises what the predictor raises; nothing for the pictures.
     """
@@ -75,6 +81,7 @@ def classify(
             item if isinstance(item, BadImage) else _prediction(next(rows), served.card, top, all_probabilities)
             for item in decoded
         ),
+        tuple(_input(item, served.card) for item in decoded) if with_inputs else (),
     )
 
 
@@ -83,6 +90,10 @@ def _prediction(row: npt.NDArray[np.float32], card: ModelCard, top: int, all_pro
     temperature = card.calibration.temperature
     raw = None if temperature == 1 else float(without_calibration(row, temperature)[best[0].index])
     return Prediction(best, raw, tuple(row.tolist()) if all_probabilities else None)
+
+
+def _input(item: Pixels | BadImage, card: ModelCard) -> Pixels | None:
+    return None if isinstance(item, BadImage) else card.preprocessing.pixels(item)
 
 
 def decode_all(pictures: Sequence[bytes | BadImage], limits: ImageLimits) -> list[Pixels | BadImage]:

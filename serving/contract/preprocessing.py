@@ -123,13 +123,16 @@ class Preprocessing:
         image: uint8 (H, W, 3), RGB, 0-255. Not modified.
         Returns uint8 or float32 (height, width, channels), as `dtype` says: a fresh array.
         """
+        return self._scaled(self.pixels(image))
+
+    def pixels(self, image: Pixels) -> Pixels:
+        """What the model sees, as a picture: `apply` without the arithmetic. uint8 (height, width, channels)."""
         picture = Image.fromarray(image)
         if self.color == "gray":
             picture = picture.convert("L")  # ITU-R 601-2 luma; gray pixels keep their value exactly
         if self.polarity == "dark_background":
             picture = _on_dark(picture)
-        pixels = np.asarray(self._fitted(picture)).reshape(self.height, self.width, self.channels)
-        return self._scaled(pixels)
+        return np.asarray(self._fitted(picture)).reshape(self.height, self.width, self.channels)
 
     def _fitted(self, picture: Image.Image) -> Image.Image:
         match self.fit:

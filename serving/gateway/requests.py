@@ -30,7 +30,7 @@ from serving.contract.errors import (
 
 FIELD = "image"
 DEFAULT_TOP = 5
-PARAMETERS = ("top", "min_score", "probabilities", "version", "label")
+PARAMETERS = ("top", "min_score", "probabilities", "input", "version", "label")
 RAW_TYPES = ("", "application/octet-stream")  # and image/*
 DATA_URL = re.compile(r"data:[\w./+-]*;base64,")
 HINT = (
@@ -93,6 +93,11 @@ def read_min_score(args: Mapping[str, str]) -> float:
 def read_all_probabilities(args: Mapping[str, str]) -> bool:
     """The query parameter `probabilities=all`."""
     return _parsed(args, "probabilities", str, lambda value: value == "all", "all") is not None
+
+
+def read_with_inputs(args: Mapping[str, str]) -> bool:
+    """The query parameter `input=png`: whether to show what the model saw."""
+    return _parsed(args, "input", str, lambda value: value == "png", "png") is not None
 
 
 def read_model_ref(model: str, args: Mapping[str, str]) -> ModelRef:

@@ -1,12 +1,17 @@
 """Answers: the one place where a prediction or a model becomes JSON. Add a field of the answer here."""
 
+import base64
+import io
 from collections.abc import Sequence
 from typing import Any
+
+from PIL import Image
 
 from serving.backend.predictor import VersionState
 from serving.classify import Classified
 from serving.contract.card import ModelCard, card_to_dict
 from serving.contract.errors import BadImage
+from serving.contract.image import Pixels
 from serving.contract.prediction import Prediction
 from serving.gateway.errors import error_fields
 from serving.gateway.requests import Upload
@@ -19,12 +24,13 @@ def predictions_body(
 
     min_score: a prediction whose score is below it has no label.
     """
+    inputs = classified.inputs or (None,) * len(uploads)
     return {
         "model": classified.served.ref.name,
         "version": classified.served.version,
         "predictions": [
-            {"name": upload.name, **_outcome(outcome, min_score)}
-            for upload, outcome in zip(uploads, classified.outcomes, strict=True)
+            {"name": upload.name, **_outcome(outcome, min_score), **_input(pixels)}
+            for upload, outcome, pixels in zip(uploads, classified.outcomes, inputs, strict=True)
         ],
         "request_id": request_id,
     }
@@ -61,3 +67,12 @@ def _outcome(outcome: Prediction | BadImage, min_score: float) -> dict[str, Any]
         "top": [{"label": best.label, "index": best.index, "score": best.score} for best in outcome.top],
         **({} if outcome.probabilities is None else {"probabilities": outcome.probabilities}),
     }
+
+
+def _input(pixels: Pixels | None) -> dict[str, str]:
+    """What the model saw, as a PNG in a data URL. pixels: uint8 (h, w, c), c of 1 or 3."""
+    if pixels is None:
+        return {}
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", compress_level=1)
+    return {"input": f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"}

@@ -1,8 +1,10 @@
 """Every kind of picture that people send, as real bytes, to the label. The model tells the share of each channel."""
 
+import base64
 import io
 import struct
 import zlib
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,6 +14,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from tests.contract.icc import DISPLAY_P3, in_display_p3, rgb_profile
+from tests.contract.test_image import stored_as
 
 ORANGE = (200, 100, 50)  # 4 : 2 : 1
 SHARES = (4 / 7, 2 / 7, 1 / 7)
@@ -92,6 +95,39 @@ def test_transparency_is_seen_on_white(client: FlaskClient) -> None:
     response = client.post("/predict/colors?probabilities=all", data=on_white(), content_type="image/png")
     expected = np.array([200, 178, 153]) / (200 + 178 + 153)
     assert response.get_json()["predictions"][0]["probabilities"] == pytest.approx(expected, abs=0.01)
+
+
+def seen(client: FlaskClient, data: bytes) -> Any:
+    """What the model saw: uint8 (2, 2, 3)."""
+    response = client.post("/predict/colors?input=png", data=data, content_type="image/jpeg")
+    (row,) = response.get_json()["predictions"]
+    assert list(row) == ["name", "label", "score", "top", "input"]
+    head, _, text = row["input"].partition(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_model_sees_a_photo_upright(client: FlaskClient, orientation: int) -> None:
+    quarters = np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [120, 120, 120]]], np.uint8)
+    upright = quarters.repeat(40, 0).repeat(30, 1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(stored_as(upright, orientation)), "JPEG", quality=95, exif=exif)
+    assert np.abs(seen(client, data).astype(int) - quarters).max() <= 80  # bilinear: an eighth or so of each neighbour
+
+
+def test_the_model_of_numbers_with_fractions_is_shown_as_a_picture(client: FlaskClient, predictor: Any) -> None:
+    card = predictor.card
+    changed = replace(card.preprocessing, dtype="float32", scale=1 / 127.5, mean=(1, 1, 1))
+    predictor.card = replace(card, preprocessing=changed, input=replace(card.input, dtype="float32"))
+    assert (seen(client, saved(orange(), "PNG")) == ORANGE).all()
+
+
+def test_a_bad_picture_shows_nothing(client: FlaskClient) -> None:
+    files = [(io.BytesIO(data), "x") for data in (b"no picture", saved(orange("L"), "PNG"))]
+    rows = client.post("/predict/colors?input=png", data={"image": files}).get_json()["predictions"]
+    assert ["input" in row for row in rows] == [False, True]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "AVIF", *(["HEIF"] if find_spec("pillow_heif") else [])])

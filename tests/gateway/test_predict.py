@@ -215,6 +215,7 @@ def test_limits_are_named_with_their_settings(client: FlaskClient, picture: Pict
         ("min_score=2", "min_score is '2'"),
         ("min_score=nan", "min_score is 'nan'"),
         ("probabilities=some", "probabilities is 'some'"),
+        ("input=jpeg", "input is 'jpeg'"),
         ("version=-1", "version is '-1'"),
         ("version=latest", "version is 'latest'"),
         (f"version={2**63}", "version is"),

@@ -15,6 +15,7 @@ from serving.gateway.requests import (
     read_model_ref,
     read_top,
     read_uploads,
+    read_with_inputs,
 )
 from serving.gateway.responses import predictions_body
 from serving.gateway.settings import Settings
@@ -29,6 +30,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
         """Classify the pictures of the request. One picture that is bad is an error, one of several an entry."""
         ref, top = read_model_ref(model, request.args), read_top(request.args)
         min_score, all_probabilities = read_min_score(request.args), read_all_probabilities(request.args)
+        with_inputs = read_with_inputs(request.args)
         g.model = ref
         with g.stages.timed("read"):
             uploads = read_uploads(request, settings.max_images)
@@ -41,6 +43,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
             stages=g.stages,
             call=read_call(request.headers, settings.backend_timeout_seconds),
             all_probabilities=all_probabilities,
+            with_inputs=with_inputs,
         )
         if len(uploads) == 1 and isinstance(classified.outcomes[0], BadImage):
             raise classified.outcomes[0]
