@@ -1,32 +1,40 @@
-"""`sightline faces`: a known set at the terminal. It works on the galleries themselves; a running service sees every
-change at its next request."""
+"""`sightline faces`: a known set at the terminal.
+
+It works on the galleries themselves, and a running service sees every change at its next request; or, given --url, it
+asks a running service.
+"""
 
 import contextlib
+import functools
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from clients.commands import as_operator_error, console, printable
-from serving.contract.errors import BadImage, NotFound, SightlineError
-from serving.contract.image import ImageLimits
+from clients.commands import as_operator_error, console
+from clients.face_answers import Answers, AnswersHere, AnswersServed, Enrolling, Identifying, Row
+from clients.python.client import Client
+from serving.contract.errors import BadRequest, NotFound, UsageError
 from serving.faces.adviser import Advice, advise, histogram
-from serving.faces.annotation import annotate
-from serving.faces.enrolment import FolderRow, Standards, Verdict, enrol_folder, named_files
+from serving.faces.enrolment import named_files
 from serving.faces.face import Model
 from serving.faces.gallery import DEFAULT_GALLERY, Archive, check_gallery
 from serving.faces.moving import export_gallery, import_gallery
-from serving.faces.recognition import CANDIDATES, Faces, Identified, check_tolerance, compare, identify
+from serving.faces.recognition import CANDIDATES
 from serving.faces.settings import FaceSettings
 from serving.faces.stores import open_store
+
+ENROLLED = ("enrolled", "already")
+RETRIES = 8  # of one request to a service: a queue that is full empties at some photos a second
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 gallery_option = click.option("--gallery", default=DEFAULT_GALLERY, show_default=True, help="Which gallery.")
@@ -35,6 +43,38 @@ model_option = click.option(
 )
 tolerance_option = click.option("--tolerance", type=float, help="Distance up to which two faces are one person.")
 file_argument = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The galleries. named: on the command line, so that SIGHTLINE_URL does not count."""
+
+    settings: FaceSettings
+    named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running service. url: None where none is to be asked."""
+
+    url: str | None
+    api_key: str | None
+    timeout: float
+
+
+def service_options(command: Any) -> Any:
+    """Give a command --url, --api-key and --timeout, as one argument `service`."""
+
+    @click.option("--url", envvar="SIGHTLINE_URL", help="Ask this running service.  [default: SIGHTLINE_URL, or none]")
+    @click.option("--api-key", envvar="SIGHTLINE_API_KEY", help="Sent to it as a bearer token.")
+    @click.option(
+        "--timeout", default=60.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds."
+    )
+    @functools.wraps(command)
+    def with_service(*args: Any, url: str | None, api_key: str | None, timeout: float, **kwargs: Any) -> Any:
+        return command(*args, service=Service(url, api_key, timeout), **kwargs)
+
+    return with_service
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,9 +87,10 @@ def faces(ctx: click.Context, store: str | None) -> None:
     sightline faces enrol people/
     sightline faces identify party.jpg
     sightline faces compare one.jpg other.jpg
+    sightline faces identify party.jpg --url http://gpu-7:8000
     """
     settings = FaceSettings()
-    ctx.obj = settings.model_copy(update={"url": store}) if store else settings
+    ctx.obj = Where(settings.model_copy(update={"url": store}) if store else settings, store is not None)
 
 
 @faces.command(epilog="Example: sightline faces enrol people/ --gallery staff --expires 2027-12-31")
@@ -61,9 +102,10 @@ def faces(ctx: click.Context, store: str | None) -> None:
 @click.option("--keep-photos", is_flag=True, help="Store the photos too, not only what is measured of them.")
 @model_option
 @json_option
+@service_options
 @click.pass_obj
 def enrol(
-    settings: FaceSettings,
+    where: Where,
     *,
     folder: Path,
     gallery: str,
@@ -73,6 +115,7 @@ def enrol(
     keep_photos: bool,
     model: Model,
     as_json: bool,
+    service: Service,
 ) -> None:
     """Enrol a folder: a file's name is the person's, or a folder for each person with several photos.
 
@@ -80,23 +123,15 @@ def enrol(
     Exit 1 when a photo was refused.
     """
     files = named_files(folder)
-    with at_work(settings) as tools:
-        rows = enrol_folder(
-            tools,
-            files,
-            gallery=check_gallery(gallery),
-            standards=Standards(allowed=frozenset(allow)),
-            expires=expires,
-            keep_photos=keep_photos,
-            replace=anew,
-            model=model,
-        )
+    with answering(where, service) as answers:
+        how = Enrolling(check_gallery(gallery), anew, expires, allow, keep_photos, model)
+        rows = answers.enrol(files, how)
         done = list(track(rows, "Enrolling", len(files), console=Console(stderr=True), transient=True))
     if as_json:
-        click.echo(json.dumps({"gallery": gallery, "photos": [_enrolled_json(row) for row in done]}, indent=2))
+        click.echo(json.dumps({"gallery": gallery, "photos": done}, indent=2))
     else:
         console().print(_enrolled_table(done))
-    sys.exit(1 if any(_is_failure(row) for row in done) else 0)
+    sys.exit(0 if all(row["status"] in ENROLLED for row in done) else 1)
 
 
 @faces.command("identify", epilog="Example: sightline faces identify party.jpg --annotate framed/")
@@ -107,9 +142,10 @@ def enrol(
 @click.option("--annotate", "framed", type=click.Path(file_okay=False, path_type=Path), help="Folder for framed PNGs.")
 @model_option
 @json_option
+@service_options
 @click.pass_obj
 def identify_command(
-    settings: FaceSettings,
+    where: Where,
     *,
     files: Sequence[Path],
     gallery: str,
@@ -118,26 +154,23 @@ def identify_command(
     framed: Path | None,
     model: Model,
     as_json: bool,
+    service: Service,
 ) -> None:
     """Name every face of photos, the largest first. Exit 1 when a photo could not be used."""
-    answers: list[tuple[Path, Identified | BadImage]] = []
-    with at_work(settings, tolerance) as tools:
+    rows: list[Row] = []
+    with answering(where, service) as answers:
+        how = Identifying(check_gallery(gallery), tolerance, top, model)
         for file in files:
-            photo = file.read_bytes()
-            try:
-                answer = identify(tools, photo, gallery=gallery, candidates=top, model=model)
-            except BadImage as exc:
-                answers.append((file, exc))
-                continue
-            answers.append((file, answer))
-            if framed is not None:
+            row, picture = answers.identify(file, how, framed=framed is not None)
+            rows.append(row)
+            if framed is not None and picture is not None:
                 framed.mkdir(parents=True, exist_ok=True)
-                (framed / f"{file.stem}.png").write_bytes(annotate(photo, answer, ImageLimits()))
+                (framed / f"{file.stem}.png").write_bytes(picture)
     if as_json:
-        click.echo(json.dumps({"photos": [_identified_json(*answer) for answer in answers]}, indent=2))
+        click.echo(json.dumps({"photos": rows}, indent=2))
     else:
-        console().print(_identified_table(answers))
-    sys.exit(1 if any(isinstance(answer, BadImage) for _, answer in answers) else 0)
+        console().print(_identified_table(rows))
+    sys.exit(1 if any("error" in row for row in rows) else 0)
 
 
 @faces.command("compare", epilog="Example: sightline faces compare passport.jpg selfie.jpg")
@@ -146,62 +179,72 @@ def identify_command(
 @tolerance_option
 @model_option
 @json_option
+@service_options
 @click.pass_obj
 def compare_command(
-    settings: FaceSettings, *, one: Path, other: Path, tolerance: float | None, model: Model, as_json: bool
+    where: Where,
+    *,
+    one: Path,
+    other: Path,
+    tolerance: float | None,
+    model: Model,
+    as_json: bool,
+    service: Service,
 ) -> None:
     """Tell whether two photos show one person, by the largest face of each."""
-    with at_work(settings, tolerance) as tools:
-        answer = compare(tools, one.read_bytes(), other.read_bytes(), model=model)
+    with answering(where, service) as answers:
+        answer = answers.compare(one, other, tolerance, model)
     if as_json:
-        body = {"same": answer.is_same, "distance": answer.distance, "tolerance": answer.tolerance}
-        click.echo(json.dumps(body, indent=2))
+        click.echo(json.dumps(answer, indent=2))
     else:
-        verdict = "the same person" if answer.is_same else "different persons"
-        click.echo(f"{verdict}: distance {answer.distance:.3f}, tolerance {answer.tolerance:g}")
+        verdict = "the same person" if answer["same"] else "different persons"
+        click.echo(f"{verdict}: distance {answer['distance']:.3f}, tolerance {answer['tolerance']:g}")
 
 
 @faces.command("list")
 @gallery_option
 @json_option
+@service_options
 @click.pass_obj
-def list_command(settings: FaceSettings, *, gallery: str, as_json: bool) -> None:
+def list_command(where: Where, *, gallery: str, as_json: bool, service: Service) -> None:
     """List who is in a gallery."""
-    with at_hand(settings) as store:
-        people = store.people(gallery)
+    with answering(where, service) as answers:
+        people = answers.people(gallery)
     if as_json:
-        click.echo(json.dumps({"gallery": gallery, "people": [asdict(person) for person in people]}, indent=2))
+        click.echo(json.dumps({"gallery": gallery, "people": people}, indent=2))
         return
     table = Table("person", "encodings", "expires", box=None, pad_edge=False)
     for person in people:
-        table.add_row(escape(person.name), str(person.encodings), person.expires)
+        table.add_row(escape(person["name"]), str(person["encodings"]), person["expires"])
     console().print(table)
 
 
 @faces.command("galleries")
 @json_option
+@service_options
 @click.pass_obj
-def galleries_command(settings: FaceSettings, *, as_json: bool) -> None:
+def galleries_command(where: Where, *, as_json: bool, service: Service) -> None:
     """List the galleries."""
-    with at_hand(settings) as store:
-        rows = store.galleries()
+    with answering(where, service) as answers:
+        rows = answers.galleries()
     if as_json:
-        click.echo(json.dumps({"galleries": [asdict(row) for row in rows]}, indent=2))
+        click.echo(json.dumps({"galleries": rows}, indent=2))
         return
     table = Table("gallery", "people", "encodings", "encoder", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(row.name, str(row.people), str(row.encodings), row.encoder)
+        table.add_row(row["name"], str(row["people"]), str(row["encodings"]), row["encoder"])
     console().print(table)
 
 
 @faces.command("forget", epilog="Example: sightline faces forget 'Ada Lovelace'")
 @click.argument("name")
 @gallery_option
+@service_options
 @click.pass_obj
-def forget_command(settings: FaceSettings, *, name: str, gallery: str) -> None:
+def forget_command(where: Where, *, name: str, gallery: str, service: Service) -> None:
     """Forget a person: encodings and kept photos are purged from the file."""
-    with at_hand(settings) as store:
-        count = store.forget(gallery, name)
+    with answering(where, service) as answers:
+        count = answers.forget(gallery, name)
     click.echo(f"Forgot {name}: {count} encodings.")
 
 
@@ -209,11 +252,11 @@ def forget_command(settings: FaceSettings, *, name: str, gallery: str) -> None:
 @click.argument("gallery")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def drop_command(settings: FaceSettings, *, gallery: str, yes: bool) -> None:
+def drop_command(where: Where, *, gallery: str, yes: bool) -> None:
     """Delete a whole gallery."""
     if not yes:
         click.confirm(f"Forget everybody in {gallery}?", abort=True)
-    with at_hand(settings) as store:
+    with at_hand(where.settings) as store:
         count = store.drop(gallery)
     click.echo(f"Dropped {gallery}: {count} encodings.")
 
@@ -230,9 +273,9 @@ def drop_command(settings: FaceSettings, *, gallery: str, yes: bool) -> None:
 @click.option("--histogram", "picture", type=click.Path(dir_okay=False, path_type=Path), help="PNG file to write.")
 @json_option
 @click.pass_obj
-def advise_command(settings: FaceSettings, *, gallery: str, rate: float, picture: Path | None, as_json: bool) -> None:
+def advise_command(where: Where, *, gallery: str, rate: float, picture: Path | None, as_json: bool) -> None:
     """Find the tolerance that suits a gallery, from its own photos."""
-    with at_hand(settings) as store:
+    with at_hand(where.settings) as store:
         advice = advise(store.entries(gallery), rate)
     if picture is not None:
         picture.write_bytes(histogram(advice))
@@ -246,9 +289,9 @@ def advise_command(settings: FaceSettings, *, gallery: str, rate: float, picture
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @gallery_option
 @click.pass_obj
-def export_command(settings: FaceSettings, *, file: Path, gallery: str) -> None:
+def export_command(where: Where, *, file: Path, gallery: str) -> None:
     """Write a gallery to a file, to move it. The file is not encrypted."""
-    with at_hand(settings) as store:
+    with at_hand(where.settings) as store:
         count = export_gallery(store, gallery, file)
     click.echo(f"Wrote {count} encodings of {gallery} to {file}.")
 
@@ -257,9 +300,9 @@ def export_command(settings: FaceSettings, *, file: Path, gallery: str) -> None:
 @click.argument("file", type=file_argument)
 @click.option("--gallery", help="Into which gallery; by default the one it was.")
 @click.pass_obj
-def import_command(settings: FaceSettings, *, file: Path, gallery: str | None) -> None:
+def import_command(where: Where, *, file: Path, gallery: str | None) -> None:
     """Add an exported gallery to a store."""
-    with at_hand(settings) as store:
+    with at_hand(where.settings) as store:
         name, added = import_gallery(store, file, gallery)
     click.echo(f"Added {added} encodings to {name}.")
 
@@ -267,9 +310,9 @@ def import_command(settings: FaceSettings, *, file: Path, gallery: str | None) -
 @faces.command("audit")
 @json_option
 @click.pass_obj
-def audit_command(settings: FaceSettings, *, as_json: bool) -> None:
+def audit_command(where: Where, *, as_json: bool) -> None:
     """Show what was enrolled, forgotten, expired and dropped; names only as digests."""
-    with at_hand(settings) as store:
+    with at_hand(where.settings) as store:
         records = store.audit()
     if as_json:
         click.echo(json.dumps({"records": [asdict(record) for record in records]}, indent=2))
@@ -282,105 +325,58 @@ def audit_command(settings: FaceSettings, *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def at_hand(settings: FaceSettings) -> Iterator[Archive]:
-    """The store. Somebody or something that is not there is the caller's mistake: exit 2."""
-    store = open_store(settings.url, settings.key)
-    try:
+    """The store."""
+    with contextlib.closing(open_store(settings.url, settings.key)) as store, _mistakes():
         yield store
-    except NotFound as exc:
-        raise as_operator_error(exc) from exc
-    finally:
-        store.close()
 
 
 @contextlib.contextmanager
-def at_work(settings: FaceSettings, tolerance: float | None = None) -> Iterator[Faces]:
-    """The store, and face processes that encode with dlib: the numbers are those of the service."""
-    limit = settings.tolerance if tolerance is None else check_tolerance(tolerance)
-    with at_hand(settings) as store, contextlib.closing(settings.pool(ImageLimits())) as pool:
-        yield Faces(pool, pool, store, limit)
+def answering(where: Where, service: Service) -> Iterator[Answers]:
+    """The service that is named, else the galleries themselves."""
+    is_named = click.get_current_context().get_parameter_source("url") is ParameterSource.COMMANDLINE
+    if where.named and is_named:
+        raise UsageError("--store and --url are both given", hint="A service has its own galleries: leave one out.")
+    answers: Answers
+    if service.url and not where.named:
+        answers = AnswersServed(
+            Client(service.url, api_key=service.api_key, timeout=service.timeout, max_retries=RETRIES)
+        )
+    else:
+        answers = AnswersHere(where.settings, open_store(where.settings.url, where.settings.key))
+    with contextlib.closing(answers), _mistakes():
+        yield answers
 
 
-def _is_failure(row: FolderRow) -> bool:
-    return isinstance(row.outcome, SightlineError) or (isinstance(row.outcome, Verdict) and not row.outcome.is_accepted)
+@contextlib.contextmanager
+def _mistakes() -> Iterator[None]:
+    """Somebody who is not there, a name or a number that is none: the caller's mistake, exit 2."""
+    try:
+        yield
+    except (NotFound, BadRequest) as exc:
+        raise as_operator_error(exc) from exc
 
 
-def _outcome(row: FolderRow) -> tuple[str, str]:
-    """(status, why) of one photo."""
-    match row.outcome:
-        case None:
-            return "already", ""
-        case Verdict(reasons=()) as verdict:
-            return ("enrolled" if verdict.stored else "already"), ""
-        case Verdict() as verdict:
-            return "refused", " ".join(
-                f"{reason.text}{_numbers(reason.measured, reason.limit)}" for reason in verdict.reasons
-            )
-        case error:
-            return "failed", str(error)
-
-
-def _numbers(measured: float | None, limit: float | None) -> str:
-    return "" if measured is None or limit is None else f" ({measured:.3g}; limit {limit:g})"
-
-
-def _enrolled_json(row: FolderRow) -> dict[str, Any]:
-    status, why = _outcome(row)
-    reasons = [asdict(reason) for reason in row.outcome.reasons] if isinstance(row.outcome, Verdict) else []
-    code = row.outcome.code if isinstance(row.outcome, SightlineError) else None
-    return {
-        "file": printable(str(row.path)),
-        "person": row.person,
-        "status": status,
-        "why": why,
-        "code": code,
-        "reasons": reasons,
-    }
-
-
-def _enrolled_table(rows: Sequence[FolderRow]) -> Table:
+def _enrolled_table(rows: Sequence[Row]) -> Table:
     table = Table("file", "person", "status", "why", box=None, pad_edge=False)
     for row in rows:
-        status, why = _outcome(row)
-        color = "red" if _is_failure(row) else "green"
-        table.add_row(escape(printable(str(row.path))), escape(row.person), f"[{color}]{status}[/]", escape(why))
+        color = "green" if row["status"] in ENROLLED else "red"
+        table.add_row(escape(row["file"]), escape(row["person"]), f"[{color}]{row['status']}[/]", escape(row["why"]))
     return table
 
 
-def _identified_json(file: Path, answer: Identified | BadImage) -> dict[str, Any]:
-    if isinstance(answer, BadImage):
-        return {"file": printable(str(file)), "error": answer.detail, "code": answer.code}
-    matches = [
-        {
-            "box": asdict(match.face.box),
-            "name": match.name,
-            "distance": match.distance,
-            "candidates": [asdict(candidate) for candidate in match.candidates],
-        }
-        for match in answer.matches
-    ]
-    return {
-        "file": printable(str(file)),
-        "faces": matches,
-        "tolerance": answer.tolerance,
-        "known": answer.known,
-        "tried": answer.found.tried,
-    }
-
-
-def _identified_table(answers: Sequence[tuple[Path, Identified | BadImage]]) -> Table:
+def _identified_table(rows: Sequence[Row]) -> Table:
     table = Table("file", "name", "distance", "then", box=None, pad_edge=False)
-    for file, answer in answers:
-        shown = escape(printable(str(file)))
-        if isinstance(answer, BadImage):
-            table.add_row(shown, f"[red]{answer.code}[/]", "", escape(str(answer)))
-        elif not answer.matches:
-            table.add_row(shown, "no face", "", f"tried: {', '.join(answer.found.tried)}")
-        for match in answer.matches if isinstance(answer, Identified) else ():
-            name = f"[bold]{escape(match.name)}[/]" if match.name else "unknown"
-            others = match.candidates[1:] if match.name else match.candidates
-            then = ", ".join(f"{candidate.name} {candidate.distance:.3f}" for candidate in others)
-            distance = f"{match.distance:.3f}" if match.name and match.distance is not None else ""
-            table.add_row(shown, name, distance, escape(then))
+    for row in rows:
+        shown = escape(row["file"])
+        if "error" in row:
+            table.add_row(shown, f"[red]{row['code']}[/]", "", escape(f"{row['error']} {row['hint']}".rstrip()))
+        elif not row["faces"]:
+            table.add_row(shown, "no face", "", f"tried: {', '.join(row['tried'])}")
+        for face in row.get("faces", ()):
+            name = f"[bold]{escape(face['name'])}[/]" if face["name"] else "unknown"
+            others = face["candidates"][1:] if face["name"] else face["candidates"]
+            then = ", ".join(f"{other['name']} {other['distance']:.3f}" for other in others)
+            table.add_row(shown, name, f"{face['distance']:.3f}" if face["name"] else "", escape(then))
     return table
 
 

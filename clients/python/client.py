@@ -110,7 +110,7 @@ class Client(_Shared):
     ) -> None:
         self._configure(base_url, api_key, timeout, max_retries)
         self._http = http_client or httpx.Client(limits=LIMITS)
-        self.faces = Faces(self._ask)
+        self.faces = Faces(self.ask)
         self._owns_http = http_client is None
 
     def __enter__(self) -> Self:
@@ -145,7 +145,7 @@ class Client(_Shared):
         self, image: Picture, *, model: str, top: int = 5, version: int | None = None, label: str | None = None
     ) -> Prediction:
         """What the model says of one picture. Raises the picture's error, UnknownModel, UnknownVersion."""
-        return calls.single(self._ask(calls.predict([to_upload(image)], Asked(model, top, version, label))))
+        return calls.single(self.ask(calls.predict([to_upload(image)], Asked(model, top, version, label))))
 
     def predict_many(
         self,
@@ -173,16 +173,16 @@ class Client(_Shared):
 
     def models(self) -> list[Model]:
         """What the service serves."""
-        return self._ask(calls.models())
+        return self.ask(calls.models())
 
     def model(self, name: str) -> Model:
         """One model and its card. Raises UnknownModel."""
-        return self._ask(calls.model(name))
+        return self.ask(calls.model(name))
 
     def is_ready(self) -> bool:
         """Whether the service can answer predictions now. Never raises for one that cannot, and does not wait."""
         try:
-            return self.with_options(max_retries=0)._ask(calls.ready())
+            return self.with_options(max_retries=0).ask(calls.ready())
         except (Unavailable, ServiceUnreachable):
             return False
 
@@ -190,14 +190,15 @@ class Client(_Shared):
         if not group.uploads:
             return group.merged([])
         try:
-            return group.merged(self._ask(calls.predict(group.uploads, asked)))
+            return group.merged(self.ask(calls.predict(group.uploads, asked)))
         except (BadImage, RequestTooLarge, TooManyImages) as exc:
             if len(group.uploads) == 1:
                 return group.merged(calls.failed(group.uploads, exc))
             halves = (self._predict_group(half, asked) for half in group.halves())
             return group.merged([outcome for half in halves for outcome in half])
 
-    def _ask(self, call: Call[T]) -> T:
+    def ask(self, call: Call[T]) -> T:
+        """Make one request of `calls` or `faces`, again where it may be, and read its answer."""
         for attempt in itertools.count():
             outcome = self._send(call)
             delay = self.options.retries.delay(outcome, attempt, call.repeatable)
@@ -230,7 +231,7 @@ class AsyncClient(_Shared):
     ) -> None:
         self._configure(base_url, api_key, timeout, max_retries)
         self._http = http_client or httpx.AsyncClient(limits=LIMITS)
-        self.faces = AsyncFaces(self._ask)
+        self.faces = AsyncFaces(self.ask)
         self._owns_http = http_client is None
 
     async def __aenter__(self) -> Self:
@@ -265,7 +266,7 @@ class AsyncClient(_Shared):
         self, image: Picture, *, model: str, top: int = 5, version: int | None = None, label: str | None = None
     ) -> Prediction:
         """See `Client.predict`."""
-        return calls.single(await self._ask(calls.predict([to_upload(image)], Asked(model, top, version, label))))
+        return calls.single(await self.ask(calls.predict([to_upload(image)], Asked(model, top, version, label))))
 
     async def predict_many(
         self,
@@ -290,16 +291,16 @@ class AsyncClient(_Shared):
 
     async def models(self) -> list[Model]:
         """See `Client.models`."""
-        return await self._ask(calls.models())
+        return await self.ask(calls.models())
 
     async def model(self, name: str) -> Model:
         """See `Client.model`."""
-        return await self._ask(calls.model(name))
+        return await self.ask(calls.model(name))
 
     async def is_ready(self) -> bool:
         """See `Client.is_ready`."""
         try:
-            return await self.with_options(max_retries=0)._ask(calls.ready())
+            return await self.with_options(max_retries=0).ask(calls.ready())
         except (Unavailable, ServiceUnreachable):
             return False
 
@@ -307,14 +308,15 @@ class AsyncClient(_Shared):
         if not group.uploads:
             return group.merged([])
         try:
-            return group.merged(await self._ask(calls.predict(group.uploads, asked)))
+            return group.merged(await self.ask(calls.predict(group.uploads, asked)))
         except (BadImage, RequestTooLarge, TooManyImages) as exc:
             if len(group.uploads) == 1:
                 return group.merged(calls.failed(group.uploads, exc))
             halves = [await self._predict_group(half, asked) for half in group.halves()]
             return group.merged([outcome for half in halves for outcome in half])
 
-    async def _ask(self, call: Call[T]) -> T:
+    async def ask(self, call: Call[T]) -> T:
+        """See `Client.ask`."""
         for attempt in itertools.count():
             outcome = await self._send(call)
             delay = self.options.retries.delay(outcome, attempt, call.repeatable)

@@ -117,7 +117,7 @@ def enrol(name: str, photos: Picture | Iterable[Picture], gallery: str | None) -
     uploads = [to_upload(photo, position) for position, photo in enumerate(_several(photos))]
     content, headers = multipart({"image": uploads})
     params = _params(gallery=gallery)
-    return Call("POST", _person(name), _enrolled, params, content, headers, repeatable=False)
+    return Call("POST", person_path(name), _enrolled, params, content, headers, repeatable=False)
 
 
 def people(gallery: str | None) -> Call[list[Person]]:
@@ -127,7 +127,7 @@ def people(gallery: str | None) -> Call[list[Person]]:
 
 def forget(name: str, gallery: str | None) -> Call[None]:
     """`DELETE /faces/people/{name}`. Not repeatable: the second time there is no such person."""
-    return Call("DELETE", _person(name), lambda _: None, _params(gallery=gallery), repeatable=False)
+    return Call("DELETE", person_path(name), lambda _: None, _params(gallery=gallery), repeatable=False)
 
 
 class Asks(Protocol):
@@ -198,7 +198,7 @@ class AsyncFaces:
         await self._ask(forget(name, gallery))
 
 
-def _person(name: str) -> str:
+def person_path(name: str) -> str:
     return f"{PEOPLE}/{quote(name, safe='')}"
 
 

@@ -2,22 +2,32 @@
 
 import json
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image, ImageFilter
+from werkzeug.serving import make_server
 
 from clients.faces import faces as command
+from serving.backend.grpc_predictor import GrpcPredictor
+from serving.contract.errors import NoFace, ServiceUnreachable, SightlineError, UsageError
+from serving.faces.recognition import Faces
+from serving.gateway.app import create_app
+from serving.gateway.settings import Settings
 
 pytest.importorskip("dlib")
 
 
-@pytest.fixture
-def sightline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs `sightline faces ...` on a gallery of its own."""
+@pytest.fixture(params=["here", "served"])
+def sightline(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs `sightline faces ...` on a gallery of its own, directly and through a service."""
     monkeypatch.setenv("SIGHTLINE_FACES_URL", f"sqlite:///{tmp_path}/faces.db")
+    if request.param == "served":
+        monkeypatch.setenv("SIGHTLINE_URL", request.getfixturevalue("served"))
 
     def run(*arguments: object, exit_code: int = 0) -> Result:
         result = CliRunner().invoke(command, [str(argument) for argument in arguments])
@@ -25,6 +35,20 @@ def sightline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return result
 
     return run
+
+
+@pytest.fixture
+def served(faces: Faces) -> Iterator[str]:
+    """The address of a gateway over the gallery of this test."""
+    predictor = GrpcPredictor(["127.0.0.1:9"])  # never asked
+    server = make_server("127.0.0.1", 0, create_app(Settings(), predictor, faces), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    predictor.close()
 
 
 def statuses(result: Result) -> dict[str, str]:
@@ -87,3 +111,33 @@ def test_photo_that_fails_does_not_stop_the_others(sightline: Any, photos: Path,
     first, second = json.loads(result.stdout)["photos"]
     assert first["code"] == "not_an_image"
     assert len(second["faces"]) == 1
+
+
+def failure(*arguments: object) -> SightlineError:
+    """The error that a command ends with."""
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert isinstance(result.exception, SightlineError), result.output
+    return result.exception
+
+
+def test_both_ways_fail_alike(sightline: Any, photos: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (200, 100), "teal").save(tmp_path / "blank.png")
+    obama = photos / "known" / "obama.jpg"
+    assert isinstance(failure("compare", obama, tmp_path / "blank.png"), NoFace)
+    for arguments in (("forget", "nobody"), ("list", "--gallery", "nowhere"), ("forget", "a/b")):
+        error = failure(*arguments)
+        assert error.exit_status == 2
+        assert error.hint
+    assert failure("identify", obama, "--tolerance", "7").exit_status == 2
+    assert failure("identify", obama, "--gallery", "Not one").exit_status == 2
+    assert failure("enrol", photos / "known", "--expires", "soon").exit_status == 2
+    assert json.loads(sightline("list", "--json").stdout)["people"] == []
+
+
+def test_a_service_or_a_store_is_asked_and_not_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    url, store = "http://127.0.0.1:9", f"sqlite:///{tmp_path}/x.db"
+    both = CliRunner().invoke(command, ["--store", store, "list", "--url", url])
+    assert isinstance(both.exception, UsageError)
+    monkeypatch.setenv("SIGHTLINE_URL", url)
+    assert isinstance(CliRunner().invoke(command, ["list"]).exception, ServiceUnreachable)
+    assert CliRunner().invoke(command, ["--store", store, "list"]).exit_code == 0
