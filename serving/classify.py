@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,11 @@ from serving.contract.image import ImageLimits, Pixels, decode_image
 from serving.contract.prediction import Prediction, top_k, without_calibration
 from serving.contract.preprocessing import Tensor
 
+LARGE_BYTES = 16_384  # of pictures in a request: more take longer than handing them to another thread does
 SWAPS = 3  # how many versions may replace each other under one request before it is told to come back
+
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -33,6 +38,17 @@ class Stages:
         finally:
             spent = (time.perf_counter() - start) * 1000
             self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + spent
+
+
+class Elsewhere(Protocol):
+    """Runs what computes for long where it holds up nobody, and waits for it."""
+
+    def __call__(self, work: Callable[[], T]) -> T: ...
+
+
+def here(work: Callable[[], T]) -> T:
+    """The Elsewhere of those whom nobody waits for: at once, in this thread."""
+    return work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +74,26 @@ def classify(
     call: Call = ANYTIME,
     all_probabilities: bool = False,
     with_inputs: bool = False,
+
+
+    elsewhere: Elsewhere = here,
 ) -> Classified:
     """Classify encoded pictures in one batch. A bad picture becomes its error and does not fail its neighbours.
 
     pictures: bytes of picture files, or the error of one that could not even be read.
     top: how many labels each prediction names; all_probabilities: and those of every class beside them.
     with_inputs: tell what the model saw, too.
-    call: the request's deadline and what travels with it.
+    call: the request's deadline and what travels with it. elsewhere: runs the work on large pictures.
     Raises what the predictor raises; nothing for the pictures.
     """
     expected = predictor.describe(ref)  # before decoding: an unknown model costs nothing
+    run = elsewhere if are_large(pictures) else here
     with stages.timed("decode"):
-        decoded = decode_all(pictures, limits)
+        decoded = run(lambda: decode_all(pictures, limits))
     good = [pixels for pixels in decoded if not isinstance(pixels, BadImage)]
     served, scores = expected, None
     if good:
-        served, scores = scored(lambda card: to_batch(good, card), expected, predictor, stages, call)
+        served, scores = scored(lambda card: run(lambda: to_batch(good, card)), expected, predictor, stages, call)
     rows = iter(() if scores is None else scores.probabilities)
     return Classified(
         served,
@@ -94,6 +114,11 @@ def _prediction(row: npt.NDArray[np.float32], card: ModelCard, top: int, all_pro
 
 def _input(item: Pixels | BadImage, card: ModelCard) -> Pixels | None:
     return None if isinstance(item, BadImage) else card.preprocessing.pixels(item)
+
+
+def are_large(pictures: Sequence[bytes | BadImage]) -> bool:
+    """Whether decoding them takes so long that others should not wait for it."""
+    return sum(len(picture) for picture in pictures if isinstance(picture, bytes)) >= LARGE_BYTES
 
 
 def decode_all(pictures: Sequence[bytes | BadImage], limits: ImageLimits) -> list[Pixels | BadImage]:

@@ -7,6 +7,7 @@ No timer, no thread of its own, and nobody waits while there is room.
 
 import copy
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ class MergingPredictor:
     def _lead(self, key: tuple[ModelRef, int], lane: _Lane, own: _Waiting, served: ServedModel) -> None:
         """Send one RPC with as many of the waiting as fit, answer them, and hand the lane on."""
         group = [own]
+        time.sleep(0)  # those that are about to ask do so first, and come along
         try:
             with self._lock:
                 group += self._joining(lane, own)

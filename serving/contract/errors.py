@@ -10,6 +10,7 @@
     │   ├── RequestTooLarge
     │   ├── TooManyImages
     │   ├── UnsupportedContentType
+    │   ├── UploadTooSlow
     │   └── InvalidName
     ├── BadImage                   the bytes are not a picture that can be used
     │   ├── EmptyImage
@@ -131,6 +132,10 @@ class TooManyImages(BadRequest):
 
 class UnsupportedContentType(BadRequest):
     code, title = "unsupported_content_type", "The content type is not supported"
+
+
+class UploadTooSlow(BadRequest):
+    code, title = "upload_too_slow", "The request did not arrive in time"
 
 
 class InvalidName(BadRequest):

@@ -30,6 +30,7 @@ from serving.contract.errors import (
     UnknownRoute,
     UnsupportedContentType,
     UnusableFace,
+    UploadTooSlow,
 )
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ STATUS: dict[type[SightlineError], int] = {
     RequestTooLarge: 413,
     TooManyImages: 413,
     UnsupportedContentType: 415,
+    UploadTooSlow: 408,
     BadImage: 400,
     NotAnImage: 415,
     ImageTooLarge: 413,

@@ -1,14 +1,17 @@
 """What stands before every route: the bound of requests in flight, API keys, CORS, and headers for browsers."""
 
+import socket
 import threading
 
 from flask import Flask, Response, g, request
 
-from serving.contract.errors import Overloaded
+from serving.contract.errors import Overloaded, UploadTooSlow
+from serving.gateway.greenlets import time_limit
 from serving.gateway.keys import authenticate, authorize, read_keys, scope_of
 from serving.gateway.settings import Settings
 
 OPEN = ("/healthz", "/readyz", "/", "/openapi.json", "/docs")  # no key is needed
+WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
 UNBOUNDED = ("/healthz", "/readyz", "/metrics")  # answered even when the service is full
 ALLOWED_HEADERS = "Authorization, Content-Type, X-Request-ID, X-Request-Timeout, traceparent, tracestate"
 EXPOSED_HEADERS = "X-Request-ID, Retry-After"
@@ -37,6 +40,7 @@ def guard(app: Flask, settings: Settings) -> None:
             if scope is not None:
                 authorize(key, scope)
         if request.path not in UNBOUNDED:
+            _receive(settings.upload_seconds)
             if not slots.acquire(blocking=False):
                 raise Overloaded(
                     f"{settings.threads} requests are in flight in this process; that is the limit (SIGHTLINE_THREADS)",
@@ -57,6 +61,27 @@ def guard(app: Flask, settings: Settings) -> None:
             response.headers.setdefault(name, value)
         _share(response, settings.allowed_origins)
         return response
+
+
+def _receive(seconds: float) -> None:
+    """Have the whole body before it counts as in flight: who uploads slowly keeps nobody waiting.
+
+    Raises UploadTooSlow, after which the connection is closed: nobody knows where its next request begins.
+    """
+    if request.method not in WITH_BODY:
+        return
+    too_slow = UploadTooSlow(
+        f"the request had not arrived after {seconds:g} s; that is the limit (SIGHTLINE_UPLOAD_SECONDS)",
+        hint="Send fewer or smaller pictures at a time.",
+    )
+    try:
+        with time_limit(seconds, too_slow):
+            request.get_data(cache=True, parse_form_data=False)
+    except UploadTooSlow:
+        connection = request.environ.get("gunicorn.socket")
+        if connection is not None:
+            connection.shutdown(socket.SHUT_RD)
+        raise
 
 
 def _is_preflight() -> bool:

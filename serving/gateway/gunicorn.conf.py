@@ -13,8 +13,8 @@ require_safe(_settings)
 wsgi_app = "serving.gateway.wsgi:app"
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
-worker_class = "gthread"
-threads = _settings.threads + 8  # the others tell whoever is too much so at once, and answer probes
+worker_class = {"gevent": "serving.gateway.gevent_worker.Worker", "gthread": "gthread"}[_settings.worker_class]
+threads = _settings.threads + 8  # of gthread: the others tell whoever is too much so at once, and answer probes
 preload_app = False  # the gRPC channel must be opened after the fork
 keepalive = 75  # seconds; clients that pool their connections keep them
 graceful_timeout = 4  # seconds for requests in flight when told to stop; `sightline serve` stops within 5

@@ -31,6 +31,9 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     workers: int = Field(2, ge=1, description="Gateway processes.")
+    worker_class: Literal["gevent", "gthread"] = Field(
+        "gevent", description="How a gateway process runs requests side by side: gevent or gthread."
+    )
     threads: int = Field(
         32, ge=1, description="Requests that one process handles at a time; one more is answered 503 at once."
     )
@@ -45,6 +48,9 @@ class Settings(BaseModel):
     max_image_bytes: int = Field(20_000_000, ge=1, description="Largest picture, bytes.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Largest picture, width x height.")
     max_images: int = Field(128, ge=1, description="Most pictures in one request.")
+    upload_seconds: float = Field(
+        60.0, gt=0, description="Longest wait for a request to arrive, seconds; with gevent alone."
+    )
     max_request_bytes: int = Field(100_000_000, ge=1, description="Largest request, bytes.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR."

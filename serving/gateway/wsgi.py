@@ -10,6 +10,7 @@ from serving.faces import served_encoder
 from serving.faces.client import FaceClient
 from serving.faces.recognition import Faces
 from serving.faces.settings import FaceSettings
+from serving.gateway import greenlets
 from serving.gateway.app import create_app
 from serving.gateway.logs import configure
 from serving.gateway.metrics import Metrics
@@ -43,6 +44,7 @@ def predictor_of(settings: Settings, metrics: Metrics) -> Predictor:
     return MergingPredictor(predictor, merged=metrics.rpc) if settings.merge else predictor
 
 
+greenlets.join_grpc()
 settings = read_settings(os.environ).settings
 configure(settings.log_format, settings.log_level)
 metrics = Metrics()

@@ -1,54 +1,24 @@
-"""gunicorn with two workers and no model server behind them."""
+"""gunicorn with two workers and no model server behind them, under both worker classes."""
 
 import contextlib
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.gateway.gateway_process import Gateway, running
 from tests.gateway.test_gateway_metrics import samples
 
-ROOT = Path(__file__).parents[2]
 
-
-@dataclass
-class Gateway:
-    process: subprocess.Popen[bytes]
-    url: str
-    log: Path
-    temporary: Path
-
-
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("SIGHTLINE_", "PROMETHEUS_"))}
-    environ |= {"SIGHTLINE_PORT": str(port), "SIGHTLINE_BACKEND": "127.0.0.1:1", "TMPDIR": str(tmp_path)}
-    log = tmp_path / "log"
-    command = [sys.executable, "-m", "gunicorn", "--config", "serving/gateway/gunicorn.conf.py"]
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=file)
-    gateway = Gateway(process, f"http://127.0.0.1:{port}", log, tmp_path)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):
-            httpx.get(f"{gateway.url}/healthz", trust_env=False)
-            break
-        time.sleep(0.1)
-    yield gateway
-    process.terminate()
-    process.wait(20)
+@pytest.fixture(params=["gevent", "gthread"])
+def gateway(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    with running(tmp_path, worker_class=request.param) as gateway:
+        yield gateway
 
 
 def test_the_metrics_of_several_workers_are_their_sum_and_outlive_a_worker(gateway: Gateway) -> None:
@@ -60,9 +30,8 @@ def test_the_metrics_of_several_workers_are_their_sum_and_outlive_a_worker(gatew
         response = httpx.get(f"{gateway.url}/models", trust_env=False)
         assert response.status_code == 503
     assert [count() for _ in range(5)] == [20] * 5
-    listing = subprocess.run(["pgrep", "-P", str(gateway.process.pid)], capture_output=True, text=True, check=True)
-    for pid in listing.stdout.split():
-        os.kill(int(pid), signal.SIGKILL)
+    for pid in gateway.workers():
+        os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):

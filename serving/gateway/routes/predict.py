@@ -7,6 +7,7 @@ from flask import Blueprint, g, request
 from serving.backend.predictor import Predictor
 from serving.classify import classify
 from serving.contract.errors import BadImage
+from serving.gateway.greenlets import in_thread
 from serving.gateway.metrics import Metrics
 from serving.gateway.requests import (
     read_all_probabilities,
@@ -44,6 +45,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
             call=read_call(request.headers, settings.backend_timeout_seconds),
             all_probabilities=all_probabilities,
             with_inputs=with_inputs,
+            elsewhere=in_thread,
         )
         if len(uploads) == 1 and isinstance(classified.outcomes[0], BadImage):
             raise classified.outcomes[0]

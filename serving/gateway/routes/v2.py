@@ -7,9 +7,10 @@ from flask import Blueprint, Response, g, request
 from flask.typing import ResponseReturnValue
 
 from serving.backend.predictor import ModelRef, Predictor
-from serving.classify import decode_all, scored, to_batch
+from serving.classify import are_large, decode_all, here, scored, to_batch
 from serving.contract.card import ModelCard
 from serving.contract.preprocessing import Tensor
+from serving.gateway.greenlets import in_thread
 from serving.gateway.inference_v2 import (
     EXTENSIONS,
     HEADER_LENGTH,
@@ -94,15 +95,17 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
             body = read_body(request, settings.max_request_bytes)
             asked = read_inference(body, request.headers.get(HEADER_LENGTH), served.card, settings.max_images)
         images: list[Any] = []
-        if asked.input.pictures is not None:
+        pictures = asked.input.pictures or ()
+        run = in_thread if are_large(pictures) else here
+        if pictures:
             with g.stages.timed("decode"):
-                images = decode_all(asked.input.pictures, settings.image_limits)
+                images = run(lambda: decode_all(pictures, settings.image_limits))
             bad = first_bad(images)
             if bad is not None:
                 raise bad
 
         def batch_of(card: ModelCard) -> Tensor:
-            return to_batch(images, card) if asked.input.tensor is None else asked.input.tensor
+            return run(lambda: to_batch(images, card)) if asked.input.tensor is None else asked.input.tensor
 
         served, scores = scored(batch_of, served, predictor, g.stages, call)
         g.version = served.version

@@ -1,0 +1,60 @@
+"""gunicorn, running the gateway in processes of its own."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Gateway:
+    """port: where it listens; log: what it writes to stderr; temporary: its folder of temporary files."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    temporary: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def workers(self) -> list[int]:
+        listing = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
+        return [int(pid) for pid in listing.stdout.split()]
+
+
+@contextlib.contextmanager
+def running(folder: Path, **settings: str) -> Iterator[Gateway]:
+    """A gateway with these settings. Without a backend it has no model server behind it."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("SIGHTLINE_", "PROMETHEUS_"))}
+    environ |= {"SIGHTLINE_PORT": str(port), "SIGHTLINE_BACKEND": "127.0.0.1:1", "TMPDIR": str(folder)}
+    environ |= {f"SIGHTLINE_{name.upper()}": value for name, value in settings.items()}
+    log = folder / "log"
+    command = [sys.executable, "-m", "gunicorn", "--config", "serving/gateway/gunicorn.conf.py"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=file)
+    gateway = Gateway(process, port, log, folder)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(f"{gateway.url}/healthz", trust_env=False)
+                break
+            time.sleep(0.05)
+        yield gateway
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -1,0 +1,118 @@
+"""What gunicorn's gevent workers have to stand: slow clients, clients that go away, a stop, large photos."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.gateway.gateway_process import ROOT, Gateway, running
+
+HEAD = b"POST /predict/colors HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 10\r\n\r\n"
+UNREACHED = "model_server_unavailable"  # the answer that says: this request was dealt with
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    with running(tmp_path, workers="1", threads="2", upload_seconds="1.5") as gateway:
+        yield gateway
+
+
+def uploading(gateway: Gateway, sent: bytes = HEAD + b"01234") -> socket.socket:
+    """A client that has sent half of its request."""
+    connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+    connection.sendall(sent)
+    return connection
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """All that comes until the connection is closed."""
+    with connection:
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_slow_uploads_keep_nobody_waiting_and_are_ended(gateway: Gateway) -> None:
+    slow = [uploading(gateway) for _ in range(20)]
+    assert httpx.get(f"{gateway.url}/models", trust_env=False).json()["code"] == UNREACHED
+    for connection in slow:
+        answer = answer_of(connection)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b'"upload_too_slow"' in answer
+
+
+def test_clients_that_go_away_leave_their_place(gateway: Gateway) -> None:
+    for sent in (HEAD, HEAD + b"01234", HEAD + b"0123456789"):
+        for _ in range(5):
+            uploading(gateway, sent).close()
+    deadline = time.monotonic() + 20
+    while httpx.get(f"{gateway.url}/models", trust_env=False).json()["code"] != UNREACHED:
+        assert time.monotonic() < deadline
+    assert "Traceback" not in gateway.log.read_text()
+
+
+def test_a_stop_ends_requests_on_their_way_and_then_connections_that_rest(gateway: Gateway) -> None:
+    with httpx.Client(trust_env=False) as resting:
+        resting.get(f"{gateway.url}/healthz")
+        half = uploading(gateway)
+        wait_for_the_second_half(gateway)
+        gateway.process.terminate()
+        time.sleep(0.5)
+        half.sendall(b"56789")
+        answer = answer_of(half)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert UNREACHED.encode() in answer
+    assert gateway.process.wait(20) == 0
+    assert "graceful timeout" not in gateway.log.read_text()
+
+
+def wait_for_the_second_half(gateway: Gateway) -> None:
+    """Until a request that came later than the slow one has been answered: the slow one is being read by then."""
+    httpx.get(f"{gateway.url}/healthz", trust_env=False)
+
+
+PATCHED = "from gevent import monkey; monkey.patch_all()\n"
+
+
+def run_patched(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", PATCHED + code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_long_work_runs_in_a_thread_while_others_go_on() -> None:
+    code = """
+import gevent, time
+from serving.gateway.greenlets import in_thread
+from gevent.monkey import get_original
+sleep = get_original("time", "sleep")  # does not let others go on
+seen = []
+other = gevent.spawn(lambda: [seen.append(gevent.sleep(0.01)) for _ in range(5)])
+print(in_thread(lambda: (sleep(0.5), len(seen))[1]))
+"""
+    assert run_patched(code) == "5"
+
+
+def test_an_error_of_work_in_a_thread_is_raised_to_the_asker() -> None:
+    code = """
+from serving.contract.errors import NotAnImage
+from serving.gateway.greenlets import in_thread
+def work():
+    raise NotAnImage("no picture")
+try:
+    in_thread(work)
+except NotAnImage as exc:
+    print(exc.detail)
+"""
+    assert run_patched(code) == "no picture"
+
+
+def test_merging_keeps_its_promises_under_gevent() -> None:
+    """The suite of threads once more, its threads being greenlets."""
+    suite = "tests/backend/test_merging_predictor.py"
+    command = [sys.executable, "-m", "gevent.monkey", "--module", "pytest", suite]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
