@@ -74,8 +74,6 @@ def classify(
     call: Call = ANYTIME,
     all_probabilities: bool = False,
     with_inputs: bool = False,
-
-
     elsewhere: Elsewhere = here,
 ) -> Classified:
     """Classify encoded pictures in one batch. A bad picture becomes its error and does not fail its neighbours.
