@@ -19,6 +19,7 @@ import numpy.typing as npt
 from clients.commands import client_options, console
 from clients.python.client import Client
 from clients.python.results import Failed, Prediction
+from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.predictor import ModelRef
 from serving.contract.card import CARD_FILE, ModelCard, read_card
@@ -166,7 +167,8 @@ def reloaded(patient: Patient) -> float:
 
 def over_grpc(patient: Patient) -> float:
     """The model server answers the recorded tensors as recorded."""
-    predictor = GrpcPredictor((patient.grpc_target,))
+    backends = Backends((patient.grpc_target,))
+    predictor = GrpcPredictor(backends)
     try:
         served = predictor.describe(ModelRef(patient.card.name, version=patient.version))
         if served.card != patient.card:
@@ -174,7 +176,7 @@ def over_grpc(patient: Patient) -> float:
         scores = predictor.predict(served, patient.golden.tensors)
         return _difference(scores.probabilities, patient.golden.probabilities)
     finally:
-        predictor.close()
+        backends.close()
 
 
 def over_http(patient: Patient) -> float:

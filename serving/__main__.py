@@ -140,6 +140,7 @@ def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) 
         "--port",
         port,
         "--enable_batching",
+        "--enable_grpc_healthcheck_service",
     ]
     return Child("model server", command, environ)
 

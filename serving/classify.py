@@ -84,7 +84,7 @@ def classify(
     call: the request's deadline and what travels with it. elsewhere: runs the work on large pictures.
     Raises what the predictor raises; nothing for the pictures.
     """
-    expected = predictor.describe(ref)  # before decoding: an unknown model costs nothing
+    expected = predictor.describe(ref, call)  # before decoding: an unknown model costs nothing
     run = elsewhere if are_large(pictures) else here
     with stages.timed("decode"):
         decoded = run(lambda: decode_all(pictures, limits))
@@ -138,7 +138,7 @@ def scored(
             with stages.timed("predict"):
                 return served, predictor.predict(served, batch, call)
         except VersionChanged:
-            served = predictor.describe(served.ref)
+            served = predictor.describe(served.ref, call)
     raise ModelNotReady(f"model {served.ref} changed {SWAPS} times during one request", hint="Try again in a moment.")
 
 

@@ -13,6 +13,7 @@ from clients.python.calls import Asked
 from clients.python.client import REQUEST_PICTURES, requests_of, to_members
 from clients.python.pictures import Picture, to_upload
 from clients.python.results import Failed, Model, Prediction, Version
+from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.predictor import ModelRef, VersionState
 from serving.classify import Stages, classify
@@ -40,7 +41,8 @@ class GrpcClient:
     ) -> None:
         self.target = target
         self._limits = limits or ImageLimits()
-        self._predictor = GrpcPredictor((target,), timeout_seconds=timeout, listed_models=models)
+        self._backends = Backends((target,))
+        self._predictor = GrpcPredictor(self._backends, timeout_seconds=timeout, listed_models=models)
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +57,7 @@ class GrpcClient:
 
     def close(self) -> None:
         """Give the connection back."""
-        self._predictor.close()
+        self._backends.close()
 
     def predict(
         self, image: Picture, *, model: str, top: int = 5, version: int | None = None, label: str | None = None

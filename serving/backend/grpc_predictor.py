@@ -1,18 +1,15 @@
-"""The Predictor that speaks gRPC to TensorFlow Serving or to the embedded model server.
-
-Create it after a process has forked, never before: gRPC's channels do not survive a fork.
-"""
+"""The Predictor that speaks gRPC to TensorFlow Serving or to the embedded model server."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import grpc
 import numpy as np
-from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value
 
+from serving.backend.backends import Backends
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
 from serving.backend.protos import wire_pb2 as wire
 from serving.backend.tensors import from_proto, to_proto
@@ -34,14 +31,6 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 GET_MODEL_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 LIST_MODELS = "/sightline.wire.ModelRepository/ListModels"
 
-CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", -1),  # gRPC's default of 4 MiB is seven photos of 448 x 448
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),  # a model server that returns is found within a second;
-    ("grpc.min_reconnect_backoff_ms", 100),  # gRPC's own back-off grows to two minutes
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.keepalive_time_ms", 30_000),  # a peer that vanished without a word is noticed
-)
 CARD_SECONDS = 5.0  # how long a card is believed before it is read again; costs one small RPC
 LOADING = ("START", "LOADING")
 
@@ -67,44 +56,37 @@ class _CachedCard:
 
 
 class GrpcPredictor:
-    """Runs models on a model server. Safe to share between threads; one per process.
+    """Runs models on model servers that serve the same ones. Safe to share between threads; one per process.
 
-    targets: `host:port` of one server, or of several that serve the same models (requests go round them in turn).
     timeout_seconds: the deadline of each RPC. listed_models: the names to report where the server cannot list its
     models (TensorFlow Serving cannot). clock: monotonic seconds.
+
+    A request stays with the backend that described the model to it: while a new version reaches one backend after the
+    other, each is sent what its own version wants.
     """
 
     def __init__(
         self,
-        targets: Sequence[str],
+        backends: Backends,
         *,
         timeout_seconds: float = 30.0,
         listed_models: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._target = ",".join(targets)
+        self._backends = backends
         self._timeout_seconds = timeout_seconds
         self._listed_models = tuple(listed_models)
         self._clock = clock
-        self._cards: dict[ModelRef, _CachedCard] = {}
-        address = targets[0] if len(targets) == 1 else f"ipv4:{self._target}"
-        policy = ("grpc.lb_policy_name", "round_robin")
-        self._channel = grpc.insecure_channel(address, options=(*CHANNEL_OPTIONS, policy))
-        self._predict = self._method(PREDICT, wire.PredictResponse)
-        self._status = self._method(GET_MODEL_STATUS, wire.GetModelStatusResponse)
-        self._list = self._method(LIST_MODELS, wire.ListModelsResponse)
+        self._cards: dict[tuple[ModelRef, str], _CachedCard] = {}
 
-    def close(self) -> None:
-        """Give the connections back."""
-        self._channel.close()
-
-    def describe(self, ref: ModelRef) -> ServedModel:
+    def describe(self, ref: ModelRef, call: Call = ANYTIME) -> ServedModel:
         """The version that `ref` reaches and its card, from memory when it was read a moment ago."""
-        cached = self._cards.get(ref)
+        backend = self._backends.choose(self._timeout(call))
+        cached = self._cards.get((ref, backend))
         if cached is not None and self._clock() - cached.read_at < CARD_SECONDS:
             return cached.served
-        served = self._read_card(ref)
-        self._cards[ref] = _CachedCard(served, self._clock())
+        served = replace(self._read_card(ref, backend, call), backend=backend)
+        self._cards[(ref, backend)] = _CachedCard(served, self._clock())
         return served
 
     def predict(self, served: ServedModel, batch: Tensor, call: Call = ANYTIME) -> Scores:
@@ -116,15 +98,15 @@ class GrpcPredictor:
             output_filter=[card.output.tensor],
         )
         try:
-            response = self._predict(request, timeout=self._timeout(call), metadata=call.metadata)
+            response = self._predict(request, served.backend, call)
         except grpc.RpcError as exc:
-            self._cards.pop(served.ref, None)
-            if exc.code() in REFUSALS and self.describe(served.ref).version != served.version:
+            self._cards.pop((served.ref, served.backend), None)
+            if exc.code() in REFUSALS and self._read_card(served.ref, served.backend, call).version != served.version:
                 raise VersionChanged from exc
-            self._fail(exc, served.ref)
+            self._fail(exc, served.ref, call)
         version = response.model_spec.version.value
         if version != served.version:
-            self._cards.pop(served.ref, None)
+            self._cards.pop((served.ref, served.backend), None)
             raise VersionChanged
         return Scores(version, _probabilities(response, card, len(batch)))
 
@@ -138,25 +120,29 @@ class GrpcPredictor:
                 models[name] = ()
         return models
 
-    def _model_names(self) -> Sequence[str]:
+    def _model_names(self, call: Call = ANYTIME) -> Sequence[str]:
         """The models that the server lists, or the listed ones where it cannot."""
         try:
-            response = self._list(wire.ListModelsRequest(), timeout=self._timeout_seconds)
+            response = self._backends.call(
+                LIST_MODELS, wire.ListModelsRequest(), wire.ListModelsResponse, timeout=self._timeout(call)
+            )
         except grpc.RpcError as exc:
             if exc.code() == grpc.StatusCode.UNIMPLEMENTED:
                 return sorted(self._listed_models)
-            self._fail(exc, None)
+            self._fail(exc, None, call)
         return sorted(response.name)
 
-    def versions(self, name: str) -> Sequence[VersionState]:
+    def versions(self, name: str, call: Call = ANYTIME) -> Sequence[VersionState]:
         """Every version that the server knows of, newest first."""
         request = wire.GetModelStatusRequest(model_spec=wire.ModelSpec(name=name))
         try:
-            response = self._status(request, timeout=self._timeout_seconds)
+            response = self._backends.call(
+                GET_MODEL_STATUS, request, wire.GetModelStatusResponse, timeout=self._timeout(call)
+            )
         except grpc.RpcError as exc:
             if exc.code() == grpc.StatusCode.NOT_FOUND:
-                raise self._unknown_model(name) from exc
-            self._fail(exc, None)
+                raise self._unknown_model(name, call) from exc
+            self._fail(exc, None, call)
         states = [
             VersionState(row.version, wire.ModelVersionStatus.State.Name(row.state), row.status.error_message)
             for row in response.model_version_status
@@ -169,41 +155,45 @@ class GrpcPredictor:
             raise DeadlineExceeded("the time allowed for the request has run out", hint=HINTS[DeadlineExceeded])
         return self._timeout_seconds if left is None else min(left, self._timeout_seconds)
 
-    def _method(self, path: str, response: Any) -> Any:
-        return self._channel.unary_unary(
-            path,
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=response.FromString,
+    def _predict(self, request: wire.PredictRequest, backend: str, call: Call) -> Any:
+        return self._backends.call(
+            PREDICT,
+            request,
+            wire.PredictResponse,
+            timeout=self._timeout(call),
+            metadata=call.metadata,
+            prefer=backend,
         )
 
-    def _read_card(self, ref: ModelRef) -> ServedModel:
+    def _read_card(self, ref: ModelRef, backend: str, call: Call) -> ServedModel:
         probe = to_proto(np.zeros(1, np.int32))
         request = wire.PredictRequest(model_spec=_model_spec(ref, CARD_SIGNATURE), inputs={CARD_INPUT: probe})
         try:
-            response = self._predict(request, timeout=self._timeout_seconds)
+            response = self._predict(request, backend, call)
         except grpc.RpcError as exc:
             if exc.code() in REFUSALS and "label" not in (exc.details() or ""):
                 raise NotAClassifier(
                     f"model {ref} has no card: {exc.details()}",
                     hint="Where it does classify pictures, adopt it with `sightline export keras`: that gives it one.",
                 ) from exc
-            self._fail(exc, ref)
+            self._fail(exc, ref, call)
         card = card_from_json(bytes(from_proto(response.outputs[CARD_OUTPUT]).flat[0]))
         return ServedModel(ref, response.model_spec.version.value, card)
 
-    def _fail(self, exc: grpc.RpcError, ref: ModelRef | None) -> NoReturn:
+    def _fail(self, exc: grpc.RpcError, ref: ModelRef | None, call: Call) -> NoReturn:
         """Raise what a failed RPC means to the caller: the one border at which gRPC's errors become ours."""
         code, details = exc.code(), exc.details() or ""
         if ref is not None and code == grpc.StatusCode.NOT_FOUND:
-            raise self._not_servable(ref) from exc
+            raise self._not_servable(ref, call) from exc
         if ref is not None and ref.label is not None and "version label" in details:
             raise UnknownVersion(f"model {ref.name} has no label {ref.label!r}") from exc
         kind = ERRORS.get(code, ModelFailed)
-        raise kind(f"the model server at {self._target} says {code.name}: {details}", hint=HINTS.get(kind, "")) from exc
+        said = f"the model server at {self._backends} says {code.name}: {details}"
+        raise kind(said, hint=HINTS.get(kind, "")) from exc
 
-    def _not_servable(self, ref: ModelRef) -> SightlineError:
+    def _not_servable(self, ref: ModelRef, call: Call) -> SightlineError:
         """Why the server has nothing for `ref`: no such model, no such version, or one that is not ready yet."""
-        versions = self.versions(ref.name)  # raises UnknownModel
+        versions = self.versions(ref.name, call)  # raises UnknownModel
         ready = [state.version for state in versions if state.is_available]
         wanted = [state for state in versions if ref.version in (None, state.version)]
         if any(state.is_available or state.state in LOADING for state in wanted):
@@ -216,16 +206,12 @@ class GrpcPredictor:
         reasons = "; ".join(state.error for state in wanted if state.error) or "no version of it could be loaded"
         return ModelNotReady(f"model {ref} is not ready: {reasons}", hint="Look at GET /models, or export it again.")
 
-    def _unknown_model(self, name: str) -> UnknownModel:
-        names = self._model_names()
+    def _unknown_model(self, name: str, call: Call) -> UnknownModel:
+        names = self._model_names(call)
         return UnknownModel(
             f"there is no model {name!r}",
             hint=f"Models that are served: {', '.join(names)}." if names else "No model is served yet.",
         )
-
-
-def _serialized(message: Message) -> bytes:
-    return message.SerializeToString()
 
 
 def _model_spec(ref: ModelRef, signature: str) -> wire.ModelSpec:

@@ -67,9 +67,9 @@ class MergingPredictor:
         self._lock = threading.Lock()
         self._lanes: dict[tuple[ModelRef, int], _Lane] = {}
 
-    def describe(self, ref: ModelRef) -> ServedModel:
+    def describe(self, ref: ModelRef, call: Call = ANYTIME) -> ServedModel:
         """As the inner predictor."""
-        return self._inner.describe(ref)
+        return self._inner.describe(ref, call)
 
     def models(self) -> Mapping[str, Sequence[VersionState]]:
         """As the inner predictor."""

@@ -29,11 +29,15 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A version that answers, and its card. ref: what was asked for, so that a later call asks for the same."""
+    """A version that answers, and its card. ref: what was asked for, so that a later call asks for the same.
+
+    backend: whose version it is, so that a batch made for it goes there; "" where that is not known.
+    """
 
     ref: ModelRef
     version: int
     card: ModelCard
+    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class VersionChanged(Exception):
 class Predictor(Protocol):
     """Runs models. Every method may raise ModelServerUnavailable and DeadlineExceeded."""
 
-    def describe(self, ref: ModelRef) -> ServedModel:
+    def describe(self, ref: ModelRef, call: Call = ANYTIME) -> ServedModel:
         """The version that a request for `ref` is expected to reach, with its card.
 
         Raises UnknownModel, UnknownVersion, NotAClassifier, ModelNotReady, InvalidCard.

@@ -4,10 +4,11 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 from flask import Flask, Response, g, request
 
-from serving.backend.predictor import Predictor
+from serving.backend.predictor import Call, Predictor
 from serving.classify import Stages
 from serving.faces.recognition import Faces
 from serving.gateway import errors
@@ -32,13 +33,13 @@ def create_app(
     predictor: Predictor,
     people: Faces | None = None,
     metrics: Metrics | None = None,
-    backend: Backend | None = None,
+    backend: Callable[[Call], Backend] | None = None,
 ) -> Flask:
     """Build the application: limits, errors, one line of log for each request, and the routes.
 
     people: what /faces asks; None where no face service runs, which is then what /faces answers.
     metrics: what is counted into, where somebody outside the application counts too.
-    backend: what /v1 asks; without one there is no /v1.
+    backend: what makes what /v1 asks, for each request; without it there is no /v1.
     """
     metrics = metrics or Metrics()
     app = Flask("sightline", static_folder=None)

@@ -54,6 +54,33 @@ class Metrics:
             "sightline_rpc_pictures", "Pictures in one call of the model server.", COUNTS, "model"
         )
 
+        self._addresses = Gauge(
+            "sightline_backend_addresses",
+            "Addresses of a model server.",
+            ("backend",),
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._addresses_ready = Gauge(
+            "sightline_backend_addresses_ready",
+            "Addresses of a model server that answer, as the worker sees it that sees fewest.",
+            ("backend",),
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
+        self._retries = Counter(
+            "sightline_backend_retries", "Calls that went to another backend.", registry=self._registry
+        )
+
+    def backend(self, target: str, ready: int, known: int) -> None:
+        """The state of a model server has changed."""
+        self._addresses.labels(target).set(known)
+        self._addresses_ready.labels(target).set(ready)
+
+    def retried(self) -> None:
+        """A call goes to another backend, because the first was not available."""
+        self._retries.inc()
+
     def begin(self) -> None:
         """A request has come."""
         self._in_progress.inc()

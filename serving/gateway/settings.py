@@ -7,10 +7,11 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from serving.backend.targets import check_target
 from serving.contract.errors import UsageError
 from serving.contract.image import ImageLimits
 from serving.faces.settings import FaceSettings
@@ -21,6 +22,7 @@ FACES_PREFIX = "SIGHTLINE_FACES_"
 CONFIG = "SIGHTLINE_CONFIG"  # a TOML file
 NOT_OURS = {CONFIG, "SIGHTLINE_DATA", "SIGHTLINE_URL", "SIGHTLINE_API_KEY"}  # the export's and the client's
 SECRET = "***"
+TLS_SETTINGS = ("backend_tls_ca", "backend_tls_certificate", "backend_tls_key", "backend_tls_server_name")
 
 
 class Settings(BaseModel):
@@ -38,7 +40,19 @@ class Settings(BaseModel):
         32, ge=1, description="Requests that one process handles at a time; one more is answered 503 at once."
     )
     backend: str = Field(
-        "127.0.0.1:8500", description="host:port of the model server's gRPC; several, with commas, are used in turn."
+        "127.0.0.1:8500",
+        description="host:port of the model server's gRPC; several, with commas, and all addresses of each take turns.",
+    )
+    backend_tls: bool = Field(False, description="Speak TLS with the model server.")
+    backend_tls_ca: str = Field(
+        "", description="PEM file of who may sign the model server's certificate; empty: public authorities."
+    )
+    backend_tls_certificate: str = Field(
+        "", description="PEM file of the certificate that the gateway shows the model server."
+    )
+    backend_tls_key: str = Field("", description="PEM file of that certificate's key.")
+    backend_tls_server_name: str = Field(
+        "", description="Name in the model server's certificate; empty: the host in SIGHTLINE_BACKEND."
     )
     models: str = Field(
         "", description="Names to list, with commas, where the model server cannot list its own (TensorFlow Serving)."
@@ -68,6 +82,24 @@ class Settings(BaseModel):
     def _keys_can_be_read(cls, value: str) -> str:
         read_keys(_split(value))
         return value
+
+    @field_validator("backend")
+    @classmethod
+    def _backends_can_be_read(cls, value: str) -> str:
+        for target in _split(value):
+            check_target(target)
+        if not _split(value):
+            raise ValueError("no model server is named")
+        return value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        files = [name for name in TLS_SETTINGS if getattr(self, name)]
+        if files and not self.backend_tls:
+            raise ValueError(f"{files[0]} is given without backend_tls")
+        if bool(self.backend_tls_certificate) != bool(self.backend_tls_key):
+            raise ValueError("backend_tls_certificate and backend_tls_key belong together; one of them is given")
+        return self
 
     @property
     def api_key_entries(self) -> tuple[str, ...]:
@@ -198,7 +230,9 @@ def _unknown(name: str, where: str, known: Iterable[str]) -> UsageError:
 
 def _refused(exc: ValidationError, sources: Mapping[str, str]) -> UsageError:
     first = exc.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "the settings"
+    if not first["loc"]:  # several do not go together; the input is all of them, secrets too
+        return UsageError(f"the settings do not go together: {first['msg']}")
+    name = str(first["loc"][0])
     shown_value = SECRET if name in Settings.model_fields and not Settings.model_fields[name].repr else first["input"]
     return UsageError(f"{name} is {shown_value!r} ({sources.get(name, 'given')}): {first['msg']}")
 

@@ -1,12 +1,14 @@
 """TensorFlow Serving's services over gRPC, for the transcoder of its REST API."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import grpc
 
-from serving.backend.grpc_predictor import CHANNEL_OPTIONS, GET_MODEL_STATUS, PREDICT
+from serving.backend.backends import Backends
+from serving.backend.grpc_predictor import GET_MODEL_STATUS, PREDICT
+from serving.backend.predictor import Call
 from serving.backend.protos import wire_pb2 as wire
+from serving.contract.errors import ModelServerUnavailable
 from serving.tfserving_rest import BackendError
 
 CLASSIFY = "/tensorflow.serving.PredictionService/Classify"
@@ -15,16 +17,11 @@ GET_MODEL_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 
 
 class GrpcBackend:
-    """A Backend of the transcoder. targets, timeout_seconds: as of GrpcPredictor. One per process, after the fork."""
+    """A Backend of the transcoder, for one request. call: its deadline (it must have one), and what travels with it."""
 
-    def __init__(self, targets: Sequence[str], *, timeout_seconds: float) -> None:
-        address = targets[0] if len(targets) == 1 else f"ipv4:{','.join(targets)}"
-        self._channel = grpc.insecure_channel(address, (*CHANNEL_OPTIONS, ("grpc.lb_policy_name", "round_robin")))
-        self._timeout_seconds = timeout_seconds
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._channel.close()
+    def __init__(self, backends: Backends, call: Call) -> None:
+        self._backends = backends
+        self._options = call
 
     def predict(self, request: wire.PredictRequest) -> wire.PredictResponse:
         response: wire.PredictResponse = self._call(PREDICT, request, wire.PredictResponse)
@@ -47,12 +44,10 @@ class GrpcBackend:
         return response
 
     def _call(self, path: str, request: Any, response: Any) -> Any:
-        method = self._channel.unary_unary(
-            path,
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=response.FromString,
-        )
         try:
-            return method(request, timeout=self._timeout_seconds)
+            timeout = self._options.seconds_left() or 0.0
+            return self._backends.call(path, request, response, timeout=timeout, metadata=self._options.metadata)
         except grpc.RpcError as exc:
             raise BackendError(exc.code().value[0], exc.details() or "") from exc
+        except ModelServerUnavailable as exc:
+            raise BackendError(grpc.StatusCode.UNAVAILABLE.value[0], str(exc)) from exc

@@ -1,7 +1,10 @@
 """What gunicorn imports in each worker, after the fork: settings, a channel of its own, the application."""
 
+import functools
 import os
+from pathlib import Path
 
+from serving.backend.backends import Backends, Tls, Watcher
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.merging_predictor import MergingPredictor
 from serving.backend.predictor import Predictor
@@ -18,7 +21,19 @@ from serving.gateway.settings import Settings, read_settings
 from serving.gateway.v1_backend import GrpcBackend
 
 
-def faces_at(face_settings: FaceSettings, settings: Settings) -> Faces | None:
+def backends_of(settings: Settings, metrics: Metrics) -> Backends:
+    """The model servers that the settings name."""
+    tls = None
+    if settings.backend_tls:
+        ca, certificate, key = (
+            Path(path) if path else None
+            for path in (settings.backend_tls_ca, settings.backend_tls_certificate, settings.backend_tls_key)
+        )
+        tls = Tls(ca, certificate, key, settings.backend_tls_server_name)
+    return Backends(settings.backends, tls=tls, watcher=Watcher(metrics.backend, metrics.retried))
+
+
+def faces_at(face_settings: FaceSettings, settings: Settings, backends: Backends) -> Faces | None:
     """The face service and the encoder that the settings name; None where they name no service."""
     if not face_settings.socket:
         return None
@@ -26,7 +41,7 @@ def faces_at(face_settings: FaceSettings, settings: Settings) -> Faces | None:
     if face_settings.encoder == "dlib":
         return Faces(client, client, client, face_settings.tolerance)
     call = TensorFunction(
-        settings.backends,
+        backends,
         served_encoder.MODEL,
         signature=served_encoder.SIGNATURE,
         input=served_encoder.INPUT,
@@ -36,10 +51,10 @@ def faces_at(face_settings: FaceSettings, settings: Settings) -> Faces | None:
     return Faces(client, served_encoder.ServedEncoder(call, client), client, face_settings.tolerance)
 
 
-def predictor_of(settings: Settings, metrics: Metrics) -> Predictor:
+def predictor_of(settings: Settings, metrics: Metrics, backends: Backends) -> Predictor:
     """What runs the models, as the settings want it."""
     predictor = GrpcPredictor(
-        settings.backends, timeout_seconds=settings.backend_timeout_seconds, listed_models=settings.listed_models
+        backends, timeout_seconds=settings.backend_timeout_seconds, listed_models=settings.listed_models
     )
     return MergingPredictor(predictor, merged=metrics.rpc) if settings.merge else predictor
 
@@ -48,10 +63,11 @@ greenlets.join_grpc()
 settings = read_settings(os.environ).settings
 configure(settings.log_format, settings.log_level)
 metrics = Metrics()
+backends = backends_of(settings, metrics)
 app = create_app(
     settings,
-    predictor_of(settings, metrics),
-    faces_at(FaceSettings(), settings),
+    predictor_of(settings, metrics, backends),
+    faces_at(FaceSettings(), settings, backends),
     metrics,
-    GrpcBackend(settings.backends, timeout_seconds=settings.backend_timeout_seconds),
+    functools.partial(GrpcBackend, backends),
 )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from google.protobuf.message import Message
 
+from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GET_MODEL_STATUS, LIST_MODELS, PREDICT, GrpcPredictor
 from serving.backend.predictor import Call, ModelRef, VersionChanged
 from serving.backend.protos import wire_pb2 as wire
@@ -115,9 +116,9 @@ def colors(served: tuple[ColorServer, str]) -> ColorServer:
 
 @pytest.fixture
 def predictor(served: tuple[ColorServer, str]) -> Iterator[GrpcPredictor]:
-    predictor = GrpcPredictor([served[1]], timeout_seconds=5, listed_models=["named"])
-    yield predictor
-    predictor.close()
+    backends = Backends([served[1]])
+    yield GrpcPredictor(backends, timeout_seconds=5, listed_models=["named"])
+    backends.close()
 
 
 def test_a_batch_is_answered_with_a_row_for_each_picture(predictor: GrpcPredictor) -> None:
@@ -239,10 +240,11 @@ def test_versions_come_newest_first(predictor: GrpcPredictor, colors: ColorServe
 
 
 def test_a_server_that_is_away_is_unavailable_at_once() -> None:
-    predictor = GrpcPredictor(["127.0.0.1:1"], timeout_seconds=5)
+    backends = Backends(["127.0.0.1:1"])
+    predictor = GrpcPredictor(backends, timeout_seconds=5)
     with pytest.raises(ModelServerUnavailable, match=r"127.0.0.1:1"):
         predictor.describe(ModelRef("colors"))
-    predictor.close()
+    backends.close()
 
 
 def test_a_trace_travels_as_metadata(predictor: GrpcPredictor, colors: ColorServer) -> None:

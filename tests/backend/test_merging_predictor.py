@@ -29,7 +29,7 @@ class Held:
     calls: list[Call] = field(default_factory=list)
     fails: list[BaseException | None] = field(default_factory=list)
 
-    def describe(self, ref: ModelRef) -> ServedModel:
+    def describe(self, ref: ModelRef, call: Call = ANYTIME) -> ServedModel:  # noqa: ARG002
         return ServedModel(ref, 1, COLORS)
 
     def predict(self, served: ServedModel, batch: Tensor, call: Call = ANYTIME) -> Scores:

@@ -77,7 +77,7 @@ class ShadePredictor:
     seconds: float = 0.0  # that each batch takes
     inverted_from: int = 1_000  # versions from here on call white what is black
 
-    def describe(self, ref: ModelRef) -> ServedModel:
+    def describe(self, ref: ModelRef, call: Call = ANYTIME) -> ServedModel:  # noqa: ARG002
         if ref.name != self.card.name:
             raise UnknownModel(f"there is no model {ref.name!r}", hint="Models that are served: shades.")
         if ref.version not in (None, self.version):

@@ -10,6 +10,7 @@ from PIL import Image
 from werkzeug.serving import make_server
 
 from clients.python import Client
+from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.contract.errors import NoFace, UnknownPerson
 from serving.faces.recognition import Faces
@@ -19,7 +20,7 @@ from serving.gateway.settings import Settings
 
 @pytest.fixture
 def client(known: Faces) -> Iterator[Client]:
-    predictor = GrpcPredictor(["127.0.0.1:9"])  # never asked
+    predictor = GrpcPredictor(Backends(["127.0.0.1:9"]))  # never asked
     server = make_server("127.0.0.1", 0, create_app(Settings(), predictor, known), threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -12,6 +12,7 @@ from PIL import Image
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.test import TestResponse, stream_encode_multipart
 
+from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.contract.errors import FaceProcessDied, GalleryBusy, GalleryFull, Overloaded, SightlineError
 from serving.faces.face import Found, Model
@@ -22,7 +23,7 @@ from serving.gateway.settings import Settings
 
 
 def app_with(faces: Faces | None) -> FlaskClient:
-    predictor = GrpcPredictor(["127.0.0.1:9"])  # never asked
+    predictor = GrpcPredictor(Backends(["127.0.0.1:9"]))  # never asked
     return create_app(Settings(), predictor, faces).test_client()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving.backend.backends import Backends
 from serving.backend.tensor_function import TensorFunction
 from serving.contract.errors import ModelServerUnavailable, UnknownModel
 from serving.faces.encoder import EncoderName
@@ -93,14 +94,15 @@ def test_model_server_says_what_dlib_says(pool: FacePool, tmp_path: Path, unused
     target = f"127.0.0.1:{unused_port}"
     command = [sys.executable, "-m", "serving.model_server", "--models", str(tmp_path), "--port", str(unused_port)]
     server = subprocess.Popen(command, cwd=ROOT)
-    call = TensorFunction([target], MODEL, signature=SIGNATURE, input=INPUT, output=OUTPUT, timeout_seconds=30)
+    backends = Backends([target])
+    call = TensorFunction(backends, MODEL, signature=SIGNATURE, input=INPUT, output=OUTPUT, timeout_seconds=30)
     try:
         answer = eventually(call)
         assert np.abs(answer - pool.encode(probe_chips())).max() < PARITY
         encoder = ServedEncoder(call, pool)
         assert np.array_equal(encoder.encode(probe_chips()), answer)
     finally:
-        call.close()
+        backends.close()
         server.terminate()
         server.wait(20)
 

@@ -29,7 +29,7 @@ class ColorPredictor:
     batches: list[int] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
-    def describe(self, ref: ModelRef) -> ServedModel:
+    def describe(self, ref: ModelRef, call: Call = ANYTIME) -> ServedModel:  # noqa: ARG002
         self._maybe_fail()
         if ref.name != "colors":
             raise UnknownModel(f"there is no model {ref.name!r}", hint="Models that are served: colors.")

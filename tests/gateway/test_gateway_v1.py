@@ -1,5 +1,6 @@
 """TensorFlow Serving's REST API in the gateway, over real gRPC to a server whose answers one can compute by hand."""
 
+import functools
 import gzip
 import json
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import grpc
 import pytest
 from flask.testing import FlaskClient
 
+from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GET_MODEL_STATUS, PREDICT
 from serving.backend.protos import wire_pb2 as wire
 from serving.gateway.app import create_app
@@ -44,9 +46,9 @@ def v1(settings: Settings, predictor: Any) -> Iterator[FlaskClient]:
     server.add_generic_rpc_handlers(tuple(row["handler"] for row in services.values()))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    backend = GrpcBackend([f"127.0.0.1:{port}"], timeout_seconds=5)
-    yield create_app(settings, predictor, backend=backend).test_client()
-    backend.close()
+    backends = Backends([f"127.0.0.1:{port}"])
+    yield create_app(settings, predictor, backend=functools.partial(GrpcBackend, backends)).test_client()
+    backends.close()
     server.stop(None).wait()
 
 
@@ -100,8 +102,9 @@ def test_errors_are_those_of_over_there(v1: FlaskClient, request_line: str, body
 
 
 def test_a_model_server_that_is_away_is_503_with_retry_after(settings: Settings, predictor: Any) -> None:
-    backend = GrpcBackend(["127.0.0.1:1"], timeout_seconds=5)
-    response = create_app(settings, predictor, backend=backend).test_client().get("/v1/models/colors")
-    backend.close()
+    backends = Backends(["127.0.0.1:1"])
+    app = create_app(settings, predictor, backend=functools.partial(GrpcBackend, backends))
+    response = app.test_client().get("/v1/models/colors")
+    backends.close()
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "1"

@@ -90,7 +90,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
         ref = ModelRef(name, read_version(version))
         g.model = ref
         call = read_call(request.headers, settings.backend_timeout_seconds)
-        served = predictor.describe(ref)
+        served = predictor.describe(ref, call)
         with g.stages.timed("read"):
             body = read_body(request, settings.max_request_bytes)
             asked = read_inference(body, request.headers.get(HEADER_LENGTH), served.card, settings.max_images)

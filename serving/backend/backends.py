@@ -1,0 +1,302 @@
+"""The model servers of one process: where they are, which of them answer, and whose turn it is.
+
+Each address has a channel of its own: so the state of each is known, a retry goes to another one for certain, and
+a name may have many addresses, and other ones while it runs. Connecting, reconnecting and health checks are gRPC's.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from serving.backend.targets import addresses_of, host_of, is_name
+from serving.contract.errors import ModelServerUnavailable, UsageError
+
+log = logging.getLogger(__name__)
+
+# grpc/doc/health-checking.md: only round_robin looks at health. A server without the service counts as healthy.
+SERVICE_CONFIG = json.dumps(
+    {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}, separators=(",", ":")
+)
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),  # gRPC's default of 4 MiB is seven photos of 448 x 448
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),  # a model server that returns is found within a second;
+    ("grpc.max_reconnect_backoff_ms", 1000),  # gRPC's own back-off grows to two minutes
+    ("grpc.min_reconnect_backoff_ms", 2000),  # in truth the time that one attempt to connect may take
+    ("grpc.keepalive_time_ms", 30_000),  # a peer that vanished without a word is noticed
+    ("grpc.service_config", SERVICE_CONFIG),
+)
+REFRESH_SECONDS = 5.0  # how often names are resolved again
+RETRY_TOKENS = 100.0  # gRFC A6: a failure costs a token, a success gives a tenth of one;
+TOKEN_RATIO = 0.1  # with half of them gone nothing is retried
+READY = grpc.ChannelConnectivity.READY
+HOPEFUL = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
+CLOSE_SECONDS = 30.0  # calls of an address that has gone may still end
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files. ca: who may sign a server's certificate; None: whom gRPC trusts by itself.
+
+    certificate, key: what a server that wants to know its clients is shown; both or none.
+    server_name: what the server's certificate must name; "": the host as the target names it.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who is told, for metrics. state: of a target, how many of its addresses answer and how many there are."""
+
+    state: Callable[[str, int, int], None] = lambda target, ready, known: None  # noqa: ARG005
+    retried: Callable[[], None] = lambda: None
+
+
+@dataclass(slots=True, eq=False)
+class _Backend:
+    """One address of a target. `state` is guarded by the pool's condition."""
+
+    target: str
+    address: str
+    channel: grpc.Channel
+    state: grpc.ChannelConnectivity = grpc.ChannelConnectivity.IDLE
+    methods: dict[str, Any] = field(default_factory=dict)
+
+    def method(self, path: str, response: Any) -> Any:
+        """The call of that path, made once."""
+        found = self.methods.get(path)
+        if found is None:
+            found = self.methods[path] = self.channel.unary_unary(
+                path,
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=response.FromString,
+            )
+        return found
+
+
+class RetryBudget:
+    """How much may be retried, so that retries never are what keeps a server down. As gRFC A6's retryThrottling."""
+
+    def __init__(self, tokens: float = RETRY_TOKENS, ratio: float = TOKEN_RATIO) -> None:
+        self._most = self._tokens = tokens
+        self._ratio = ratio
+        self._lock = threading.Lock()
+
+    def succeeded(self) -> None:
+        """A call was answered."""
+        with self._lock:
+            self._tokens = min(self._most, self._tokens + self._ratio)
+
+    def may_retry(self) -> bool:
+        """A call failed: may it go again?"""
+        with self._lock:
+            self._tokens = max(0.0, self._tokens - 1)
+            return self._tokens > self._most / 2
+
+
+class Backends:
+    """Calls model servers, one after the other in turn. Safe to share between threads; one per process, after the fork.
+
+    targets: `host:port`, where host may be a name of many addresses, all of which are used, or `unix:/path`.
+    refresh_seconds: how often names are resolved again. budget: of retries.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        *,
+        tls: Tls | None = None,
+        watcher: Watcher | None = None,
+        refresh_seconds: float = REFRESH_SECONDS,
+        resolve: Callable[[str], Sequence[str]] | None = None,
+        budget: RetryBudget | None = None,
+    ) -> None:
+        self.targets = tuple(targets)
+        self._tls = tls
+        self._credentials = _credentials(tls)
+        self._watcher = watcher or Watcher()
+        self._resolve = resolve or addresses_of
+        self._budget = budget or RetryBudget()
+        self._changed = threading.Condition()
+        self._backends: dict[tuple[str, str], _Backend] = {}
+        self._turn = 0
+        self._closed = threading.Event()
+        self._wanted = threading.Event()
+        self._refresh_seconds = refresh_seconds
+        self._refresh()
+        if any(is_name(target) for target in targets):
+            threading.Thread(target=self._refresh_for_ever, name="resolve backends", daemon=True).start()
+
+    def __str__(self) -> str:
+        return ", ".join(self.targets)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._closed.set()
+        self._wanted.set()
+        with self._changed:
+            backends = list(self._backends.values())
+            self._backends.clear()
+            self._changed.notify_all()
+        for backend in backends:
+            backend.channel.close()
+
+    def choose(self, timeout: float) -> str:
+        """The address whose turn it is, waiting up to `timeout` seconds for one that answers; for `call` to prefer.
+
+        While none answers, one that does not. Raises ModelServerUnavailable.
+        """
+        return self._ready_one("", time.monotonic() + timeout).address
+
+    def call(
+        self,
+        path: str,
+        request: Any,
+        response: Any,
+        *,
+        timeout: float,
+        metadata: Sequence[tuple[str, str]] = (),
+        prefer: str = "",
+    ) -> Any:
+        """Call a method that may safely be called twice. UNAVAILABLE is tried once more, at another address.
+
+        response: class of the answer. timeout: seconds for all of it. prefer: an address to ask if it answers.
+        Raises grpc.RpcError, and ModelServerUnavailable where no name can be resolved.
+        """
+        deadline = time.monotonic() + timeout
+
+        def once(backend: _Backend) -> Any:
+            left = max(0.0, deadline - time.monotonic())
+            return backend.method(path, response)(request, timeout=left, metadata=metadata)
+
+        backend = self._ready_one(prefer, deadline)
+        try:
+            answer = once(backend)
+        except grpc.RpcError as exc:
+            if exc.code() != grpc.StatusCode.UNAVAILABLE:
+                raise
+            self._wanted.set()
+            other = self._other_than(backend) if self._budget.may_retry() else None
+            if other is None:
+                raise
+            self._watcher.retried()
+            answer = once(other)
+        self._budget.succeeded()
+        return answer
+
+    def _ready_one(self, prefer: str, deadline: float) -> _Backend:
+        """Who is asked: one that answers. While none does, wait for those that are being connected to."""
+        with self._changed:
+            while True:
+                known = list(self._backends.values())
+                ready = [each for each in known if each.state is READY]
+                found = next((each for each in ready if each.address == prefer), None) or self._next(ready)
+                if found is not None:
+                    return found
+                left = deadline - time.monotonic()
+                if left > 0 and any(each.state in HOPEFUL for each in known):
+                    self._changed.wait(left)
+                    continue
+                found = self._next(known)  # it fails at once, and says why
+                if found is not None:
+                    return found
+                raise ModelServerUnavailable(
+                    f"no address is known of the model server at {self}",
+                    hint="Can the name be resolved? Try again in a moment.",
+                )
+
+    def _other_than(self, failed: _Backend) -> _Backend | None:
+        with self._changed:
+            others = [each for each in self._backends.values() if each.state is READY and each is not failed]
+            return others[self._turn % len(others)] if others else None  # nobody's turn: the next call's stays its own
+
+    def _next(self, backends: Sequence[_Backend]) -> _Backend | None:
+        """In turn. The condition is held."""
+        self._turn += 1
+        return backends[self._turn % len(backends)] if backends else None
+
+    def _refresh_for_ever(self) -> None:
+        while not self._closed.is_set():
+            self._wanted.wait(self._refresh_seconds)
+            self._wanted.clear()
+            if not self._closed.is_set():
+                self._refresh()
+                self._closed.wait(min(1.0, self._refresh_seconds))  # failures by the hundred resolve once a second
+
+    def _refresh(self) -> None:
+        """Look where the targets are now: connect to what is new, let go of what is no longer named."""
+        wanted: dict[tuple[str, str], None] = {}
+        for target in self.targets:
+            try:
+                found: Iterable[str] = self._resolve(target)
+            except OSError as exc:  # what was known a moment ago is better than nothing
+                log.warning("the backend %s cannot be resolved: %s", target, exc)
+                found = [address for known, address in self._backends if known == target]
+            wanted |= dict.fromkeys((target, address) for address in found)
+        with self._changed:
+            if self._closed.is_set():
+                return
+            gone = [self._backends.pop(key) for key in list(self._backends) if key not in wanted]
+            new = [_Backend(*key, self._open(*key)) for key in wanted if key not in self._backends]
+            self._backends |= {(each.target, each.address): each for each in new}
+            self._changed.notify_all()
+        for backend in new:
+            backend.channel.subscribe(self._listener(backend), try_to_connect=True)
+        for backend in gone:
+            later = threading.Timer(CLOSE_SECONDS, backend.channel.close)
+            later.daemon = True
+            later.start()
+        for target in {each.target for each in (*new, *gone)}:
+            self._tell(target)
+
+    def _open(self, target: str, address: str) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        assert self._tls is not None
+        name = self._tls.server_name or host_of(target)
+        options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name))
+        return grpc.secure_channel(address, self._credentials, options)
+
+    def _listener(self, backend: _Backend) -> Callable[[grpc.ChannelConnectivity], None]:
+        def changed(state: grpc.ChannelConnectivity) -> None:
+            with self._changed:
+                before, backend.state = backend.state, state
+                self._changed.notify_all()
+            if (before is READY) != (state is READY) and not self._closed.is_set():
+                verb = "answers" if state is READY else "does not answer"
+                log.log(logging.INFO if state is READY else logging.WARNING, "the backend %s %s", backend.address, verb)
+                self._tell(backend.target)
+
+        return changed
+
+    def _tell(self, target: str) -> None:
+        with self._changed:
+            states = [each.state for each in self._backends.values() if each.target == target]
+        self._watcher.state(target, states.count(READY), len(states))
+
+
+def _credentials(tls: Tls | None) -> grpc.ChannelCredentials | None:
+    if tls is None:
+        return None
+    if (tls.certificate is None) != (tls.key is None):
+        raise UsageError("a client certificate and its key belong together; one of them is given")
+    parts = [None if path is None else _pem(path) for path in (tls.ca, tls.key, tls.certificate)]
+    return grpc.ssl_channel_credentials(*parts)
+
+
+def _pem(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise UsageError(f"the PEM file {path} cannot be read: {exc.strerror}") from exc

@@ -1,0 +1,40 @@
+"""Where model servers are: `host:port` or `unix:/path`, and the addresses that a name has."""
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+
+def addresses_of(target: str) -> Sequence[str]:
+    """Every address that a target has now, as gRPC writes them. Raises OSError where a name cannot be resolved."""
+    if target.startswith("unix:"):
+        return (target,)
+    rows = socket.getaddrinfo(host_of(target), target.rpartition(":")[2], type=socket.SOCK_STREAM)
+    found: dict[tuple[Any, int], None] = dict.fromkeys((address[0], int(address[1])) for *_, address in rows)
+    return tuple(f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}" for host, port in found)
+
+
+def check_target(target: str) -> str:
+    """The target. Raises ValueError for what is neither host:port nor unix:/path."""
+    host, _, port = target.rpartition(":")
+    is_host = host and (":" not in host or (host.startswith("[") and host.endswith("]")))
+    if not target.startswith("unix:") and not (is_host and port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise ValueError(f"{target!r} is not host:port")
+    return target
+
+
+def host_of(target: str) -> str:
+    """The host of a target."""
+    return target.rpartition(":")[0].strip("[]")
+
+
+def is_name(target: str) -> bool:
+    """Its host has to be looked up, and may move."""
+    if target.startswith("unix:"):
+        return False
+    try:
+        ipaddress.ip_address(host_of(target))
+    except ValueError:
+        return True
+    return False
