@@ -5,7 +5,7 @@ Files are read as they are needed, never all at once: a hundred thousand photos 
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -164,16 +164,15 @@ def readable(listing: Listing, strict: bool) -> Listing:
     return Listing(kept)
 
 
-def record_split(data: DataSet, path: Path) -> None:
+def record_split(splits: Mapping[str, Split], labels: Sequence[Class], path: Path) -> None:
     """Write which file is in which split: a CSV of split, label, path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("split", "label", "path"))
-        for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        for name, split in splits.items():
             assert isinstance(split, FileSplit)
             for picture, label in zip(split.paths, split.labels, strict=True):
-                writer.writerow((name, data.labels[label].name, picture))
+                writer.writerow((name, labels[label].name, picture))
 
 
 def _screened(files: list[tuple[Path, str]], broken: list[str]) -> Iterable[tuple[Path, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export.architecture_plot import Layer, layers_of_model
 from export.datasets import Split
 from serving.contract.card import Class, Source
 from serving.contract.image import Pixels
@@ -21,13 +22,14 @@ class Servable:
     """A function that TensorFlow can put into a graph, and what it holds.
 
     call: a tensor of the card's dtype (n, h, w, c) to probabilities float32 (n, k). kept: the objects whose variables
-    are saved. summary: what the model is made of, for people.
+    are saved. summary, layers: what the model is made of, for people; no layers where they are not known.
     """
 
     call: Callable[[Any], Any]
     kept: tuple[Any, ...]
     parameters: int
     summary: str
+    layers: tuple[Layer, ...] = ()
     copied_from: Path | None = None  # a SavedModel that is served as it is
     signature: tuple[str, str, str] | None = None  # with copied_from: its signature, input and output
 
@@ -80,4 +82,5 @@ def servable_of_keras(core: Any) -> Servable:
         kept=tuple(variable.value for variable in core.variables),  # the arrays alone, without Keras's objects
         parameters=int(core.count_params()),
         summary="\n".join(lines),
+        layers=layers_of_model(core),
     )

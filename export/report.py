@@ -6,7 +6,7 @@
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from export.architecture_plot import Layer, plot
 from export.calibration import reliability
+from export.folders import FileSplit, record_split
 from export.made import Judged, Made
 from serving.contract.card import ModelCard, card_from_json, card_to_json
 from serving.contract.errors import UsageError
 
-PAGE, CARD, NUMBERS, ARRAYS = "index.html", "card.json", "numbers.json", "arrays.npz"
+PAGE, CARD, NUMBERS, ARRAYS, SPLIT = "index.html", "card.json", "numbers.json", "arrays.npz", "split.csv"
 MISTAKES = 12
 SAMPLES = 6
 MOST_NAMED = 30  # classes whose names fit along a confusion matrix
@@ -38,6 +40,7 @@ class Evidence:
     counts: dict[str, list[int]]
     mistakes: list[dict[str, Any]]
     summary: str
+    layers: tuple[Layer, ...]
     probabilities: npt.NDArray[np.float32]
     truth: npt.NDArray[np.int64]
     mistake_pictures: list[npt.NDArray[np.uint8]]
@@ -50,6 +53,9 @@ def write_report(folder: Path, card: ModelCard, made: Made) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).write_text(card_to_json(card) + "\n", encoding="utf-8")
     _store(folder, evidence_of(made))
+    if isinstance(made.train, FileSplit) and made.validation and made.test:
+        splits = {"train": made.train, "validation": made.validation.split, "test": made.test.split}
+        record_split(splits, made.labels, folder / SPLIT)
     return write_report_again(folder)
 
 
@@ -86,6 +92,7 @@ def evidence_of(made: Made) -> Evidence:
         counts=counts,
         mistakes=[_mistake(made, index) for index in chosen],
         summary=made.servable.summary,
+        layers=made.servable.layers,
         probabilities=made.test.probabilities if made.test else np.zeros((0, len(made.labels)), np.float32),
         truth=made.test.split.labels if made.test else np.zeros(0, np.int64),
         mistake_pictures=[np.asarray(_small(p)) for p in made.test.split.pictures(chosen)] if made.test else [],
@@ -126,6 +133,7 @@ def _visible(tensor: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 def _store(folder: Path, evidence: Evidence) -> None:
     numbers = {name: getattr(evidence, name) for name in ("history", "counts", "mistakes", "summary")}
+    numbers["layers"] = [asdict(layer) for layer in evidence.layers]
     (folder / NUMBERS).write_text(json.dumps(numbers), encoding="utf-8")
     groups = {"mistake": evidence.mistake_pictures, "before": evidence.before, "after": evidence.after}
     pictures = {f"{group}-{i:02d}": p for group, members in groups.items() for i, p in enumerate(members)}
@@ -135,6 +143,10 @@ def _store(folder: Path, evidence: Evidence) -> None:
 
 def _restore(folder: Path) -> Evidence:
     numbers = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
+    layers = tuple(
+        Layer(**{**layer, "shape": tuple(layer["shape"]), "inputs": tuple(layer["inputs"])})
+        for layer in numbers.pop("layers", ())  # reports of older versions have none
+    )
     with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
         groups = {
             group: [arrays[name] for name in sorted(arrays.files) if name.startswith(f"{group}-")]
@@ -142,6 +154,7 @@ def _restore(folder: Path) -> Evidence:
         }
         return Evidence(
             **numbers,
+            layers=layers,
             probabilities=arrays["probabilities"],
             truth=arrays["truth"],
             mistake_pictures=groups["mistake"],
@@ -159,6 +172,7 @@ def _draw(folder: Path, card: ModelCard, evidence: Evidence) -> list[tuple[str, 
         ("Most confident mistakes", "mistakes.png", _mistakes, bool(evidence.mistakes)),
         ("Pictures before and after preprocessing", "samples.png", _samples, bool(evidence.before)),
         ("Pictures of each class", "classes.png", _class_counts, bool(evidence.counts)),
+        ("Architecture", "architecture.png", _architecture, bool(evidence.layers)),
     ]
     drawn = []
     for title, file, draw, is_known in drawers:
@@ -271,6 +285,10 @@ def _class_counts(card: ModelCard, evidence: Evidence) -> Any:
     return figure
 
 
+def _architecture(_: ModelCard, evidence: Evidence) -> Any:
+    return plot(evidence.layers)
+
+
 def _html(card: ModelCard, evidence: Evidence, drawn: Sequence[tuple[str, str]]) -> str:
     title = html.escape(f"{card.name}: {card.family}")
     facts = {
@@ -288,7 +306,7 @@ def _html(card: ModelCard, evidence: Evidence, drawn: Sequence[tuple[str, str]])
     if len(evidence.truth):
         parts.append(f"<h2>By class</h2><pre>{html.escape(classification_report(card, evidence))}</pre>")
     parts += [f'<h2>{name}</h2><img src="{file}" alt="{name}">' for name, file in drawn]
-    parts.append(f"<h2>Architecture</h2><pre>{html.escape(evidence.summary)}</pre>")
+    parts.append(f"<h2>Layers</h2><pre>{html.escape(evidence.summary)}</pre>")
     style = "body{font:15px system-ui;margin:2em auto;max-width:64em}td{padding:0 1em 0 0}img{max-width:100%}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'

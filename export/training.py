@@ -171,10 +171,22 @@ def cross_validated(data: DataSet, build: Build, plan: Plan) -> tuple[dict[str, 
     return {"fold_accuracy_mean": mean, "fold_accuracy_deviation": deviation}, max(1, round(float(np.mean(epochs))))
 
 
-def judged(fitted: Fitted, data: DataSet, metrics: dict[str, float], seed: int, seconds: float) -> Made:
-    """Calibrate the model on the validation split, judge it on the test split."""
-    plain = predict(servable_of_keras(fitted.core), data.validation)
-    temperature = fit_temperature(plain, data.validation.labels)
+def judged(
+    fitted: Fitted,
+    data: DataSet,
+    metrics: dict[str, float],
+    seed: int,
+    seconds: float,
+    *,
+    temperature: float | None = None,
+) -> Made:
+    """Calibrate the model on the validation split, judge it on the test split.
+
+    temperature: where it is known already, because the model has been trained on the validation split.
+    """
+    if temperature is None:
+        plain = predict(servable_of_keras(fitted.core), data.validation)
+        temperature = fit_temperature(plain, data.validation.labels)
     servable = servable_of_keras(with_temperature(fitted.core, temperature))
     test = predict(servable, data.test)
     numbers = {**metrics_of(test, data.test.labels), **metrics}

@@ -1,12 +1,12 @@
 """A pretrained network with a new head: a good classifier of few pictures, in minutes.
 
 The backbone is frozen, so its features are computed once, for each picture as it is and for a few variations of it; the
-head is trained on features. Then, if asked for, the last layers of the backbone are tuned with it at a lower rate.
+head is trained on features: first without the validation pictures, to find how long, then with them. Then, if asked
+for, the last layers of the backbone are tuned with the first of these heads at a lower rate.
 """
 
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,26 +14,36 @@ from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 
 from export.augmentation import layers_of
 from export.backbones import BACKBONES, feature_extractor, find_weights, normalised
-from export.balance import balanced
-from export.datasets import DataSet, Labels, Places, Split, batches_of
+from export.calibration import fit_temperature
+from export.datasets import DataSet, Places
+from export.features import features_of
 from export.folder_training import PHOTO_AUGMENTATION, folder_data, folder_options
-from export.folders import record_split
 from export.made import Made
 from export.options import Session, Target, Training, training_options
 from export.pipeline import Recipe, export
 from export.progress import say
-from export.training import LOSS, Fitted, Model, Plan, judged, run
-from serving.contract.errors import UsageError
+from export.training import LOSS, Fitted, Model, Plan, cross_validated, fit, judged, run
+from export.tuning import tuned
 
-FEATURE_BATCH = 16
 HEAD_L2 = 3e-3  # a thousand features and a few hundred pictures: the weights need holding
 FINE_TUNING_RATE = 0.01  # of the head's learning rate
 VARIATIONS = ((500, 4), (5_000, 2), (50_000, 1))  # up to so many pictures, so many variations of each
-SPLIT_FILE = "split.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A head. fitted: what was trained on all pictures, with the history of `held_out`, which lacks the validation's.
+
+    temperature: of `held_out`, on the validation pictures. metrics: of the folds, where there were any.
+    """
+
+    fitted: Fitted
+    held_out: Model
+    temperature: float
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +101,7 @@ def command(
     sightline export transfer --data ~/ants_bees --name ants_bees
     sightline export transfer --data photos.csv --backbone resnet50 --head avg:256:0.5 --fine-tune 20
     """
-    if training.folds or training.tune:
-        raise UsageError(
-            "transfer knows no --folds and no --tune", hint="Try several --head and compare their reports."
-        )
-    plan = training.plan(
-        target, PHOTO_AUGMENTATION, epochs=60, batch_size=32, learning_rate=1e-3, patience=12, schedule="plateau"
-    )
+    plan = training.plan(target, PHOTO_AUGMENTATION, epochs=100, batch_size=32, learning_rate=1e-3, patience=30)
     size = image_size or BACKBONES[backbone].size
     make = partial(
         transferred,
@@ -110,7 +114,6 @@ def command(
         head=head,
         fine_tune=fine_tune,
         plan=plan,
-        target=target,
     )
     export(Recipe("transfer", make), target)
 
@@ -126,7 +129,6 @@ def transferred(
     head: Head,
     fine_tune: int,
     plan: Plan,
-    target: Target,
 ) -> Made:
     """Load, compute features, train the head, tune the backbone's end, judge."""
     import keras
@@ -135,112 +137,47 @@ def transferred(
     data = folder_data(training, BACKBONES[backbone].preprocessing_at(size), **shares)()
     started = time.monotonic()
     keras.utils.set_random_seed(plan.seed)
-    if target.reports:
-        record_split(data, target.reports / target.name / SPLIT_FILE)
     extractor = feature_extractor(backbone, size, head.pooling, found)
     extractor.trainable = False
-    fitted_head = train_head(data, extractor, backbone, head, plan)
-    core = _joined(extractor, fitted_head.core, backbone, size)
-    fitted = replace(fitted_head, core=core)
+    trained = train_head(data, extractor, backbone, head, plan)
     if fine_tune:
-        fitted = fine_tuned(data, core, extractor, fine_tune, plan=plan, head=fitted)
-    return judged(fitted, data, {}, plan.seed, time.monotonic() - started)
+        held_out = replace(trained.fitted, core=_joined(extractor, trained.held_out, backbone, size))
+        whole = fine_tuned(data, held_out.core, extractor, fine_tune, plan=plan, head=held_out)
+        if whole is not held_out:
+            return judged(whole, data, trained.metrics, plan.seed, time.monotonic() - started)
+    fitted = replace(trained.fitted, core=_joined(extractor, trained.fitted.core, backbone, size))
+    seconds = time.monotonic() - started
+    return judged(fitted, data, trained.metrics, plan.seed, seconds, temperature=trained.temperature)
 
 
-def train_head(data: DataSet, extractor: Model, backbone: str, head: Head, plan: Plan) -> Fitted:
-    """Fit the head to features, which are computed once and kept in a file, not in memory."""
-    copies = next((n for most, n in VARIATIONS if len(data.train) <= most), 0) if plan.augment else 0
-    train = balanced(data.train, plan.balance, plan.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        say(f"computing features of {len(train):,} pictures and {copies} variations of each with {backbone}")
-        x, y = features(train, extractor, backbone, Path(folder) / "train.npy", copies=copies, plan=plan)
-        held_x, held_y = features(
-            data.validation, extractor, backbone, Path(folder) / "validation.npy", copies=0, plan=plan
-        )
-        core = _head(x.shape[1], head, len(data.labels))
-        import keras
+def train_head(data: DataSet, extractor: Model, backbone: str, head: Head, plan: Plan) -> Trained:
+    """Fit the head to features; when its length is known, fit it again to the validation pictures as well.
 
-        core.compile(keras.optimizers.Adam(plan.learning_rate), LOSS, metrics=["accuracy"])
-        kind = replace(plan, balance="class-weight" if plan.balance == "class-weight" else "none", backups=None)
-        split, held = FeatureSplit(x, y), FeatureSplit(held_x, held_y)
-        history = run(core, core, split, held, kind, keep_last=False, mark="")
-    losses = history["val_loss"]
-    return Fitted(core, len(losses), int(np.argmin(losses)) + 1, history)
-
-
-def features(
-    split: Split, extractor: Model, backbone: str, file: Path, *, copies: int, plan: Plan
-) -> tuple[npt.NDArray[np.float32], Labels]:
-    """The backbone's features of a split: (n * (1 + copies), f) in a file, and the labels.
-
-    The first n rows are of the pictures as they are; then come `copies` variations of all of them.
+    A few hundred pictures are all that most people have: the tenth that chose the length is worth training on. The
+    temperature comes from the head that has not seen them.
     """
-    import tensorflow as tf
-
-    n, width = len(split), int(extractor.outputs[0].shape[-1])
-    rows: npt.NDArray[np.float32] = np.lib.format.open_memmap(file, "w+", np.float32, (n * (1 + copies), width))
-    layers = layers_of(plan.strengths)
-    mode = BACKBONES[backbone].mode
-    ask = tf.function(lambda image: extractor(normalised(image, mode), training=False))
-    for indices, tensors in batches_of(split, FEATURE_BATCH):
-        picture = tf.cast(tensors, tf.float32)
-        for copy in range(1 + copies):
-            varied = picture
-            for layer in layers if copy else ():
-                varied = layer(varied, training=True)
-            rows[copy * n + indices[0] : copy * n + indices[-1] + 1] = ask(varied)
-    return rows, np.tile(split.labels, 1 + copies)
-
-
-class FeatureSplit:
-    """Rows of features in the place of pictures, so that a head is trained like any model."""
-
-    def __init__(self, rows: npt.NDArray[np.float32], labels: Labels) -> None:
-        self.rows = rows
-        self._labels = labels
-
-    @property
-    def labels(self) -> Labels:
-        return self._labels
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def tensors(self, indices: Sequence[int]) -> npt.NDArray[Any]:
-        return np.asarray(self.rows[np.asarray(indices)])
-
-    def pictures(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8]]:
-        raise NotImplementedError("features are no pictures")
-
-    def subset(self, indices: Sequence[int]) -> "FeatureSplit":
-        chosen = np.asarray(indices)
-        return FeatureSplit(self.rows[chosen], self._labels[chosen])
-
-    def joined(self, other: Split) -> "FeatureSplit":
-        raise NotImplementedError("features are of one split")
-
-    def batches(self, size: int) -> Any:
-        return self._read(np.arange(len(self)), size)
-
-    def shuffled_batches(self, size: int, seed: int) -> Any:
-        import tensorflow as tf
-
-        order = tf.data.Dataset.range(len(self)).shuffle(len(self), seed=seed)
-        return self._rows_of(order, size)
-
-    def _read(self, order: Any, size: int) -> Any:
-        import tensorflow as tf
-
-        return self._rows_of(tf.data.Dataset.from_tensor_slices(order.astype(np.int64)), size)
-
-    def _rows_of(self, order: Any, size: int) -> Any:
-        import tensorflow as tf
-
-        def read(indices: Any) -> Any:
-            rows = tf.numpy_function(self.tensors, [indices], tf.float32, stateful=False)
-            return tf.ensure_shape(rows, (None, self.rows.shape[1])), tf.gather(self._labels, indices)
-
-        return order.batch(size).map(read)
+    variations = next((n for most, n in VARIATIONS if len(data.train) <= most), 0) if plan.augment else 0
+    build = partial(_head, head=head)
+    kind = replace(plan, augment=(), backups=None)
+    with tempfile.TemporaryDirectory() as folder:
+        total = len(data.train) + len(data.validation)
+        say(f"computing features of {total:,} pictures and {variations} variations of each with {backbone}")
+        file = Path(folder) / "features.npy"
+        train, validation = features_of(
+            data, extractor, backbone, file, variations=variations, strengths=plan.strengths
+        )
+        featured = replace(data, train=train, validation=validation)
+        if plan.tune:
+            kind = tuned(featured, build, kind)
+        metrics = cross_validated(featured, build, kind)[0] if plan.folds else {}
+        fitted = fit(train, validation, build, kind, len(data.labels))
+        temperature = fit_temperature(
+            np.asarray(fitted.core(validation.tensors(range(len(validation))))), validation.labels
+        )
+        say(f"{fitted.best_epoch} of {fitted.epochs} epochs are best: training so many on all {total:,} pictures")
+        length = replace(kind, epochs=fitted.best_epoch)
+        final = fit(train.joined(validation), validation, build, length, len(data.labels), keep_last=True)
+    return Trained(replace(fitted, core=final.core), fitted.core, temperature, metrics)
 
 
 def fine_tuned(data: DataSet, core: Model, extractor: Model, layers: int, *, plan: Plan, head: Fitted) -> Fitted:
@@ -274,7 +211,7 @@ def fine_tuned(data: DataSet, core: Model, extractor: Model, layers: int, *, pla
     return Fitted(core, head.epochs + len(losses), head.epochs + int(np.argmin(losses)) + 1, joined)
 
 
-def _head(width: int, head: Head, classes: int) -> Model:
+def _head(shape: tuple[int, ...], classes: int, head: Head) -> Model:
     import keras
     from keras import layers, regularizers
 
@@ -283,7 +220,7 @@ def _head(width: int, head: Head, classes: int) -> Model:
         stack += [layers.Dense(head.units, activation="relu"), layers.Dropout(head.dropout)]
     return keras.Sequential(
         [
-            keras.Input((width,)),
+            keras.Input(shape),
             *stack,
             layers.Dense(classes, activation="softmax", kernel_regularizer=regularizers.L2(HEAD_L2)),
         ]

@@ -217,7 +217,7 @@ def test_transfer_learns_from_a_folder_and_records_the_split(exported: Export, p
         *("--fine-tune", 3, "--head", "max:8:0.1", "--name", "colours"),
     )
     assert read_card(version).label_names == ("blue", "red")
-    with (tmp_path / "reports" / "colours" / "split.csv").open() as file:
+    with (tmp_path / "reports" / "colours" / "1" / "split.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24
     assert {row["split"] for row in rows} == {"train", "validation", "test"}
@@ -228,7 +228,9 @@ def test_transfer_reads_a_csv_and_names_what_it_cannot_read(run: Callable[..., R
     rows = [f"{path.relative_to(photos)},{path.parent.name}" for path in sorted(photos.glob("*/*.png"))]
     (photos / "all.csv").write_text("\n".join(["path,label", *rows, "red/missing.png,red"]))
     options = ("transfer", "--data", photos / "all.csv", "--weights", "none", "--image-size", 32, "--epochs", 1)
-    result = run(*options, "--name", "csv")
+    result = run(*options, "--name", "csv", "--folds", 2)
+    card = read_card(Path(result.stdout.strip().splitlines()[-1]))
+    assert {"fold_accuracy_mean", "fold_accuracy_deviation"} < set(card.metrics)
     assert "2 of 26 pictures cannot be read" in result.stderr
     assert "broken.png" in result.stderr
     with pytest.raises(InvalidData, match="2 pictures cannot be read"):
@@ -255,7 +257,7 @@ def test_ants_and_bees_are_told_apart(tmp_path: Path) -> None:
     arguments = ["transfer", "--data", f"{root}/ants_bees", "--out", str(tmp_path), "--reports", str(tmp_path / "r")]
     result = CliRunner().invoke(export, arguments, catch_exceptions=False)
     card = read_card(Path(result.stdout.strip()))
-    assert card.metrics["test_accuracy"] >= 0.92  # 46 of 50
+    assert card.metrics["test_accuracy"] >= 0.94  # 47 of 50
     assert card.training.seconds < 180
 
 
