@@ -46,6 +46,22 @@ install: $(VENV)/serve.done ## Create the environment that serves and exports
 serve: install ## Start everything; PORT=9000, HOST=, MODELS=folder
 	@$(BIN)/sightline serve --host $(HOST) --port $(PORT) --models $(MODELS) --log-format text --export-if-empty
 
+.PHONY: up
+up: ## Start everything in containers; PORT=9000, HOST=, MODELS=folder, MONITORING=1
+	@PORT=$(PORT) PUBLISH=$(HOST) MODELS=$(MODELS) docker/up.sh cpu
+
+.PHONY: up-gpu
+up-gpu: ## The same, with TensorFlow Serving on an NVIDIA GPU
+	@PORT=$(PORT) PUBLISH=$(HOST) MODELS=$(MODELS) docker/up.sh gpu
+
+.PHONY: up-embedded
+up-embedded: ## The same, with the embedded model server
+	@PORT=$(PORT) PUBLISH=$(HOST) MODELS=$(MODELS) docker/up.sh embedded
+
+.PHONY: down
+down: ## Stop the containers; models and known faces stay
+	@MODELS=$(abspath $(MODELS)) docker compose --file docker/compose.yaml --profile '*' down
+
 .PHONY: test
 test: $(VENV)/dev.done ## Run the tests
 	@$(BIN)/python -m pytest $(ARGS)
@@ -82,7 +98,9 @@ lock: $(VENV)/uv.done ## Pin the dependencies anew (UPGRADE=--upgrade for newer 
 	@mkdir -p locks
 	@$(COMPILE) $(UPGRADE) $(DEV_EXTRAS) -o locks/dev.txt
 	@$(COMPILE) $(UPGRADE) $(SERVE_EXTRAS) -c locks/dev.txt -o locks/serve.txt
-	@$(COMPILE) $(UPGRADE) --extra gateway --extra heic -c locks/dev.txt -o locks/gateway.txt
+	@$(COMPILE) $(UPGRADE) --extra gateway -c locks/dev.txt -o locks/gateway.txt
+	@$(COMPILE) $(UPGRADE) --extra gateway --extra heic --extra faces --extra postgres -c locks/dev.txt -o locks/gateway-faces.txt
+	@$(COMPILE) $(UPGRADE) --extra model-server -c locks/dev.txt -o locks/model-server.txt
 
 .PHONY: clean
 clean: ## Remove the environment and what tools left; models stay
