@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +17,16 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"SIGHTLINE_DATA is {given}, which is no folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def face_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models with the face encoder, as `sightline export face-encoder` exports it: once for all tests."""
+    pytest.importorskip("dlib")
+    pytest.importorskip("tensorflow")
+    from export.families.face_encoder import command
+
+    models = tmp_path_factory.mktemp("face-encoder")
+    result = CliRunner().invoke(command, ["--out", str(models)], catch_exceptions=False)
+    assert result.exit_code == 0
+    return models

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from export.dlib_network import Network, read_network
 from serving.contract.errors import InvalidData, VerificationFailed
 
 pytest.importorskip("dlib")
 
-from export.families.face_encoder import build, command, encode_with, export, verify
+from export.families.face_encoder import build, encode_with, export, verify
 from serving.contract.image import ImageLimits
 from serving.faces.dlib_detector import DlibDetector
 from serving.faces.dlib_encoder import DlibEncoder
@@ -25,13 +24,9 @@ def network() -> Network:
     return read_network(weights_file("encoder"))
 
 
-@pytest.fixture(scope="session")
-def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The encoder, as `sightline export face-encoder` exports it."""
-    models = tmp_path_factory.mktemp("models")
-    result = CliRunner().invoke(command, ["--out", str(models)], catch_exceptions=False)
-    assert result.exit_code == 0
-    return models / "face-encoder" / "1"
+@pytest.fixture
+def version(face_encoder: Path) -> Path:
+    return face_encoder / "face-encoder" / "1"
 
 
 def test_whole_file_is_read(network: Network) -> None:

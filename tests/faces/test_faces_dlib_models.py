@@ -74,3 +74,10 @@ run(click.command()(lambda: load_dlib()))
     assert done.returncode == 2
     assert "libX11" in done.stderr
     assert "pip install" in done.stderr
+
+
+def test_plain_import_works_as_installed() -> None:
+    """The extra `faces` brings a setuptools that still has pkg_resources."""
+    pytest.importorskip("dlib")
+    done = python("import face_recognition; print(len(face_recognition.face_locations.__doc__) > 0)")
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

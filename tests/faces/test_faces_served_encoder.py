@@ -86,13 +86,9 @@ def test_no_chips_ask_nobody() -> None:
     assert ServedEncoder(pytest.fail, Dlib()).encode(probe_chips()[:0]).shape == (0, 128)
 
 
-def test_model_server_says_what_dlib_says(pool: FacePool, tmp_path: Path, unused_port: int) -> None:
-    pytest.importorskip("tensorflow")
-    from export.families.face_encoder import export
-
-    export(tmp_path, MODEL)
+def test_model_server_says_what_dlib_says(pool: FacePool, face_encoder: Path, unused_port: int) -> None:
     target = f"127.0.0.1:{unused_port}"
-    command = [sys.executable, "-m", "serving.model_server", "--models", str(tmp_path), "--port", str(unused_port)]
+    command = [sys.executable, "-m", "serving.model_server", "--models", str(face_encoder), "--port", str(unused_port)]
     server = subprocess.Popen(command, cwd=ROOT)
     backends = Backends([target])
     call = TensorFunction(backends, MODEL, signature=SIGNATURE, input=INPUT, output=OUTPUT, timeout_seconds=30)
