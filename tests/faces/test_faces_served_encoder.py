@@ -1,5 +1,7 @@
 """The encoder on the model server, and dlib behind it."""
 
+import contextlib
+import socket
 import subprocess
 import sys
 import time
@@ -90,10 +92,11 @@ def test_model_server_says_what_dlib_says(pool: FacePool, face_encoder: Path, un
     target = f"127.0.0.1:{unused_port}"
     command = [sys.executable, "-m", "serving.model_server", "--models", str(face_encoder), "--port", str(unused_port)]
     server = subprocess.Popen(command, cwd=ROOT)
+    wait_for(unused_port, server)
     backends = Backends([target])
     call = TensorFunction(backends, MODEL, signature=SIGNATURE, input=INPUT, output=OUTPUT, timeout_seconds=30)
     try:
-        answer = eventually(call)
+        answer = eventually(call, server)
         assert np.abs(answer - pool.encode(probe_chips())).max() < PARITY
         encoder = ServedEncoder(call, pool)
         assert np.array_equal(encoder.encode(probe_chips()), answer)
@@ -103,9 +106,19 @@ def test_model_server_says_what_dlib_says(pool: FacePool, face_encoder: Path, un
         server.wait(20)
 
 
-def eventually(call: TensorFunction) -> Encodings:
+def wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
+    """Until somebody listens: gRPC would wait longer after each attempt that fails."""
+    while server.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the model server has ended")
+
+
+def eventually(call: TensorFunction, server: "subprocess.Popen[bytes]") -> Encodings:
     """The answer, once the model server is up."""
     for _ in range(1200):
+        assert server.poll() is None
         try:
             return call(probe_chips())
         except (ModelServerUnavailable, UnknownModel):
