@@ -4,13 +4,16 @@ A photo is looked at in the cheapest way first. Every further look is taken only
 reason, and is named in the answer:
 
 - as it is, at most `max_side` pixels. HOG sees faces from about 80 pixels there, and costs 32 ms for 800 x 600;
-- at double size (x4 the cost), when the faces are small, for then there may be smaller ones, or when there are none;
+- at double size (x4 the cost): when the faces are small, for then there may be smaller ones; when there are none; and
+  of a large photo always, for a passer-by beside a portrait: it is little beside what the whole photo would cost;
 - turned by a quarter, a half, three quarters, when there are none: cameras forget, scanners never knew;
-- at four times the size, last: faces from about a fortieth of the long side.
+- at four times the size: faces from about a fortieth of the long side. When there are none, and of a large photo when
+  the second look showed faces that the first could not see;
+- at the size of the file, where that is larger still, when there are none.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,24 +25,28 @@ from serving.faces.face import CHIP_PADDING, CHIP_SIDE, Box, Found, FoundFace, M
 from serving.faces.quality import measure
 
 SMALL = 1 / 8  # of the long side; a photo whose largest face is smaller is a scene, and is looked at again
+LARGE = 3  # times max_side; a photo whose long side is larger is looked at twice, whatever it shows
+VERY_LARGE = 4.5  # times max_side; one that may be looked at a third time, for a fifth of what all of it would cost
+SEEN = 70  # pixels; HOG was trained on windows of 80, and sees no smaller boxes
 TURNS = (1, 3, 2)  # quarters, counter-clockwise, in the order of how common they are
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One way to look at a photo. quarters: turned counter-clockwise; doublings: of the size; scale: of max_side."""
+    """One way to look at a photo.
+
+    quarters: turned counter-clockwise; scale: of max_side, in pixels of the file; doublings: of their size after that.
+    """
 
     name: str
     quarters: int = 0
+    scale: float = 1
     doublings: int = 0
-    scale: int = 1
 
 
 FIRST = Look("upright")
-DOUBLE = Look("upright, double size", doublings=1)
+DOUBLE, QUADRUPLE, WHOLE = "upright, double size", "upright, four times the size", "upright, full size"
 TURNED = tuple(Look(f"turned by {90 * quarters} degrees", quarters=quarters) for quarters in TURNS)
-QUADRUPLE = Look("upright, four times the size", doublings=1, scale=2)  # twice the pixels of the file, then doubled
-ENLARGED = Look("upright, four times the size", doublings=2)  # where the file has no more pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +76,9 @@ class DlibDetector:
         photo = decode_photo(data, self._limits, self._max_side)
         tried: list[str] = []
         faces: tuple[FoundFace, ...] = ()
-        for look in _looks(photo, self._max_side):
-            if tried and not _worth_another(look, faces, photo, retry):
-                break
+        for look in _looks(photo, self._max_side, model):
+            if tried and not _worth_another(look, faces, photo, self._max_side, retry=retry):
+                continue
             tried.append(look.name)
             seen = self._seen(data, photo, look, model)
             faces = seen if len(seen) > len(faces) else faces
@@ -80,7 +87,7 @@ class DlibDetector:
 
     def _seen(self, data: bytes, photo: Photo, look: Look, model: Model) -> tuple[FoundFace, ...]:
         if look.scale > 1:
-            photo = decode_photo(data, self._limits, self._max_side * look.scale)
+            photo = decode_photo(data, self._limits, round(self._max_side * look.scale))
         pixels = np.ascontiguousarray(np.rot90(photo.pixels, look.quarters))
         sightings = self._sightings(pixels, model, look.doublings)
         return tuple(self._face(pixels, sighting, photo, look.quarters) for sighting in sightings)
@@ -114,17 +121,35 @@ class DlibDetector:
         return FoundFace(original, sighting.confidence, measure(original.side, chip, points), chip)
 
 
-def _looks(photo: Photo, max_side: int) -> tuple[Look, ...]:
-    larger = QUADRUPLE if max(photo.width, photo.height) > max_side else ENLARGED
-    return (FIRST, DOUBLE, *TURNED, larger)
+def _looks(photo: Photo, max_side: int, model: Model) -> Iterator[Look]:
+    """All looks that a photo may be worth, in their order."""
+    size = max(photo.width, photo.height) / max_side  # of the file, in units of the first look
+    yield FIRST
+    yield _enlarged(DOUBLE, 2, size)
+    yield from TURNED
+    yield _enlarged(QUADRUPLE, 4, size)
+    if size > 4 and model == "hog":  # the CNN's memory grows with the picture
+        yield Look(WHOLE, scale=size)
 
 
-def _worth_another(look: Look, faces: Sequence[FoundFace], photo: Photo, retry: bool) -> bool:
+def _enlarged(name: str, times: int, size: float) -> Look:
+    """So many times the first look's size: with pixels of the file as far as it has them, doubled for the rest."""
+    if size >= times:
+        return Look(name, scale=times)
+    scale = 2 if times == 4 and size > 1 else 1
+    return Look(name, scale=scale, doublings=(times // scale).bit_length() - 1)
+
+
+def _worth_another(look: Look, faces: Sequence[FoundFace], photo: Photo, max_side: int, *, retry: bool) -> bool:
     """Whether to look once more, given the faces that were found until now."""
     if not faces:
         return retry
-    largest = max(face.box.side for face in faces)
-    return look is DOUBLE and largest < SMALL * max(photo.width, photo.height)
+    sides = [face.box.side for face in faces]
+    size = max(photo.width, photo.height)
+    if look.name == DOUBLE:
+        return max(sides) < SMALL * size or size >= LARGE * max_side
+    # a face that only the second look could see
+    return look.name == QUADRUPLE and size >= VERY_LARGE * max_side and min(sides) < SEEN * size / max_side
 
 
 def _trimmed(rectangle: Any, width: int, height: int) -> Box:

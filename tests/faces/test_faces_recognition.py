@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from serving.contract.errors import EncoderMismatch, InvalidParameter, NoFace, NotAnImage, UnknownGallery
+from serving.contract.image import ImageLimits, decode_image
 from serving.faces.dlib_models import import_face_recognition
 from serving.faces.enrolment import Standards, enrol
 from serving.faces.face import Box
@@ -65,10 +66,10 @@ def test_candidates_are_given_beyond_the_tolerance_too(known: Faces, photos: Pat
 
 
 def test_numbers_are_face_recognitions_own(pool: FacePool, photos: Path) -> None:
-    """On the same pixels: a photo that is not scaled."""
+    """On the same pixels: a photo that is not scaled, decoded by us, who heed its colour profile."""
     face_recognition = import_face_recognition()
     data = (photos / "known" / "lin-manuel_miranda.png").read_bytes()
-    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    pixels = decode_image(data, ImageLimits())
     (location,) = face_recognition.face_locations(pixels, number_of_times_to_upsample=0)
     (expected,) = face_recognition.face_encodings(pixels, [location], model="small")
     (face,) = pool.find(data).faces
@@ -128,6 +129,24 @@ def test_small_face_is_found_at_a_larger_scale(pool: FacePool, photos: Path) -> 
     assert found.tried[:2] == ("upright", "upright, double size")
     assert len(found.faces) == 1
     assert 900 < found.faces[0].box.left < found.faces[0].box.right < 1100
+
+
+def test_passer_by_beside_a_large_portrait_is_found(pool: FacePool, photos: Path) -> None:
+    frame = Image.new("RGB", (4000, 3000), (90, 110, 130))
+    frame.paste(portrait(photos).resize((2400, 3000)), (0, 0))
+    little = Image.open(photos / "unknown" / "rose_leslie2.jpg").convert("RGB")
+    frame.paste(little.resize((577, 880)), (3200, 1000))
+    found = pool.find(encoded(frame, "JPEG"))
+    assert found.tried[:2] == ("upright", "upright, double size")
+    assert [face.box.left > 3200 for face in found.faces] == [False, True]
+
+
+def test_little_face_in_a_very_large_photo_is_found_at_full_size(pool: FacePool, photos: Path) -> None:
+    frame = Image.new("RGB", (5600, 1400), (90, 110, 130))
+    frame.paste(portrait(photos).resize((364, 455)), (4000, 500))
+    found = pool.find(encoded(frame, "JPEG"))
+    assert len(found.faces) == 1
+    assert 4000 < found.faces[0].box.left < 4364
 
 
 def test_picture_without_a_face_is_an_empty_answer_that_says_what_was_tried(known: Faces) -> None:
