@@ -39,6 +39,7 @@
     │   ├── ModelServerUnavailable
     │   ├── ModelNotReady
     │   ├── Overloaded
+    │   ├── RateLimited
     │   ├── FacesUnavailable
     │   ├── FaceProcessDied
     │   ├── GalleryBusy
@@ -238,7 +239,7 @@ class Unavailable(SightlineError):
     """Nothing is wrong with the request: it may succeed later."""
 
     code, title = "unavailable", "Not available right now"
-    retry_after_seconds: ClassVar[int] = 1
+    retry_after_seconds: int = 1
 
 
 class ModelServerUnavailable(Unavailable):
@@ -251,6 +252,16 @@ class ModelNotReady(Unavailable):
 
 class Overloaded(Unavailable):
     code, title = "overloaded", "The server is at its limit"
+
+
+class RateLimited(Unavailable):
+    """This client has asked too often. retry_after_seconds: when it may ask again."""
+
+    code, title = "rate_limited", "Too many requests"
+
+    def __init__(self, detail: str, *, hint: str = "", retry_after_seconds: int = 1) -> None:
+        super().__init__(detail, hint=hint or "Ask less often, or wait as long as Retry-After says.")
+        self.retry_after_seconds = retry_after_seconds
 
 
 class FacesUnavailable(Unavailable):

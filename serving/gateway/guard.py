@@ -1,4 +1,4 @@
-"""What stands before every route: the bound of requests in flight, API keys, CORS, and headers for browsers."""
+"""What stands before every route: API keys, rate limits, a bound of requests in flight, CORS, headers for browsers."""
 
 import socket
 import threading
@@ -8,6 +8,7 @@ from flask import Flask, Response, g, request
 from serving.contract.errors import Overloaded, UploadTooSlow
 from serving.gateway.greenlets import time_limit
 from serving.gateway.keys import authenticate, authorize, read_keys, scope_of
+from serving.gateway.rates import RateLimit
 from serving.gateway.settings import Settings
 
 OPEN = ("/healthz", "/readyz", "/", "/openapi.json", "/docs")  # no key is needed
@@ -27,6 +28,7 @@ HEADERS = {
 def guard(app: Flask, settings: Settings) -> None:
     """Refuse what is too much and who may not. Register it after what gives a request its id."""
     keys = read_keys(settings.api_key_entries)
+    rates = RateLimit(settings.rate_limit, settings.rate_limit_storage)
     slots = threading.BoundedSemaphore(settings.threads)
 
     @app.before_request
@@ -40,6 +42,7 @@ def guard(app: Flask, settings: Settings) -> None:
             if scope is not None:
                 authorize(key, scope)
         if request.path not in UNBOUNDED:
+            rates.spend(f"key {g.key}" if "key" in g else f"address {request.remote_addr}")
             _receive(settings.upload_seconds)
             if not slots.acquire(blocking=False):
                 raise Overloaded(

@@ -16,6 +16,7 @@ from serving.contract.errors import UsageError
 from serving.contract.image import ImageLimits
 from serving.faces.settings import FaceSettings
 from serving.gateway.keys import read_keys
+from serving.gateway.rates import check_rates
 
 PREFIX = "SIGHTLINE_"
 FACES_PREFIX = "SIGHTLINE_FACES_"
@@ -75,12 +76,29 @@ class Settings(BaseModel):
         "", repr=False, description="NAME:SHA256:SCOPE+SCOPE, several with commas; empty: everybody may ask."
     )
     insecure: bool = Field(False, description="Listen on an address that others reach although there are no API keys.")
+    rate_limit: str = Field(
+        "", description="Most requests of an API key, or of an address where there are no keys: 100/minute; empty: any."
+    )
+    rate_limit_storage: str = Field(
+        "memory://",
+        repr=False,
+        description="Where they are counted: memory:// (in each process) or redis://HOST:PORT (extra redis).",
+    )
+    trusted_proxies: int = Field(
+        0, ge=0, description="Proxies in front that set X-Forwarded-For; the address before the first of them counts."
+    )
     cors_origins: str = Field("", description="Origins whose pages may read answers, with commas; *: all.")
 
     @field_validator("api_keys")
     @classmethod
     def _keys_can_be_read(cls, value: str) -> str:
         read_keys(_split(value))
+        return value
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _rates_can_be_read(cls, value: str) -> str:
+        check_rates(value)
         return value
 
     @field_validator("backend")
@@ -184,7 +202,7 @@ def shown(given: Given) -> str:
     lines = []
     for name, field in Settings.model_fields.items():
         value = getattr(given.settings, name)
-        text = _toml(SECRET) if not field.repr and value else _toml(value)
+        text = _toml(SECRET) if not field.repr and value != field.default else _toml(value)
         lines += [f"# {field.description} [{given.sources[name]}]", f"{name} = {text}"]
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from serving.faces.face import Found, Model
 from serving.faces.gallery import Entry
 from serving.faces.recognition import Faces
 from serving.gateway.app import create_app
+from serving.gateway.keys import new_key
 from serving.gateway.settings import Settings
 
 
@@ -236,3 +237,18 @@ def test_log_holds_no_name_of_a_person(client: FlaskClient, caplog: pytest.LogCa
     told = " ".join(str(vars(record)) for record in caplog.records)
     assert "/faces/people/<path:name>" in told
     assert "rose" not in told
+
+
+def test_every_change_of_the_known_set_is_audited(faces: Faces, photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    key, entry = new_key("office", ["admin"])
+    client = create_app(Settings(api_keys=entry), GrpcPredictor(Backends(["127.0.0.1:9"])), faces).test_client()
+    headers = {"Authorization": f"Bearer {key}", "X-Request-ID": "r-1"}
+    caplog.set_level(logging.INFO)
+    good = (photos / "known" / "obama.jpg").read_bytes()
+    client.post("/faces/people/ada", **form(good, blank()), headers=headers)
+    client.post("/faces/people/ada?replace=true", **form(good), headers=headers)
+    client.delete("/faces/people/ada", headers=headers)
+    client.delete("/faces/people/nobody", headers=headers)  # changes nothing
+    lines = [vars(record)["fields"] for record in caplog.records if record.message == "audit"]
+    who = {"gallery": "default", "request_id": "r-1", "key": "office", "address": "127.0.0.1"}
+    assert lines == [{"change": change, **who} for change in ("enrol", "replace", "forget")]

@@ -9,6 +9,7 @@ from serving.contract.errors import BadImage, FacesUnavailable, InvalidParameter
 from serving.faces.annotation import annotate
 from serving.faces.enrolment import Verdict, enrol, refusal
 from serving.faces.recognition import Faces, compare, identify
+from serving.gateway.audit import audit
 from serving.gateway.errors import error_fields, problem
 from serving.gateway.face_requests import (
     COMPARE_PARAMETERS,
@@ -90,26 +91,15 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
         entries: list[dict[str, Any]] = []
         refused: list[Verdict | BadImage] = []
         for upload in read_uploads(request, settings.max_images):
-            try:
-                verdict = enrol(
-                    faces,
-                    name,
-                    _bytes(upload),
-                    gallery=gallery,
-                    standards=read_standards(args),
-                    expires=args.get("expires"),
-                    keep_photo=read_flag(args, "keep_photos"),
-                    replace=replace,
-                    model=read_model(args),
-                )
-            except BadImage as exc:
-                refused.append(exc)
-                entries.append({"name": upload.name, "accepted": False, "error": error_fields(exc)})
+            outcome = _enrolled(faces, name, upload, gallery, replace)
+            if isinstance(outcome, BadImage):
+                refused.append(outcome)
+                entries.append({"name": upload.name, "accepted": False, "error": error_fields(outcome)})
                 continue
-            if not verdict.is_accepted:
-                refused.append(verdict)
-            replace = replace and not verdict.is_accepted  # the first accepted photo replaces, the others are added
-            entries.append({"name": upload.name, **verdict_body(verdict)})
+            if not outcome.is_accepted:
+                refused.append(outcome)
+            replace = replace and not outcome.is_accepted  # the first accepted photo replaces, the others are added
+            entries.append({"name": upload.name, **verdict_body(outcome)})
         if len(refused) == len(entries):
             return _all_refused(refused, entries)
         return {"person": name, "gallery": gallery, "photos": entries, "request_id": g.request_id}
@@ -118,7 +108,7 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
     def forget(name: str) -> dict[str, Any]:
         """Forget a person: their encodings and kept photos are purged."""
         gallery = read_gallery(require_known(request.args, GALLERY_PARAMETERS))
-        return {"gallery": gallery, "person": name, "forgotten": _required(people).store.forget(gallery, name)}
+        return {"gallery": gallery, "person": name, "forgotten": _forgotten(_required(people), gallery, name)}
 
     @routes.get("/people/<path:name>")
     def person(name: str) -> dict[str, Any]:
@@ -152,6 +142,34 @@ def _bytes(upload: Upload) -> bytes:
     if isinstance(upload.data, BadImage):
         raise upload.data
     return upload.data
+
+
+def _forgotten(faces: Faces, gallery: str, name: str) -> int:
+    forgotten = faces.store.forget(gallery, name)
+    audit("forget", gallery)
+    return forgotten
+
+
+def _enrolled(faces: Faces, name: str, upload: Upload, gallery: str, replace: bool) -> Verdict | BadImage:
+    """What became of one photo, as the request's parameters want it."""
+    args = request.args
+    try:
+        verdict = enrol(
+            faces,
+            name,
+            _bytes(upload),
+            gallery=gallery,
+            standards=read_standards(args),
+            expires=args.get("expires"),
+            keep_photo=read_flag(args, "keep_photos"),
+            replace=replace,
+            model=read_model(args),
+        )
+    except BadImage as exc:
+        return exc
+    if verdict.is_accepted:
+        audit("replace" if replace else "enrol", gallery)
+    return verdict
 
 
 def _all_refused(refused: list[Verdict | BadImage], entries: list[dict[str, Any]]) -> Response:
