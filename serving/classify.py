@@ -1,8 +1,7 @@
 """Bytes to predictions: the whole story of one request."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -29,15 +28,25 @@ class Stages:
 
     milliseconds: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> "Timed":
         """Add the time of the block to `stage`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = (time.perf_counter() - start) * 1000
-            self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + spent
+        return Timed(self.milliseconds, stage)
+
+
+class Timed:
+    """A block on the clock. A class, because a generator costs a request ten times as much."""
+
+    __slots__ = ("_milliseconds", "_stage", "_start")
+
+    def __init__(self, milliseconds: dict[str, float], stage: str) -> None:
+        self._milliseconds, self._stage = milliseconds, stage
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *exc: object) -> None:
+        spent = (time.perf_counter() - self._start) * 1000
+        self._milliseconds[self._stage] = self._milliseconds.get(self._stage, 0.0) + spent
 
 
 class Elsewhere(Protocol):

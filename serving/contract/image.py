@@ -62,6 +62,7 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 BRANDS = {**dict.fromkeys(HEIC_BRANDS, "HEIC"), b"avif": "AVIF", b"avis": "AVIF"}  # after a length and "ftyp"
 
 WHITE = (255, 255, 255, 255)
+UPRIGHT = 1  # the EXIF orientation of most pictures
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 DRAFTED = ("JPEG", "MPO")  # decoded smaller from the same data; other formats would hand out their thumbnail
@@ -128,9 +129,13 @@ def _decode(data: bytes, limits: ImageLimits, max_side: int | None) -> Photo:
             if max_side is not None and image.format in DRAFTED:
                 image.draft("RGB", _within(width, height, max_side))
             image.load()
-            if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+            upright = image
+            orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+            if orientation != UPRIGHT:  # exif_transpose would copy the others
+                upright = ImageOps.exif_transpose(image)
+            if orientation in SIDEWAYS:
                 width, height = height, width
-            upright = _rgb(ImageOps.exif_transpose(image), image.info.get("icc_profile"))
+            upright = _rgb(upright, image.info.get("icc_profile"))
             if max_side is not None:
                 upright = upright.resize(_within(width, height, max_side), Image.Resampling.BILINEAR)
             return Photo(np.asarray(upright), width, height)
@@ -198,7 +203,8 @@ def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range")
     if not image.has_transparency_data:
-        return to_srgb(image, profile).convert("RGB")
+        colors = to_srgb(image, profile)
+        return colors if colors.mode == "RGB" else colors.convert("RGB")  # convert copies even when nothing changes
     layer = image.convert("RGBA")
     colors = to_srgb(image, profile)
     if colors is not image:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from serving.contract.errors import InvalidCard
 from serving.contract.image import Pixels
@@ -168,6 +168,8 @@ class Preprocessing:
     def _padded(self, picture: Image.Image) -> Image.Image:
         scale = min(self.width / picture.width, self.height / picture.height)
         width, height = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        if (width, height) == (self.width, self.height):
+            return self._resized(picture, width, height)
         frame = Image.new(picture.mode, (self.width, self.height))
         frame.paste(self._resized(picture, width, height), ((self.width - width) // 2, (self.height - height) // 2))
         return frame
@@ -186,13 +188,22 @@ def _on_dark(picture: Image.Image) -> Image.Image:
     The ground is the median of the border. It is light when it is nearer to the brightest than to the darkest part of
     the picture, so that a page in a dim room counts as light.
     """
-    gray = picture.convert("L")
-    gray.thumbnail((GROUND_SIDE, GROUND_SIDE), Image.Resampling.BOX)
-    ground = float(np.median(_border(np.asarray(picture.convert("L")))))
-    small = np.asarray(gray)
-    darkest, brightest = int(small.min()), int(small.max())
+    gray = picture if picture.mode == "L" else picture.convert("L")
+    pixels = np.asarray(gray)
+    ground = _median(_border(pixels))
+    if max(gray.size) > GROUND_SIDE:
+        gray = gray.copy()
+        gray.thumbnail((GROUND_SIDE, GROUND_SIDE), Image.Resampling.BOX)
+        pixels = np.asarray(gray)
+    darkest, brightest = int(pixels.min()), int(pixels.max())
     middle = (darkest + brightest) / 2 if brightest - darkest > FLAT else BRIGHT
-    return Image.eval(picture, lambda value: 255 - value) if ground > middle else picture
+    return ImageOps.invert(picture) if ground > middle else picture
+
+
+def _median(values: Pixels) -> float:
+    """numpy's median, a tenth of its time for a few hundred numbers. values: (n,)."""
+    ordered = np.sort(values)
+    return (float(ordered[(len(ordered) - 1) // 2]) + float(ordered[len(ordered) // 2])) / 2
 
 
 def _border(gray: Pixels) -> Pixels:

@@ -1,10 +1,11 @@
 """The gateway's Flask application."""
 
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable
+from typing import Any
 
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -29,6 +30,13 @@ BAD_REQUEST = 400
 ACCEPTED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)  # what is echoed into headers and logs
 
 
+class Application(Flask):
+    """Flask without its question, at every function of every request, whether that is a coroutine: none of ours is."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        return func
+
+
 def create_app(
     settings: Settings,
     predictor: Predictor,
@@ -43,7 +51,7 @@ def create_app(
     backend: what makes what /v1 asks, for each request; without it there is no /v1.
     """
     metrics = metrics or Metrics()
-    app = Flask("sightline", static_folder=None)
+    app = Application("sightline", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.compact = True  # type: ignore[attr-defined]
@@ -70,21 +78,23 @@ def _watch(app: Flask, metrics: Metrics) -> None:
 
     @app.before_request
     def begin() -> None:
-        given = request.headers.get(REQUEST_ID, "")
-        g.request_id = given if ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex
-        g.started = time.perf_counter()
-        g.stages = Stages()
+        given = request.headers.get(REQUEST_ID)
+        state = here()
+        state.request_id = given if given and ACCEPTED_ID.fullmatch(given) else os.urandom(16).hex()
+        state.started = time.perf_counter()
+        state.stages = Stages()
         metrics.begin()
 
     @app.after_request
     def end(response: Response) -> Response:
-        response.headers[REQUEST_ID] = g.request_id
-        if g.stages.milliseconds:
-            stages = (f"{name};dur={spent:.1f}" for name, spent in g.stages.milliseconds.items())
-            response.headers["Server-Timing"] = ", ".join(stages)
-        seconds = time.perf_counter() - g.started
-        _log_request(response, seconds)
-        _count_request(response, seconds, metrics)
+        state = here()
+        spent = state.stages.milliseconds
+        response.headers[REQUEST_ID] = state.request_id
+        if spent:
+            response.headers["Server-Timing"] = ", ".join([f"{name};dur={value:.1f}" for name, value in spent.items()])
+        seconds = time.perf_counter() - state.started
+        _log_request(state, response.status_code, seconds)
+        _count_request(state, response.status_code, seconds, metrics)
         return response
 
     @app.teardown_request
@@ -93,38 +103,44 @@ def _watch(app: Flask, metrics: Metrics) -> None:
             metrics.end()
 
 
-def _log_request(response: Response, seconds: float) -> None:
+def here() -> Any:
+    """`g` itself, not the proxy that looks for it again at every name."""
+    return g._get_current_object()
+
+
+def _log_request(state: Any, status: int, seconds: float) -> None:
     """One line for each request: id, method, path, status, model and version, the error's code, milliseconds."""
-    error = g.get("error")
+    level = logging.DEBUG if request.path in PROBES else logging.INFO
+    if not log.isEnabledFor(level):
+        return
+    error = state.get("error")
     fields = {
-        "request_id": g.request_id,
+        "request_id": state.request_id,
         "method": request.method,
         "path": _loggable_path(),
-        "status": response.status_code,
-        "key": g.get("key"),
-        "model": str(g.model) if "model" in g else None,
-        "version": g.get("version"),
+        "status": status,
+        "key": state.get("key"),
+        "model": str(state.model) if "model" in state else None,
+        "version": state.get("version"),
         "code": error.code if error else None,
         "milliseconds": {
             "total": round(seconds * 1000, 1),
-            **{name: round(spent, 1) for name, spent in g.stages.milliseconds.items()},
+            **{name: round(spent, 1) for name, spent in state.stages.milliseconds.items()},
         },
     }
-    level = logging.DEBUG if request.path in PROBES else logging.INFO
     present = {name: value for name, value in fields.items() if value is not None}
     log.log(level, "request", extra={FIELDS: present})
 
 
-def _count_request(response: Response, seconds: float, metrics: Metrics) -> None:
+def _count_request(state: Any, status: int, seconds: float, metrics: Metrics) -> None:
     """Only names that are served become labels: what a client makes up must not fill the memory."""
-    answered = "version" in g
-    model, version = (g.model.name, str(g.version)) if answered else ("", "")
-    error = g.get("error")
-    endpoint = request.url_rule.rule if request.url_rule is not None else ""
-    code = error.code if error else None
-    metrics.request(endpoint, response.status_code, seconds, model=model, version=version, code=code)
-    if response.status_code < BAD_REQUEST:
-        metrics.stages(model, g.stages.milliseconds)
+    model, version = (state.model.name, str(state.version)) if "version" in state else ("", "")
+    error = state.get("error")
+    rule = request.url_rule
+    endpoint = rule.rule if rule is not None else ""
+    metrics.request(endpoint, status, seconds, model=model, version=version, code=error.code if error else None)
+    if status < BAD_REQUEST:
+        metrics.stages(model, state.stages.milliseconds)
 
 
 def _loggable_path() -> str:

@@ -60,8 +60,8 @@ def guard(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def label(response: Response) -> Response:
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
+        present = {name for name, _ in response.headers}
+        response.headers.extend([(name, value) for name, value in HEADERS.items() if name not in present])
         _share(response, settings.allowed_origins)
         return response
 

@@ -5,6 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+ENCODER = json.JSONEncoder(default=str)
 FIELDS = "fields"  # the attribute of a record that holds what a line says beside its message
 
 
@@ -21,7 +22,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return ENCODER.encode(line)
 
 
 class TextFormatter(logging.Formatter):
@@ -39,6 +40,8 @@ class TextFormatter(logging.Formatter):
 
 def configure(form: Literal["json", "text"], level: str) -> None:
     """Send everything to stderr in this form; called once, by the entry point."""
+    for unused in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
+        setattr(logging, unused, False)  # no line tells them: https://docs.python.org/3/howto/logging.html#optimization
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)

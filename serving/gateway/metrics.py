@@ -5,6 +5,7 @@ prometheus_client looks for PROMETHEUS_MULTIPROC_DIR when it is imported: gunico
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -28,6 +29,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
         labels = ("endpoint", "model", "version", "http_response_code")
         self._requests = Counter("sightline_request", "Requests answered.", labels, registry=self._registry)
         self._seconds = self._histogram("sightline_request_seconds", "Seconds of whole requests.", SECONDS, "endpoint")
@@ -93,26 +95,35 @@ class Metrics:
         self, endpoint: str, status: int, seconds: float, *, model: str, version: str, code: str | None
     ) -> None:
         """A request was answered. model, version: what answered, or ""; code: of the error, if it was one."""
-        self._requests.labels(endpoint, model, version, str(status)).inc()
-        self._seconds.labels(endpoint).observe(seconds)
+        self._of(self._requests, endpoint, model, version, str(status)).inc()
+        self._of(self._seconds, endpoint).observe(seconds)
         if code is not None:
-            self._errors.labels(code).inc()
+            self._of(self._errors, code).inc()
 
     def stages(self, model: str, milliseconds: Mapping[str, float]) -> None:
         """How long each stage of a request took."""
         for stage, spent in milliseconds.items():
             if stage in self._stages:
-                self._stages[stage].labels(model).observe(spent / 1000)
+                self._of(self._stages[stage], model).observe(spent / 1000)
 
     def pictures(self, model: str, answered: int, refused: int) -> None:
         """The pictures of a request, by what became of them."""
-        self._pictures.labels(model, "answered").inc(answered)
-        self._pictures.labels(model, "refused").inc(refused)
+        for outcome, count in (("answered", answered), ("refused", refused)):
+            if count:
+                self._of(self._pictures, model, outcome).inc(count)
 
     def rpc(self, served: ServedModel, requests: int, pictures: int) -> None:
         """A call of the model server is about to go out."""
-        self._rpc_requests.labels(served.ref.name).observe(requests)
-        self._rpc_pictures.labels(served.ref.name).observe(pictures)
+        self._of(self._rpc_requests, served.ref.name).observe(requests)
+        self._of(self._rpc_pictures, served.ref.name).observe(pictures)
+
+    def _of(self, metric: Any, *labels: str) -> Any:
+        """The metric with these labels, remembered: prometheus_client takes longer to find it than to count."""
+        key = (metric, labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
 
     def text(self) -> tuple[bytes, str]:
         """All workers' numbers in Prometheus's text format, and its content type."""
