@@ -32,6 +32,8 @@ $(VENV)/serve.done: $(VENV)/uv.done locks/serve.txt
 	@echo "Installing what serving and exporting need into $(VENV) ..."
 	@$(INSTALL) --require-hashes -r locks/serve.txt
 	@$(INSTALL) ./packaging/dlib-shim -e .
+	@# compiled once, so that no start has to, also where PYTHONDONTWRITEBYTECODE is set
+	@PYTHONDONTWRITEBYTECODE= TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -c 'import serving.gateway.app, serving.gateway.v1_backend, serving.model_server.server' 2>/dev/null
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/serve.done locks/dev.txt

@@ -1,24 +1,51 @@
-"""gunicorn's gevent worker, which also lets go of resting connections when it is told to stop."""
+"""gunicorn's gevent worker, which stops as soon as what runs has ended."""
 
+import time
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+BEAT_SECONDS = 1.0  # how often the arbiter is told that the worker lives
+TICK_SECONDS = 0.05  # how often a worker that stops looks whether it may
 SETTLE_SECONDS = 0.2  # for requests that are on their way when the worker is told to stop
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
-    """Stops when its running requests have ended.
+    """gunicorn's own looks once a second whether it was told to stop, and counts every open connection as running.
 
-    gunicorn's own counts every open connection as running: with one client that keeps its connection it waits for all
-    of `graceful_timeout` and then ends by force.
+    With one client that keeps its connection it would wait for all of `graceful_timeout` and then end by force.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._resting: dict[gevent.Greenlet, gevent.Timeout] = {}
+        self._resting: dict[Any, gevent.Timeout] = {}
+        self._told_to_stop: Event | None = None  # made in the worker: an Event belongs to a process's loop
+
+    def run(self) -> None:
+        """Serve until told to stop, then until what runs has ended or `graceful_timeout` is over."""
+        self._told_to_stop = Event()
+        pool = Pool(self.worker_connections)
+        servers = [self._server(each, pool) for each in self.sockets]
+        while self.alive:
+            self.notify()
+            self._told_to_stop.wait(BEAT_SECONDS)
+        deadline = time.monotonic() + self.cfg.graceful_timeout
+        gevent.sleep(SETTLE_SECONDS)
+        for server in servers:
+            server.close()
+        while len(pool) and time.monotonic() < deadline:
+            self.notify()
+            gevent.get_hub().loop.run_callback(self._end_resting)
+            gevent.sleep(TICK_SECONDS)
+        if len(pool):
+            self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
+            pool.kill(block=True, timeout=1)
 
     def timeout_ctx(self) -> "_Resting":
         """What surrounds the wait for a connection's next request."""
@@ -27,12 +54,16 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: answers close their connections from now on, and those that rest are closed."""
         super().handle_exit(sig, frame)
-        gevent.spawn(self._close_resting)
+        if self._told_to_stop is not None:
+            self._told_to_stop.set()
 
-    def _close_resting(self) -> None:
-        while True:  # also connections that come until the listener is closed
-            gevent.sleep(SETTLE_SECONDS)
-            gevent.get_hub().loop.run_callback(self._end_resting)
+    def _server(self, listener: Any, pool: Pool) -> StreamServer:
+        listener.setblocking(1)
+        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=pool)
+        if self.cfg.workers > 1:
+            server.max_accept = 1  # the others get their share
+        server.start()
+        return server
 
     def _end_resting(self) -> None:
         """Runs in the hub: nobody starts a request between the look and the throw."""

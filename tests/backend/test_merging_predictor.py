@@ -233,7 +233,7 @@ def test_under_load_everybody_gets_their_own_answer_or_the_failure_of_their_rpc(
             numbers = [rng.randrange(256) for _ in range(rng.choice([1, 1, 1, 2, 5, 12]))]
             batch = np.array(numbers, np.uint8).reshape(-1, 1)
             try:
-                scores = predictor.predict(rng.choice([SERVED, OTHER]), batch, soon(rng.choice([0.002, 30])))
+                scores = predictor.predict(rng.choice([SERVED, OTHER]), batch, soon(rng.choice([0.002, 30, 30])))
                 assert scores.probabilities[:, 0].tolist() == numbers
                 outcomes.append("answered")
             except (ModelServerUnavailable, DeadlineExceeded) as exc:
