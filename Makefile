@@ -12,7 +12,7 @@ UV_VERSION := 0.13.8
 INSTALL := $(UV) pip install -q -p $(BIN)/python --no-deps
 COMPILE := $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --override packaging/overrides.txt
 SERVE_EXTRAS := --extra gateway --extra heic --extra tensorflow --extra faces
-DEV_EXTRAS := $(SERVE_EXTRAS) --extra postgres --extra redis --extra parquet --extra s3 --extra dev
+DEV_EXTRAS := $(SERVE_EXTRAS) --extra otel --extra postgres --extra redis --extra parquet --extra s3 --extra dev
 PROTOS := serving/backend/protos
 
 .DEFAULT_GOAL := help

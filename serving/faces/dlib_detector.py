@@ -28,6 +28,7 @@ SMALL = 1 / 8  # of the long side; a photo whose largest face is smaller is a sc
 LARGE = 3  # times max_side; a photo whose long side is larger is looked at twice, whatever it shows
 VERY_LARGE = 4.5  # times max_side; one that may be looked at a third time, for a fifth of what all of it would cost
 SEEN = 70  # pixels; HOG was trained on windows of 80, and sees no smaller boxes
+SMALLEST = 20  # pixels; dlib finds faces of 80, and the largest look is four times the size. Its CNN fails below 12
 TURNS = (1, 3, 2)  # quarters, counter-clockwise, in the order of how common they are
 
 
@@ -74,6 +75,8 @@ class DlibDetector:
         retry: False looks once; a photo without a face is then done with, whatever its size or turn.
         """
         photo = decode_photo(data, self._limits, self._max_side)
+        if min(photo.pixels.shape[:2]) < SMALLEST:
+            return Found((), (), photo.width, photo.height, hashlib.sha256(data).hexdigest())
         tried: list[str] = []
         faces: tuple[FoundFace, ...] = ()
         for look in _looks(photo, self._max_side, model):
@@ -88,7 +91,7 @@ class DlibDetector:
     def _seen(self, data: bytes, photo: Photo, look: Look, model: Model) -> tuple[FoundFace, ...]:
         if look.scale > 1:
             photo = decode_photo(data, self._limits, round(self._max_side * look.scale))
-        pixels = np.ascontiguousarray(np.rot90(photo.pixels, look.quarters))
+        pixels = np.rot90(photo.pixels, look.quarters).copy()  # dlib wants the strides of a fresh array
         sightings = self._sightings(pixels, model, look.doublings)
         return tuple(self._face(pixels, sighting, photo, look.quarters) for sighting in sightings)
 

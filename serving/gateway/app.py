@@ -17,7 +17,7 @@ from serving.gateway import errors
 from serving.gateway.guard import guard
 from serving.gateway.logs import FIELDS
 from serving.gateway.metrics import Metrics
-from serving.gateway.routes import faces, health, models, page, predict, v1, v2
+from serving.gateway.routes import docs, faces, health, models, page, predict, v1, v2
 from serving.gateway.routes import metrics as metrics_route
 from serving.gateway.settings import Settings
 from serving.tfserving_rest import Backend
@@ -69,6 +69,7 @@ def create_app(
     app.register_blueprint(faces.blueprint(people, settings))
     app.register_blueprint(health.blueprint(predictor))
     app.register_blueprint(page.blueprint())
+    app.register_blueprint(docs.blueprint(has_keys=bool(settings.api_keys)))
     app.register_blueprint(metrics_route.blueprint(metrics))
     return app
 

@@ -91,7 +91,7 @@ def problem(error: SightlineError) -> Response:
         "request_id": g.request_id,
     }
     text = current_app.json.dumps(body)
-    response = Response(text, status, content_type=_content_type(request.path))
+    response = Response(text, status, content_type=content_type(request.path))
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, Unauthenticated):
@@ -99,7 +99,7 @@ def problem(error: SightlineError) -> Response:
     return response
 
 
-def _content_type(path: str) -> str:
+def content_type(path: str) -> str:
     """Clients of TensorFlow Serving and of the Open Inference Protocol read JSON by its plain name only."""
     return "application/json" if path.lower().startswith(("/v1/", "/v2")) else "application/problem+json"
 

@@ -1,6 +1,6 @@
 """The query parameters of /faces."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import get_args
 
 from serving.contract.errors import InvalidParameter
@@ -8,24 +8,32 @@ from serving.faces.enrolment import Standards
 from serving.faces.face import Model
 from serving.faces.gallery import DEFAULT_GALLERY, check_gallery
 from serving.faces.recognition import check_tolerance
+from serving.gateway.specification import Parameter
 
-GALLERY_PARAMETERS = ("gallery",)
-COMPARE_PARAMETERS = ("tolerance", "model")
-IDENTIFY_PARAMETERS = ("gallery", "tolerance", "top", "model", "annotate")
-ENROL_PARAMETERS = ("gallery", "expires", "replace", "keep_photos", "allow", "model")
-FLAGS = {"true": True, "1": True, "false": False, "0": False}
 MODELS: tuple[Model, ...] = get_args(Model)
+FLAG = {"type": "boolean", "default": False}
 
-
-def require_known(args: Mapping[str, str], known: Sequence[str]) -> Mapping[str, str]:
-    """The parameters. Raises InvalidParameter for one that is misspelt, rather than ignore it."""
-    for name in args:
-        if name not in known:
-            raise InvalidParameter(
-                f"unknown parameter {name!r}",
-                hint=f"Known are {', '.join(known)}." if known else "There are none here.",
-            )
-    return args
+_GALLERY = Parameter("gallery", {"type": "string", "default": DEFAULT_GALLERY}, "Which gallery.")
+_TOLERANCE = Parameter("tolerance", {"type": "number"}, "Up to which distance two faces are one person.")
+_MODEL = Parameter("model", {"enum": list(MODELS), "default": MODELS[0]}, "Which detector.")
+GALLERY_PARAMETERS = (_GALLERY,)
+COMPARE_PARAMETERS = (_TOLERANCE, _MODEL)
+IDENTIFY_PARAMETERS = (
+    _GALLERY,
+    _TOLERANCE,
+    Parameter("top", {"type": "integer", "minimum": 1}, "How many candidates each face gets."),
+    _MODEL,
+    Parameter("annotate", {"enum": ["png"]}, "Answer the picture with the faces drawn into it."),
+)
+ENROL_PARAMETERS = (
+    _GALLERY,
+    Parameter("expires", {"type": "string"}, "The day, ISO 8601, from which the person is forgotten; empty: never."),
+    Parameter("replace", FLAG, "Forget first what is known of the person."),
+    Parameter("keep_photos", FLAG, "Keep the photos, too."),
+    Parameter("allow", {"type": "string"}, "Reasons to waive, with commas."),
+    _MODEL,
+)
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def read_gallery(args: Mapping[str, str]) -> str:

@@ -27,18 +27,45 @@ from serving.contract.errors import (
     TooManyImages,
     UnsupportedContentType,
 )
+from serving.gateway.schemas import Base64Pictures
+from serving.gateway.specification import BYTES, PATHS, Parameter
 
 FIELD = "image"
 DEFAULT_TOP = 5
-PARAMETERS = ("top", "min_score", "probabilities", "input", "version", "label")
+QUERY = (
+    Parameter("top", {"type": "integer", "minimum": 1, "default": DEFAULT_TOP}, "How many labels each picture gets."),
+    Parameter(
+        "min_score",
+        {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
+        "A prediction below it has no label, and the reason `uncertain`.",
+    ),
+    Parameter("probabilities", {"enum": ["all"]}, "Those of every class, too."),
+    Parameter("input", {"enum": ["png"]}, "What the model saw of each picture, too, as a `data:` URL."),
+    Parameter("version", PATHS["version"], "The version that must answer."),
+    Parameter("label", {"type": "string", "pattern": r"^\w+$"}, "The version label that must answer."),
+)
+TIMEOUT = "X-Request-Timeout"
+TIMEOUT_HEADER = Parameter(
+    TIMEOUT, {"type": "number", "exclusiveMinimum": 0}, "Seconds that the answer may take.", place="header"
+)
 RAW_TYPES = ("", "application/octet-stream")  # and image/*
 DATA_URL = re.compile(r"data:[\w./+-]*;base64,")
+PICTURES = {
+    "multipart/form-data": {
+        "type": "object",
+        "properties": {FIELD: {"type": "array", "items": BYTES, "minItems": 1}},
+        "required": [FIELD],
+    },
+    "image/*": BYTES,
+    "application/octet-stream": BYTES,
+    "application/json": Base64Pictures,
+}  # the bodies that `read_uploads` reads
+BODY_ERRORS = (BadRequest, RequestTooLarge, UnsupportedContentType)
 HINT = (
     "Send a form with the field `image` (curl -F image=@photo.jpg), the picture's bytes (-H 'Content-Type: image/jpeg' "
     '--data-binary @photo.jpg), or JSON {"images": [{"b64": "..."}]}.'
 )
 
-TIMEOUT = "X-Request-Timeout"
 # https://www.w3.org/TR/trace-context/: version, trace id, span id, flags; ids are not all zero
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
@@ -82,7 +109,7 @@ def read_pair(request: Request, fields: tuple[str, str]) -> tuple[bytes, bytes]:
 
 def read_top(args: Mapping[str, str]) -> int:
     """The query parameter `top`: how many labels to name."""
-    return _parsed(args, "top", int, lambda value: value >= 1, "a whole number from 1") or DEFAULT_TOP
+    return _parsed(args, "top", _whole, lambda value: value >= 1, "a whole number from 1") or DEFAULT_TOP
 
 
 def read_min_score(args: Mapping[str, str]) -> float:
@@ -102,14 +129,22 @@ def read_with_inputs(args: Mapping[str, str]) -> bool:
 
 def read_model_ref(model: str, args: Mapping[str, str]) -> ModelRef:
     """The model that the path and the query parameters `version` and `label` choose. Raises InvalidParameter."""
-    for name in args:
-        if name not in PARAMETERS:
-            raise InvalidParameter(f"unknown parameter {name!r}", hint=f"Known are {', '.join(PARAMETERS)}.")
+    require_known(args, QUERY)
     version = _version(args)
     label = _parsed(args, "label", str, lambda value: bool(re.fullmatch(r"\w+", value)), "letters, digits and _")
     if version is not None and label is not None:
         raise InvalidParameter("both version and label are given", hint="Send one of them.")
     return ModelRef(model, version, label)
+
+
+def require_known(args: Mapping[str, str], known: Sequence[Parameter]) -> Mapping[str, str]:
+    """The parameters. Raises InvalidParameter for one that is misspelt, rather than ignore it."""
+    names = [parameter.name for parameter in known]
+    for name in args:
+        if name not in names:
+            hint = f"Known are {', '.join(names)}." if names else "There are none here."
+            raise InvalidParameter(f"unknown parameter {name!r}", hint=hint)
+    return args
 
 
 def read_version(text: str | None) -> int | None:
@@ -150,7 +185,14 @@ def read_call(headers: Headers, longest_seconds: float) -> Call:
 
 
 def _version(args: Mapping[str, str]) -> int | None:
-    return _parsed(args, "version", int, lambda value: 0 <= value < 2**63, "a whole number")
+    return _parsed(args, "version", _whole, lambda value: value < 2**63, "a whole number")
+
+
+def _whole(text: str) -> int:
+    """int() would take spaces, signs, underscores and other scripts' digits, too."""
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(text)
+    return int(text)
 
 
 def _trace(headers: Headers) -> tuple[tuple[str, str], ...]:

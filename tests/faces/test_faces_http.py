@@ -99,6 +99,15 @@ def test_no_face_is_an_empty_list(client: FlaskClient) -> None:
     assert len(response.get_json()["tried"]) == 6
 
 
+@pytest.mark.parametrize("model", ["hog", "cnn"])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (9, 1), (3000, 30), (20, 20)])
+def test_a_picture_too_small_for_a_face_costs_no_process(
+    empty: FlaskClient, size: tuple[int, int], model: Model
+) -> None:
+    response = empty.post(f"/faces/identify?model={model}", **form(blank(size)))
+    assert (response.status_code, response.get_json()["faces"]) == (200, [])
+
+
 def test_empty_gallery_has_no_candidates(empty: FlaskClient, photos: Path) -> None:
     body = empty.post("/faces/identify", **form((photos / "known" / "obama.jpg").read_bytes())).get_json()
     assert body["known"] == 0

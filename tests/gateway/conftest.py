@@ -1,20 +1,31 @@
 """The application with a predictor whose answers one can compute by hand."""
 
+import contextlib
+import functools
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
+from serving.backend.backends import Backends
+from serving.backend.grpc_predictor import GET_MODEL_STATUS, PREDICT
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
+from serving.backend.protos import wire_pb2 as wire
 from serving.contract.card import ModelCard
 from serving.contract.errors import UnknownModel, UnknownVersion
 from serving.contract.preprocessing import Tensor
 from serving.gateway.app import create_app
 from serving.gateway.settings import Settings
+from serving.gateway.v1_backend import CLASSIFY, GET_MODEL_METADATA, REGRESS, GrpcBackend
+from tests.backend.test_grpc_predictor import ColorServer, handler
 from tests.cards import COLORS
 
 
@@ -92,3 +103,45 @@ def picture() -> Callable[..., bytes]:
 @pytest.fixture
 def red(picture: Callable[..., bytes]) -> bytes:
     return picture("red")
+
+
+def metadata(request: wire.GetModelMetadataRequest, context: Any) -> wire.GetModelMetadataResponse:  # noqa: ARG001
+    signatures = wire.SignatureDefMap()
+    signature = signatures.signature_def["serving_default"]
+    signature.inputs["image"].dtype = wire.DT_UINT8
+    signature.outputs["probabilities"].dtype = wire.DT_FLOAT
+    response = wire.GetModelMetadataResponse(model_spec=wire.ModelSpec(name=request.model_spec.name))
+    response.metadata["signature_def"].Pack(signatures)
+    return response
+
+
+def no_examples(request: Any, context: Any) -> None:
+    context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{request.model_spec.name} takes no examples")
+
+
+@contextlib.contextmanager
+def app_with_v1(settings: Settings, predictor: Any) -> Iterator[Flask]:
+    """The application with /v1 over real gRPC to a server whose answers one can compute by hand."""
+    colors = ColorServer()
+    server = grpc.server(ThreadPoolExecutor(4))
+    rows: list[tuple[str, Any, Any]] = [
+        (PREDICT, colors.predict, wire.PredictRequest),
+        (CLASSIFY, no_examples, wire.ClassificationRequest),
+        (REGRESS, no_examples, wire.RegressionRequest),
+        (GET_MODEL_METADATA, metadata, wire.GetModelMetadataRequest),
+        (GET_MODEL_STATUS, colors.status, wire.GetModelStatusRequest),
+    ]
+    server.add_generic_rpc_handlers(tuple(handler(*row) for row in rows))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    backends = Backends([f"127.0.0.1:{port}"])
+    yield create_app(settings, predictor, backend=functools.partial(GrpcBackend, backends))
+    backends.close()
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def v1(settings: Settings, predictor: ColorPredictor) -> Iterator[FlaskClient]:
+    """A client of the application with /v1."""
+    with app_with_v1(settings, predictor) as app:
+        yield app.test_client()

@@ -3,53 +3,17 @@
 import functools
 import gzip
 import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grpc
 import pytest
 from flask.testing import FlaskClient
 
 from serving.backend.backends import Backends
-from serving.backend.grpc_predictor import GET_MODEL_STATUS, PREDICT
-from serving.backend.protos import wire_pb2 as wire
 from serving.gateway.app import create_app
 from serving.gateway.settings import Settings
-from serving.gateway.v1_backend import GET_MODEL_METADATA, GrpcBackend
-from tests.backend.test_grpc_predictor import ColorServer, handler
+from serving.gateway.v1_backend import GrpcBackend
 
 RED = [[[200, 0, 0]] * 2] * 2
-
-
-def metadata(request: wire.GetModelMetadataRequest, context: Any) -> wire.GetModelMetadataResponse:  # noqa: ARG001
-    signatures = wire.SignatureDefMap()
-    signature = signatures.signature_def["serving_default"]
-    signature.inputs["image"].dtype = wire.DT_UINT8
-    signature.outputs["probabilities"].dtype = wire.DT_FLOAT
-    response = wire.GetModelMetadataResponse(model_spec=wire.ModelSpec(name=request.model_spec.name))
-    response.metadata["signature_def"].Pack(signatures)
-    return response
-
-
-@pytest.fixture
-def v1(settings: Settings, predictor: Any) -> Iterator[FlaskClient]:
-    colors = ColorServer()
-    server = grpc.server(ThreadPoolExecutor(4))
-    services: dict[str, dict[str, Any]] = {}
-    for path, method, request in (
-        (PREDICT, colors.predict, wire.PredictRequest),
-        (GET_MODEL_METADATA, metadata, wire.GetModelMetadataRequest),
-        (GET_MODEL_STATUS, colors.status, wire.GetModelStatusRequest),
-    ):
-        services[path] = {"handler": handler(path, method, request)}
-    server.add_generic_rpc_handlers(tuple(row["handler"] for row in services.values()))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    backends = Backends([f"127.0.0.1:{port}"])
-    yield create_app(settings, predictor, backend=functools.partial(GrpcBackend, backends)).test_client()
-    backends.close()
-    server.stop(None).wait()
 
 
 def test_rows_are_answered_with_rows_and_columns_with_columns(v1: FlaskClient) -> None:

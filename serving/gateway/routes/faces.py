@@ -5,7 +5,22 @@ from typing import Any
 from flask import Blueprint, Response, current_app, g, request
 from flask.typing import ResponseReturnValue
 
-from serving.contract.errors import BadImage, FacesUnavailable, InvalidParameter, TooManyImages, UnknownPerson
+from serving.contract.errors import (
+    BadImage,
+    BadRequest,
+    Conflict,
+    DeadlineExceeded,
+    FacesUnavailable,
+    GalleryFull,
+    ImageTooLarge,
+    InvalidParameter,
+    NotAnImage,
+    TooManyImages,
+    TooManyPixels,
+    UnknownGallery,
+    UnknownPerson,
+    UnusableFace,
+)
 from serving.faces.annotation import annotate
 from serving.faces.enrolment import Verdict, enrol, refusal
 from serving.faces.recognition import Faces, compare, identify
@@ -21,13 +36,44 @@ from serving.gateway.face_requests import (
     read_model,
     read_standards,
     read_tolerance,
-    require_known,
 )
 from serving.gateway.face_responses import compared_body, identified_body, people_body, verdict_body
-from serving.gateway.requests import Upload, read_pair, read_top, read_uploads
+from serving.gateway.requests import BODY_ERRORS, PICTURES, Upload, read_pair, read_top, read_uploads, require_known
+from serving.gateway.schemas import (
+    Compared,
+    Enrolled,
+    EnrolProblem,
+    Forgotten,
+    Galleries,
+    Identified,
+    NamedPerson,
+    People,
+)
 from serving.gateway.settings import Settings
+from serving.gateway.specification import BYTES, Operation, described
 
 PAIR = ("a", "b")
+PAIR_BODY = {
+    "multipart/form-data": {
+        "type": "object",
+        "properties": dict.fromkeys(PAIR, BYTES),
+        "required": list(PAIR),
+    }
+}
+ASKED = (BadRequest, FacesUnavailable, DeadlineExceeded)
+PHOTO = (*ASKED, *BODY_ERRORS, BadImage, ImageTooLarge, NotAnImage, TooManyPixels, TooManyImages, UnusableFace)
+
+IDENTIFY = Operation(
+    "faces", Identified, IDENTIFY_PARAMETERS, PICTURES, also=("image/png",), errors=(*PHOTO, UnknownGallery)
+)
+COMPARE = Operation("faces", Compared, COMPARE_PARAMETERS, PAIR_BODY, errors=PHOTO)
+ENROL = Operation(
+    "faces", Enrolled, ENROL_PARAMETERS, PICTURES, errors=(*PHOTO, Conflict, GalleryFull), problem=EnrolProblem
+)
+GALLERIES = Operation("faces", Galleries, errors=ASKED)
+PEOPLE = Operation("faces", People, GALLERY_PARAMETERS, errors=(*ASKED, UnknownGallery))
+PERSON = Operation("faces", NamedPerson, GALLERY_PARAMETERS, errors=(*ASKED, UnknownPerson))
+FORGET = Operation("faces", Forgotten, GALLERY_PARAMETERS, errors=(*ASKED, UnknownPerson))
 
 
 def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
@@ -35,6 +81,7 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
     routes = Blueprint("faces", __name__, url_prefix="/faces")
 
     @routes.post("/identify")
+    @described(IDENTIFY)
     def identify_route() -> ResponseReturnValue:
         """Name every face of one picture, the largest first."""
         faces, args = _required(people), require_known(request.args, IDENTIFY_PARAMETERS)
@@ -56,6 +103,7 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
         return identified_body(answer, read_gallery(args), g.request_id)
 
     @routes.post("/compare")
+    @described(COMPARE)
     def compare_route() -> dict[str, Any]:
         """The distance of the largest faces of two pictures, and whether they are one person."""
         faces, args = _required(people), require_known(request.args, COMPARE_PARAMETERS)
@@ -65,6 +113,7 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
         return compared_body(answer, g.request_id)
 
     @routes.get("/galleries")
+    @described(GALLERIES)
     def galleries() -> dict[str, Any]:
         """All galleries."""
         require_known(request.args, ())
@@ -77,6 +126,7 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
         }
 
     @routes.get("/people")
+    @described(PEOPLE)
     def list_people() -> dict[str, Any]:
         """Everybody in a gallery."""
         gallery = read_gallery(require_known(request.args, GALLERY_PARAMETERS))
@@ -84,6 +134,7 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
 
     @routes.post("/people/", defaults={"name": ""})
     @routes.post("/people/<path:name>")
+    @described(ENROL)
     def enrol_route(name: str) -> ResponseReturnValue:
         """Enrol a person by one or several photos, each judged for itself; all refused is a 422."""
         faces, args = _required(people), require_known(request.args, ENROL_PARAMETERS)
@@ -105,12 +156,14 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
         return {"person": name, "gallery": gallery, "photos": entries, "request_id": g.request_id}
 
     @routes.delete("/people/<path:name>")
+    @described(FORGET)
     def forget(name: str) -> dict[str, Any]:
         """Forget a person: their encodings and kept photos are purged."""
         gallery = read_gallery(require_known(request.args, GALLERY_PARAMETERS))
         return {"gallery": gallery, "person": name, "forgotten": _forgotten(_required(people), gallery, name)}
 
     @routes.get("/people/<path:name>")
+    @described(PERSON)
     def person(name: str) -> dict[str, Any]:
         """One person."""
         gallery = read_gallery(require_known(request.args, GALLERY_PARAMETERS))

@@ -5,8 +5,13 @@ from typing import Any
 from flask import Blueprint
 
 from serving.backend.predictor import Predictor
-from serving.contract.errors import ModelNotReady
+from serving.contract.errors import ModelNotReady, Unavailable
 from serving.gateway.responses import is_ready
+from serving.gateway.schemas import Health, Ready
+from serving.gateway.specification import Operation, described
+
+ALIVE = Operation("service", Health, is_open=True)
+READY = Operation("service", Ready, errors=(Unavailable,), is_open=True)
 
 
 def blueprint(predictor: Predictor) -> Blueprint:
@@ -14,11 +19,13 @@ def blueprint(predictor: Predictor) -> Blueprint:
     routes = Blueprint("health", __name__)
 
     @routes.get("/healthz")
+    @described(ALIVE)
     def healthz() -> dict[str, Any]:
         """The process lives. Says nothing of the model server."""
         return {"status": "ok"}
 
     @routes.get("/readyz")
+    @described(READY)
     def readyz() -> dict[str, Any]:
         """The model server is reached and a version of some model answers; otherwise 503 with the reason."""
         models = predictor.models()

@@ -3,6 +3,9 @@
 from flask import Blueprint, Response
 
 from serving.gateway.metrics import Metrics
+from serving.gateway.specification import Operation, described
+
+NUMBERS = Operation("service", None, also=("text/plain",))
 
 
 def blueprint(metrics: Metrics) -> Blueprint:
@@ -10,6 +13,7 @@ def blueprint(metrics: Metrics) -> Blueprint:
     routes = Blueprint("metrics", __name__)
 
     @routes.get("/metrics")
+    @described(NUMBERS)
     def scrape() -> Response:
         """The numbers of all workers, uncompressed."""
         text, content_type = metrics.text()

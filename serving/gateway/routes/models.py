@@ -5,8 +5,14 @@ from typing import Any
 from flask import Blueprint
 
 from serving.backend.predictor import ModelRef, Predictor
-from serving.contract.errors import NotAClassifier
+from serving.contract.errors import DeadlineExceeded, ModelError, NotAClassifier, Unavailable, UnknownModel
 from serving.gateway.responses import card_body, model_body
+from serving.gateway.schemas import Description, Models
+from serving.gateway.specification import Operation, described
+
+ASKED = (Unavailable, DeadlineExceeded)
+LIST = Operation("models", Models, errors=ASKED)
+DESCRIBE = Operation("models", Description, errors=(*ASKED, UnknownModel, ModelError))
 
 
 def blueprint(predictor: Predictor) -> Blueprint:
@@ -14,12 +20,14 @@ def blueprint(predictor: Predictor) -> Blueprint:
     routes = Blueprint("models", __name__)
 
     @routes.get("/models")
+    @described(LIST)
     def models() -> dict[str, Any]:
         """Every model, its versions and their states."""
         bodies = [model_body(name, states) for name, states in predictor.models().items()]
         return {"models": bodies}
 
     @routes.get("/models/<name>")
+    @described(DESCRIBE)
     def model(name: str) -> dict[str, Any]:
         """One model, with the card of the version that answers; card is null where none does or has one."""
         body = model_body(name, predictor.versions(name))

@@ -3,29 +3,44 @@
 import base64
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from flask import Blueprint, Response
 
+from serving.gateway.specification import Operation, described
+
 PAGE = Path(__file__).parents[1] / "page.html"
+HTML = Operation("service", None, also=("text/html",), is_open=True)
 
 
 def blueprint() -> Blueprint:
-    """The route. The page is read once; its policy lets a browser run the page's own script and nothing else."""
+    """The route."""
     routes = Blueprint("page", __name__)
-    text = PAGE.read_text("utf-8")
+    answer = html_page(PAGE)
+
+    @routes.get("/")
+    @described(HTML)
+    def page() -> Response:
+        """The page where one tries it."""
+        return answer()
+
+    return routes
+
+
+def html_page(path: Path) -> Callable[[], Response]:
+    """What answers one file of HTML, read once; its policy lets a browser run the page's own script, nothing else."""
+    text = path.read_text("utf-8")
     policy = (
         f"default-src 'none'; script-src {_digest('script', text)}; style-src {_digest('style', text)}; "
         "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
-    @routes.get("/")
-    def page() -> Response:
-        """The page."""
+    def answer() -> Response:
         headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
         return Response(text, headers=headers, content_type="text/html; charset=utf-8")
 
-    return routes
+    return answer
 
 
 def _digest(tag: str, text: str) -> str:

@@ -6,10 +6,26 @@ from flask import Blueprint, g, request
 
 from serving.backend.predictor import Predictor
 from serving.classify import classify
-from serving.contract.errors import BadImage
+from serving.contract.errors import (
+    BadImage,
+    DeadlineExceeded,
+    ImageTooLarge,
+    ModelError,
+    NotAClassifier,
+    NotAnImage,
+    TooManyImages,
+    TooManyPixels,
+    Unavailable,
+    UnknownModel,
+    UnknownVersion,
+)
 from serving.gateway.greenlets import in_thread
 from serving.gateway.metrics import Metrics
 from serving.gateway.requests import (
+    BODY_ERRORS,
+    PICTURES,
+    QUERY,
+    TIMEOUT_HEADER,
     read_all_probabilities,
     read_call,
     read_min_score,
@@ -19,7 +35,15 @@ from serving.gateway.requests import (
     read_with_inputs,
 )
 from serving.gateway.responses import predictions_body
+from serving.gateway.schemas import Predictions
 from serving.gateway.settings import Settings
+from serving.gateway.specification import Operation, described
+
+ANSWERING = (Unavailable, DeadlineExceeded, ModelError, UnknownModel, UnknownVersion, NotAClassifier)
+PICTURE_ERRORS = (BadImage, ImageTooLarge, NotAnImage, TooManyPixels, TooManyImages)
+PREDICT = Operation(
+    "predict", Predictions, (*QUERY, TIMEOUT_HEADER), PICTURES, errors=(*ANSWERING, *BODY_ERRORS, *PICTURE_ERRORS)
+)
 
 
 def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blueprint:
@@ -27,6 +51,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
     routes = Blueprint("predict", __name__)
 
     @routes.post("/predict/<model>")
+    @described(PREDICT)
     def predict(model: str) -> dict[str, Any]:
         """Classify the pictures of the request. One picture that is bad is an error, one of several an entry."""
         ref, top = read_model_ref(model, request.args), read_top(request.args)

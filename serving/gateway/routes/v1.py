@@ -1,16 +1,68 @@
 """/v1/...: TensorFlow Serving's REST API, so that its clients move over without a change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, Response, g, request
 
 from serving.backend.predictor import Call, ModelRef
-from serving.gateway.requests import read_body, read_call
+from serving.contract.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    ModelError,
+    RequestTooLarge,
+    Unavailable,
+    UnknownModel,
+)
+from serving.gateway.requests import TIMEOUT_HEADER, read_body, read_call
+from serving.gateway.schemas import (
+    Problem,
+    ServingColumns,
+    ServingError,
+    ServingExamples,
+    ServingMetadata,
+    ServingOutputs,
+    ServingPredictions,
+    ServingResults,
+    ServingRows,
+    ServingVersions,
+)
 from serving.gateway.settings import Settings
+from serving.gateway.specification import JSON, Operation, described
 from serving.tfserving_rest import Backend, answer
 
 UNAVAILABLE = 503
+
+
+def _at(operation: Operation, method: str, ending: str, summary: str) -> Iterator[Operation]:
+    """The operation at the newest version, at a version and at a label."""
+    for version in ("", "/versions/{version}", "/labels/{label}"):
+        path = "/v1/models/{model}" + version + ending
+        name = f"v1_{ending.strip('/:') or 'status'}"
+        yield replace(operation, path=path, method=method, name=name, summary=summary)
+
+
+ANSWERS = Operation(
+    "v1",
+    None,
+    (TIMEOUT_HEADER,),
+    errors=(BadRequest, UnknownModel, RequestTooLarge, Unavailable, DeadlineExceeded, ModelError),
+    problem=ServingError | Problem,  # the transcoder's, and the gateway's own
+)
+ASKING = replace(ANSWERS, answer=ServingResults, body={JSON: ServingExamples})
+OPERATIONS = (
+    *_at(replace(ANSWERS, answer=ServingVersions), "GET", "", "The versions and their states."),
+    *_at(replace(ANSWERS, answer=ServingMetadata), "GET", "/metadata", "The model's signatures."),
+    *_at(
+        replace(ANSWERS, answer=ServingPredictions | ServingOutputs, body={JSON: ServingRows | ServingColumns}),
+        "POST",
+        ":predict",
+        "Run the model on tensors, by rows or by columns.",
+    ),
+    *_at(ASKING, "POST", ":classify", "Classify examples."),
+    *_at(ASKING, "POST", ":regress", "Regress examples."),
+)
 
 
 def blueprint(backend_for: Callable[[Call], Backend], settings: Settings) -> Blueprint:
@@ -21,6 +73,7 @@ def blueprint(backend_for: Callable[[Call], Backend], settings: Settings) -> Blu
     @routes.get("/V1/<path:_rest>")
     @routes.post("/v1/<path:_rest>")
     @routes.post("/V1/<path:_rest>")
+    @described(*OPERATIONS)
     def transcode(_rest: str) -> Response:
         """Transcode JSON to gRPC and back."""
         call = read_call(request.headers, settings.backend_timeout_seconds)

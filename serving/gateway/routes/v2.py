@@ -1,6 +1,5 @@
 """/v2/...: the Open Inference Protocol, as KServe's and Triton's clients speak it."""
 
-import importlib.metadata
 from typing import Any
 
 from flask import Blueprint, Response, g, request
@@ -9,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from serving.backend.predictor import ModelRef, Predictor
 from serving.classify import are_large, decode_all, here, scored, to_batch
 from serving.contract.card import ModelCard
+from serving.contract.errors import BadRequest, DeadlineExceeded, Unavailable, UnknownModel
 from serving.contract.preprocessing import Tensor
 from serving.gateway.greenlets import in_thread
 from serving.gateway.inference_v2 import (
@@ -20,11 +20,43 @@ from serving.gateway.inference_v2 import (
     read_inference,
 )
 from serving.gateway.metrics import Metrics
-from serving.gateway.requests import read_body, read_call, read_version
+from serving.gateway.requests import BODY_ERRORS, TIMEOUT_HEADER, read_body, read_call, read_version
 from serving.gateway.responses import is_ready
+from serving.gateway.routes.predict import ANSWERING, PICTURE_ERRORS
+from serving.gateway.schemas import (
+    IndexEntry,
+    InferAnswer,
+    InferRequest,
+    Live,
+    Metadata,
+    ModelNames,
+    ModelReady,
+    Server,
+    ServerReady,
+)
 from serving.gateway.settings import Settings
+from serving.gateway.specification import BYTES, WHOLE, Operation, Parameter, described, version_of_sightline
 
 NOT_READY = 503
+ASKED = (Unavailable, DeadlineExceeded, BadRequest)
+SERVER = Operation("v2", Server)
+LIVE = Operation("v2", Live)
+READY = Operation("v2", ServerReady, statuses=(NOT_READY,), errors=ASKED)
+MODELS = Operation("v2", ModelNames, errors=ASKED)
+INDEX = Operation("v2", list[IndexEntry], errors=ASKED)
+METADATA = Operation("v2", Metadata, errors=(*ASKED, *ANSWERING))
+MODEL_READY = Operation("v2", ModelReady, statuses=(NOT_READY,), errors=(*ASKED, UnknownModel))
+INFER = Operation(
+    "v2",
+    InferAnswer,
+    (
+        Parameter(HEADER_LENGTH, WHOLE, "Bytes of JSON before the binary tensors.", place="header"),
+        TIMEOUT_HEADER,
+    ),
+    {"application/json": InferRequest, "application/octet-stream": BYTES},
+    also=("application/octet-stream",),
+    errors=(*ASKED, *ANSWERING, *BODY_ERRORS, *PICTURE_ERRORS),
+)
 
 
 def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blueprint:
@@ -32,27 +64,32 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
     routes = Blueprint("v2", __name__, url_prefix="/v2")
 
     @routes.get("")
+    @described(SERVER)
     def server() -> dict[str, Any]:
         """Name, version and extensions."""
-        return {"name": "sightline", "version": _version(), "extensions": list(EXTENSIONS)}
+        return {"name": "sightline", "version": version_of_sightline(), "extensions": list(EXTENSIONS)}
 
     @routes.get("/health/live")
+    @described(LIVE)
     def live() -> dict[str, bool]:
         """The process lives."""
         return {"live": True}
 
     @routes.get("/health/ready")
+    @described(READY)
     def ready() -> ResponseReturnValue:
         """A version of some model answers."""
         is_any = any(is_ready(states) for states in predictor.models().values())
         return {"ready": is_any}, 200 if is_any else NOT_READY
 
     @routes.get("/models")
+    @described(MODELS)
     def models() -> dict[str, Any]:
         """The names of the models that answer."""
         return {"models": [name for name, states in predictor.models().items() if is_ready(states)]}
 
     @routes.post("/repository/index")
+    @described(INDEX)
     def index() -> ResponseReturnValue:
         """Every version and its state, in Triton's words."""
         return [
@@ -68,6 +105,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
 
     @routes.get("/models/<name>")
     @routes.get("/models/<name>/versions/<version>")
+    @described(METADATA)
     def metadata(name: str, version: str | None = None) -> dict[str, Any]:
         """The model's input and output."""
         served = predictor.describe(ModelRef(name, read_version(version)))
@@ -76,6 +114,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
 
     @routes.get("/models/<name>/ready")
     @routes.get("/models/<name>/versions/<version>/ready")
+    @described(MODEL_READY)
     def model_ready(name: str, version: str | None = None) -> ResponseReturnValue:
         """That version of the model answers."""
         wanted = read_version(version)
@@ -85,6 +124,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
 
     @routes.post("/models/<name>/infer")
     @routes.post("/models/<name>/versions/<version>/infer")
+    @described(INFER)
     def infer(name: str, version: str | None = None) -> Response:
         """Run the model on a tensor, or on pictures as files; a bad picture fails the request."""
         ref = ModelRef(name, read_version(version))
@@ -115,10 +155,3 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
         return Response(answer, headers=headers)
 
     return routes
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("sightline")
-    except importlib.metadata.PackageNotFoundError:  # run from its source
-        return "unknown"

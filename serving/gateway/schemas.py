@@ -1,0 +1,361 @@
+"""What bodies look like, for the specification. What they hold is put together in `responses.py` and its neighbours."""
+
+from typing import (
+    Any,
+    Literal,
+    NotRequired,  # pydantic wants this one before Python 3.12
+)
+
+from typing_extensions import TypedDict
+
+from serving.contract.card import ModelCard
+
+
+class Top(TypedDict):
+    label: str
+    index: int
+    score: float
+
+
+class PictureError(TypedDict):
+    code: str
+    detail: str
+    hint: str
+
+
+class Predicted(TypedDict):
+    """What the model says of one picture."""
+
+    name: str
+    label: str | None
+    reason: NotRequired[Literal["uncertain"]]
+    score: float
+    raw_score: NotRequired[float]
+    top: list[Top]
+    probabilities: NotRequired[list[float]]
+    input: NotRequired[str]
+
+
+class Refused(TypedDict):
+    """A picture that cannot be used, beside others that can."""
+
+    name: str
+    error: PictureError
+
+
+class Predictions(TypedDict):
+    model: str
+    version: int
+    predictions: list[Predicted | Refused]
+    request_id: str
+
+
+class Base64Picture(TypedDict):
+    b64: str
+    name: NotRequired[str]
+
+
+class Base64Pictures(TypedDict):
+    images: list[Base64Picture]
+
+
+class Version(TypedDict):
+    version: int
+    state: str
+    error: NotRequired[str]
+
+
+class Model(TypedDict):
+    name: str
+    ready: bool
+    versions: list[Version]
+
+
+class Models(TypedDict):
+    models: list[Model]
+
+
+class Description(Model):
+    version: int | None
+    card: ModelCard | None
+
+
+class Health(TypedDict):
+    status: Literal["ok"]
+
+
+class Ready(TypedDict):
+    status: Literal["ready"]
+    models: list[str]
+
+
+class Problem(TypedDict):
+    """RFC 9457, and beyond it `code`, `error` (the same as `detail`), `hint` and `request_id`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    error: str
+    hint: str
+    request_id: str
+
+
+class Box(TypedDict):
+    top: int
+    right: int
+    bottom: int
+    left: int
+
+
+class Candidate(TypedDict):
+    name: str
+    distance: float
+
+
+class Face(TypedDict):
+    box: Box
+    name: str | None
+    distance: float | None
+    candidates: list[Candidate]
+    confidence: float
+
+
+class Identified(TypedDict):
+    faces: list[Face]
+    gallery: str
+    tolerance: float
+    known: int
+    width: int
+    height: int
+    tried: list[str]
+    request_id: str
+
+
+class ComparedPhoto(TypedDict):
+    box: Box
+    faces: int
+    width: int
+    height: int
+    tried: list[str]
+
+
+class Compared(TypedDict):
+    same: bool
+    distance: float
+    tolerance: float
+    a: ComparedPhoto
+    b: ComparedPhoto
+    request_id: str
+
+
+class Reason(TypedDict):
+    code: str
+    text: str
+    measured: float | None
+    limit: float | None
+
+
+class FaceQuality(TypedDict):
+    side: int
+    sharpness: float
+    brightness: float
+    turn: float
+
+
+class SeenFace(TypedDict):
+    box: Box
+    confidence: float
+    quality: FaceQuality
+
+
+class Photo(TypedDict):
+    """What became of one photo."""
+
+    name: str
+    accepted: bool
+    stored: bool
+    reasons: list[Reason]
+    faces: list[SeenFace]
+    tried: list[str]
+
+
+class RefusedPhoto(TypedDict):
+    name: str
+    accepted: Literal[False]
+    error: PictureError
+
+
+class Enrolled(TypedDict):
+    person: str
+    gallery: str
+    photos: list[Photo | RefusedPhoto]
+    request_id: str
+
+
+class EnrolProblem(Problem):
+    """Every photo was refused: the first one's problem, and what became of each."""
+
+    photos: NotRequired[list[Photo | RefusedPhoto]]
+
+
+class Person(TypedDict):
+    name: str
+    encodings: int
+    expires: str | None
+
+
+class NamedPerson(Person):
+    gallery: str
+
+
+class People(TypedDict):
+    gallery: str
+    people: list[Person]
+    known: int
+
+
+class Forgotten(TypedDict):
+    gallery: str
+    person: str
+    forgotten: int
+
+
+class Gallery(TypedDict):
+    name: str
+    encoder: str
+    people: int
+    encodings: int
+
+
+class Galleries(TypedDict):
+    galleries: list[Gallery]
+
+
+class Server(TypedDict):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class Live(TypedDict):
+    live: bool
+
+
+class ServerReady(TypedDict):
+    ready: bool
+
+
+class ModelReady(TypedDict):
+    name: str
+    ready: bool
+
+
+class ModelNames(TypedDict):
+    models: list[str]
+
+
+class IndexEntry(TypedDict):
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str
+
+
+class TensorDescription(TypedDict):
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class Metadata(TypedDict):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorDescription]
+    outputs: list[TensorDescription]
+
+
+class InferTensor(TypedDict):
+    name: str
+    datatype: str
+    shape: list[int]
+    data: NotRequired[list[Any]]
+    parameters: NotRequired[dict[str, Any]]
+
+
+class RequestedOutput(TypedDict):
+    name: str
+    parameters: NotRequired[dict[str, Any]]
+
+
+class InferRequest(TypedDict):
+    id: NotRequired[str]
+    inputs: list[InferTensor]
+    outputs: NotRequired[list[RequestedOutput]]
+    parameters: NotRequired[dict[str, Any]]
+
+
+class InferAnswer(TypedDict):
+    model_name: str
+    model_version: str
+    id: NotRequired[str]
+    outputs: list[InferTensor]
+
+
+class ServingStatus(TypedDict):
+    error_code: str
+    error_message: str
+
+
+class ServingVersion(TypedDict):
+    version: str
+    state: str
+    status: ServingStatus
+
+
+class ServingVersions(TypedDict):
+    model_version_status: list[ServingVersion]
+
+
+class ServingMetadata(TypedDict):
+    model_spec: dict[str, str]
+    metadata: dict[str, Any]
+
+
+class ServingRows(TypedDict):
+    """Row form: an entry for each picture."""
+
+    signature_name: NotRequired[str]
+    instances: list[Any]
+
+
+class ServingColumns(TypedDict):
+    """Column form: a tensor, or an object of tensors by name."""
+
+    signature_name: NotRequired[str]
+    inputs: list[Any] | dict[str, Any]
+
+
+class ServingPredictions(TypedDict):
+    predictions: list[Any]
+
+
+class ServingOutputs(TypedDict):
+    outputs: Any
+
+
+class ServingExamples(TypedDict):
+    signature_name: NotRequired[str]
+    context: NotRequired[dict[str, Any]]
+    examples: list[dict[str, Any]]
+
+
+class ServingResults(TypedDict):
+    results: list[Any]
+
+
+class ServingError(TypedDict):
+    error: str
