@@ -38,6 +38,7 @@ from serving.gateway.face_requests import (
     read_tolerance,
 )
 from serving.gateway.face_responses import compared_body, identified_body, people_body, verdict_body
+from serving.gateway.greenlets import in_thread
 from serving.gateway.requests import BODY_ERRORS, PICTURES, Upload, read_pair, read_top, read_uploads, require_known
 from serving.gateway.schemas import (
     Compared,
@@ -99,7 +100,7 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
                 model=read_model(args),
             )
         if wanted == "png":
-            return Response(annotate(photo, answer, settings.image_limits), content_type="image/png")
+            return Response(in_thread(lambda: annotate(photo, answer, settings.image_limits)), content_type="image/png")
         return identified_body(answer, read_gallery(args), g.request_id)
 
     @routes.post("/compare")
