@@ -13,10 +13,10 @@ from clients.python.calls import Call, multipart
 from clients.python.client import Client
 from clients.python.faces import PEOPLE, person_path
 from clients.python.pictures import to_upload
-from serving.contract.errors import BadImage, InvalidName, RequestTooLarge, SightlineError, UnreadableFile
+from serving.contract.errors import RequestTooLarge, SightlineError
 from serving.contract.image import ImageLimits
 from serving.faces.annotation import annotate
-from serving.faces.enrolment import FolderRow, Standards, Verdict, enrol_folder
+from serving.faces.enrolment import ONE_PHOTO, FolderRow, Standards, Verdict, enrol_folder
 from serving.faces.face import Model
 from serving.faces.gallery import Archive
 from serving.faces.pool import FacePool
@@ -24,7 +24,7 @@ from serving.faces.recognition import Faces, compare, identify
 from serving.faces.settings import FaceSettings
 
 Row = dict[str, Any]
-UNUSABLE = (BadImage, InvalidName, RequestTooLarge, UnreadableFile)  # what is wrong with one file and no other
+UNUSABLE = (*ONE_PHOTO, RequestTooLarge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def _judged(path: Path, person: str, stored: bool, reasons: Sequence[Row]) -> Ro
 
 def _failed(path: Path, person: str, error: SightlineError) -> Row:
     head = {"file": printable(str(path)), "person": person, "status": "failed"}
-    return {**head, "why": str(error), "code": error.code, "reasons": []}
+    return {**head, "why": f"{error.detail}. {error.hint}".rstrip(), "code": error.code, "reasons": []}
 
 
 def _numbers(measured: float | None, limit: float | None) -> str:

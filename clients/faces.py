@@ -369,7 +369,7 @@ def _identified_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         shown = escape(row["file"])
         if "error" in row:
-            table.add_row(shown, f"[red]{row['code']}[/]", "", escape(f"{row['error']} {row['hint']}".rstrip()))
+            table.add_row(shown, f"[red]{row['code']}[/]", "", escape(f"{row['error']}. {row['hint']}".rstrip()))
         elif not row["faces"]:
             table.add_row(shown, "no face", "", f"tried: {', '.join(row['tried'])}")
         for face in row.get("faces", ()):

@@ -9,6 +9,8 @@ import numpy as np
 
 from serving.contract.errors import (
     BadImage,
+    DeadlineExceeded,
+    FaceProcessDied,
     FaceRefused,
     InvalidName,
     NoFace,
@@ -21,6 +23,8 @@ from serving.faces.face import Encodings, Found, Model, Quality
 from serving.faces.gallery import DEFAULT_GALLERY, Entry, check_person
 from serving.faces.recognition import Faces
 
+# What is wrong with one photo of a folder and no other: one that ends every face process must not end the enrolment.
+ONE_PHOTO = (BadImage, InvalidName, UnreadableFile, FaceProcessDied, DeadlineExceeded)
 NEVER_ALLOWED = ("no_face", "several_faces")  # without one face there is nothing to store
 
 
@@ -170,7 +174,7 @@ def enrol_folder(
     """Enrol photos one by one; a poor or broken one stops nothing. Interrupted, call it again: it goes on.
 
     files: as of `named_files`. replace: a person's first accepted photo replaces what was known of them before.
-    Raises what concerns all of them: Unavailable, GalleryError, Conflict, OperatorError.
+    Raises what concerns all of them: Unavailable (but FaceProcessDied), GalleryError, Conflict, OperatorError.
     """
     replaced: set[str] = set()
     for path, person in files:
@@ -190,7 +194,7 @@ def enrol_folder(
                 replace=replace and name not in replaced,
                 model=model,
             )
-        except (BadImage, InvalidName, UnreadableFile) as exc:
+        except ONE_PHOTO as exc:
             yield FolderRow(path, person, exc)
             continue
         if verdict.is_accepted:

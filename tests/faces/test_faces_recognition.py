@@ -1,20 +1,28 @@
 """Photos to names, with real dlib and real photos."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from serving.contract.errors import EncoderMismatch, InvalidParameter, NoFace, NotAnImage, UnknownGallery
+from serving.contract.errors import (
+    EncoderMismatch,
+    FaceProcessDied,
+    InvalidParameter,
+    NoFace,
+    NotAnImage,
+    UnknownGallery,
+)
 from serving.contract.image import ImageLimits, decode_image
 from serving.faces.dlib_models import import_face_recognition
-from serving.faces.enrolment import Standards, enrol
-from serving.faces.face import Box
+from serving.faces.enrolment import Standards, Verdict, enrol, enrol_folder, named_files
+from serving.faces.face import Box, Found, Model
 from serving.faces.gallery import Entry, Person
 from serving.faces.pool import FacePool
-from serving.faces.recognition import Faces, compare, identify
+from serving.faces.recognition import FaceFinder, Faces, compare, identify
 
 # What data/README.md says of unknown/.
 WHO = {
@@ -208,6 +216,30 @@ def test_gallery_of_another_encoder_asks_for_enrolment(faces: Faces, photos: Pat
     faces.store.enrol("default", [Entry("ada", np.zeros(128, np.float32), "x")], encoder="other@1")
     with pytest.raises(EncoderMismatch, match="Enrol the photos again"):
         identify(faces, (photos / "known" / "obama.jpg").read_bytes())
+
+
+class DiesOf:
+    """A finder whose processes end over one photo."""
+
+    def __init__(self, finder: FaceFinder, deadly: bytes) -> None:
+        self._finder, self._deadly = finder, deadly
+
+    def find(self, data: bytes, model: Model = "hog", *, retry: bool = True) -> Found:
+        if data == self._deadly:
+            raise FaceProcessDied("2 face processes ended over this photo")
+        return self._finder.find(data, model, retry=retry)
+
+
+def test_photo_that_ends_face_processes_does_not_end_a_folder(faces: Faces, photos: Path, tmp_path: Path) -> None:
+    people = tmp_path / "people"
+    people.mkdir()
+    (people / "deadly.jpg").write_bytes(b"deadly")
+    shutil.copy(photos / "known" / "obama.jpg", people / "obama.jpg")
+    wary = Faces(DiesOf(faces.finder, b"deadly"), faces.encoder, faces.store)
+    first, second = enrol_folder(wary, named_files(people))
+    assert isinstance(first.outcome, FaceProcessDied)
+    assert isinstance(second.outcome, Verdict)
+    assert second.outcome.stored
 
 
 # ---- the coach
