@@ -26,8 +26,9 @@ DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shut
 in_chromium = pytest.mark.skipif(not (DRIVER and BROWSER), reason="there is no chromium with chromedriver")
 
 
-def test_the_page_needs_nothing_from_elsewhere(client: FlaskClient) -> None:
-    response = client.get("/")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_the_pages_need_nothing_from_elsewhere(client: FlaskClient, path: str) -> None:
+    response = client.get(path)
     assert response.content_type == "text/html; charset=utf-8"
     assert not re.findall(r"(?:src|href|@import|url)\s*[=(]\s*[\"']?(?:https?:)?//", response.text)
     policy = response.headers["Content-Security-Policy"]
@@ -95,7 +96,15 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen([str(DRIVER), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1000,1300"]
+    flags = [
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1000,1300",
+    ]
     options = {"binary": BROWSER, "args": [*flags, f"--user-data-dir={tmp_path / 'profile'}"]}
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as http:
@@ -134,6 +143,8 @@ def test_a_picture_and_a_drawing_are_answered(
     assert browser.text("#answers strong") == "red"
     assert "picture" in browser.text("#answers .bad")
     assert "predict" in browser.text("#times")
+    assert "what the model saw, 2 \N{MULTIPLICATION SIGN} 2" in browser.text("#answers")
+    assert browser.run("return document.querySelector('img.saw').naturalWidth") == 2
     assert f"curl -F image=@photo.jpg {url}predict/colors" in browser.text("#curl")
     white = browser.run("return [...document.getElementById('pad').getContext('2d').getImageData(99, 99, 1, 1).data]")
     moves: list[dict[str, Any]] = [
@@ -158,6 +169,37 @@ def test_a_picture_and_a_drawing_are_answered(
     assert dark > 1000  # pixels
     browser.click("#ask")
     browser.wait_for(lambda: "33.3 %" in browser.text("#answers"))
+
+
+@in_chromium
+def test_a_picture_is_taken_with_the_camera_or_pasted(browser: Browser, server: Callable[[Settings], str]) -> None:
+    browser.call("POST", "/url", {"url": server(Settings())})
+    browser.wait_for(lambda: browser.run("return document.getElementById('model').value") == "colors")
+    browser.click("#film")
+    browser.wait_for(lambda: browser.run("return document.getElementById('video').videoWidth") > 0)
+    browser.click("#shoot")
+    browser.wait_for(lambda: "photo.jpg" in browser.text("#answers"))
+    assert not browser.run("return document.getElementById('video').srcObject.active")  # the camera is off again
+    browser.run(
+        "const canvas = document.createElement('canvas');"
+        "canvas.getContext('2d').fillStyle = '#00f'; canvas.getContext('2d').fillRect(0, 0, 300, 150);"
+        "canvas.toBlob(blob => { const data = new DataTransfer();"
+        "data.items.add(new File([blob], 'pasted.png', { type: 'image/png' }));"
+        "document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data })); })"
+    )
+    browser.wait_for(lambda: "pasted.png" in browser.text("#answers"))
+    assert browser.text("#answers strong") == "blue"
+
+
+@in_chromium
+def test_the_specification_can_be_read_and_searched(browser: Browser, server: Callable[[Settings], str]) -> None:
+    browser.call("POST", "/url", {"url": f"{server(Settings())}docs"})
+    browser.wait_for(lambda: "/predict/{model}" in browser.text("#operations"))
+    browser.keys("#search", "metrics")
+    shown = "return [...document.querySelectorAll('details:not([hidden]) summary')].map(each => each.textContent)"
+    assert [text for text in browser.run(shown) if "/metrics" not in text] == []
+    browser.click("details:not([hidden]) summary")
+    assert "text/plain" in browser.text("details[open]")
 
 
 @in_chromium
