@@ -20,6 +20,7 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.routes import docs, faces, health, models, page, predict, v1, v2
 from serving.gateway.routes import metrics as metrics_route
 from serving.gateway.settings import Settings
+from serving.gateway.tracing import SpannedStages, Tracing
 from serving.tfserving_rest import Backend
 
 log = logging.getLogger(__name__)
@@ -43,12 +44,15 @@ def create_app(
     people: Faces | None = None,
     metrics: Metrics | None = None,
     backend: Callable[[Call], Backend] | None = None,
+    *,
+    tracing: Tracing | None = None,
 ) -> Flask:
     """Build the application: limits, errors, one line of log for each request, and the routes.
 
     people: what /faces asks; None where no face service runs, which is then what /faces answers.
     metrics: what is counted into, where somebody outside the application counts too.
     backend: what makes what /v1 asks, for each request; without it there is no /v1.
+    tracing: where each request's span goes; None where nobody wants them.
     """
     metrics = metrics or Metrics()
     app = Application("sightline", static_folder=None)
@@ -59,7 +63,7 @@ def create_app(
         proxies = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     errors.register(app)
-    _watch(app, metrics)
+    _watch(app, metrics, tracing)
     guard(app, settings)
     app.register_blueprint(predict.blueprint(predictor, settings, metrics))
     app.register_blueprint(v2.blueprint(predictor, settings, metrics))
@@ -74,7 +78,7 @@ def create_app(
     return app
 
 
-def _watch(app: Flask, metrics: Metrics) -> None:
+def _watch(app: Flask, metrics: Metrics, tracing: Tracing | None) -> None:
     """Give each request an id and a clock; log and count it when it has been answered."""
 
     @app.before_request
@@ -83,7 +87,9 @@ def _watch(app: Flask, metrics: Metrics) -> None:
         state = here()
         state.request_id = given if given and ACCEPTED_ID.fullmatch(given) else os.urandom(16).hex()
         state.started = time.perf_counter()
-        state.stages = Stages()
+        state.stages = Stages() if tracing is None else SpannedStages()
+        if tracing is not None and request.path not in PROBES:
+            state.span = tracing.begin(request)
         metrics.begin()
 
     @app.after_request
@@ -96,6 +102,8 @@ def _watch(app: Flask, metrics: Metrics) -> None:
         seconds = time.perf_counter() - state.started
         _log_request(state, response.status_code, seconds)
         _count_request(state, response.status_code, seconds, metrics)
+        if tracing is not None and "span" in state:
+            tracing.end(state.span, _attributes(state, response.status_code), state.stages)
         return response
 
     @app.teardown_request
@@ -142,6 +150,20 @@ def _count_request(state: Any, status: int, seconds: float, metrics: Metrics) ->
     metrics.request(endpoint, status, seconds, model=model, version=version, code=error.code if error else None)
     if status < BAD_REQUEST:
         metrics.stages(model, state.stages.milliseconds)
+
+
+def _attributes(state: Any, status: int) -> dict[str, Any]:
+    """What a trace says of a request. The route, not the path: that may hold the name of a person."""
+    error, rule = state.get("error"), request.url_rule
+    return {
+        "method": request.method,
+        "route": rule.rule if rule is not None else "",
+        "status": status,
+        "request_id": state.request_id,
+        "model": state.model.name if "version" in state else None,
+        "version": str(state.version) if "version" in state else None,
+        "code": error.code if error else None,
+    }
 
 
 def _loggable_path() -> str:

@@ -18,6 +18,7 @@ from serving.gateway.app import create_app
 from serving.gateway.logs import configure
 from serving.gateway.metrics import Metrics
 from serving.gateway.settings import Settings, read_settings
+from serving.gateway.tracing import tracing_of
 from serving.gateway.v1_backend import GrpcBackend
 
 
@@ -70,4 +71,5 @@ app = create_app(
     faces_at(FaceSettings(), settings, backends),
     metrics,
     functools.partial(GrpcBackend, backends),
+    tracing=tracing_of(os.environ),
 )
