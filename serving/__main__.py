@@ -26,6 +26,9 @@ from serving.gateway.settings import Settings, read_settings, require_safe, show
 from serving.supervisor import Child, Supervisor
 
 GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn.conf.py"
+# glibc keeps heaps for each thread that decodes, and gives little of them back: with two a worker stays smaller
+# (tests/benchmarks/bench_gateway_memory.py)
+MALLOC = {"MALLOC_ARENA_MAX": "2"}
 GRPC_PORT = 8500  # TensorFlow Serving's
 FACE_ENCODER = "face-encoder"  # the model; exported beside the first ones where faces are installed
 FACES = ("dlib", "face_recognition_models")
@@ -171,7 +174,7 @@ def _has_faces() -> bool:
 
 def _gateway(settings: Settings, environ: Mapping[str, str]) -> Child:
     command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONF)]
-    return Child("gateway", command, {**environ, **settings.environ()})
+    return Child("gateway", command, {**MALLOC, **environ, **settings.environ()})
 
 
 def _export_first_models(models: Path) -> None:

@@ -27,6 +27,7 @@ import grpc
 import numpy as np
 from PIL import Image
 
+from serving.__main__ import MALLOC
 from serving.backend.grpc_predictor import GET_MODEL_STATUS, LIST_MODELS, PREDICT
 from serving.backend.protos import wire_pb2 as wire
 from tests.backend.test_grpc_predictor import ColorServer, handler
@@ -104,7 +105,7 @@ def gateway(backend: str) -> Iterator[tuple[int, int]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("SIGHTLINE_", "PROMETHEUS_"))}
-    environ |= {"SIGHTLINE_PORT": str(port), "SIGHTLINE_BACKEND": backend, "SIGHTLINE_WORKERS": "1"}
+    environ |= MALLOC | {"SIGHTLINE_PORT": str(port), "SIGHTLINE_BACKEND": backend, "SIGHTLINE_WORKERS": "1"}
     command = [sys.executable, "-m", "gunicorn", "--config", "serving/gateway/gunicorn.conf.py"]
     process = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.DEVNULL)
     try:
