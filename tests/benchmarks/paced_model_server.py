@@ -1,0 +1,38 @@
+"""The embedded model server on a pretended device: each row takes so long, one run at a time.
+
+    python -m tests.benchmarks.paced_model_server MILLISECONDS_PER_ROW [flags of the model server]
+
+Several of these on one machine have several devices' capacity, where several real ones would share its cores.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from serving.model_server.__main__ import _import_tensorflow, model_server
+from sightline import run
+
+
+def pace(seconds_per_row: float) -> None:
+    """Let every model of this process share one device of that speed."""
+    _import_tensorflow()
+    from serving.model_server.runner import SavedModel
+
+    computed = SavedModel.run
+    device = threading.Lock()
+
+    def paced(model: Any, feeds: Mapping[str, Any], fetches: Sequence[str], deadline: float | None = None) -> Any:
+        with device:
+            until = time.monotonic() + seconds_per_row * len(next(iter(feeds.values())))
+            results = computed(model, feeds, fetches, deadline)
+            time.sleep(max(0.0, until - time.monotonic()))
+            return results
+
+    SavedModel.run = paced  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    pace(float(sys.argv.pop(1)) / 1000)
+    run(model_server, "python -m tests.benchmarks.paced_model_server")
