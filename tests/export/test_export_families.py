@@ -133,17 +133,6 @@ def test_resnet50_has_the_published_number_of_weights() -> None:
     assert resnet50((224, 224, 3), 1000).count_params() == 25_636_712 - 26_560
 
 
-def test_a_classic_architecture_trains_on_a_folder(exported: Export, photos: Path) -> None:
-    version = exported("googlenet", "--data", photos, "--image-size", 32, "--epochs", 1, "--name", "colours")
-    assert read_card(version).label_names == ("blue", "red")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["vggnet", "resnet50"])
-def test_the_larger_classic_architectures_train_on_a_folder(exported: Export, photos: Path, family: str) -> None:
-    exported(family, "--data", photos, "--image-size", 32, "--epochs", 1)
-
-
 @pytest.mark.parametrize("name", BACKBONES)
 def test_preprocessing_in_the_graph_is_what_keras_does(name: str) -> None:
     import keras
