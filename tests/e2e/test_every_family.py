@@ -58,7 +58,7 @@ def families(data: Path) -> list[Family]:
         Family("transfer", ("transfer", *photos, "--weights", "none", *SMALL)),
         Family("keras", ("keras", str(data / "own.keras"), "--preprocess", "unit", *labels)),
         Family("as_is", ("keras", str(data / "own"), "--as-is", "--preprocess", "tf")),
-        Family("ensemble", ("ensemble", "keras", "transfer")),
+        Family("ensemble", ("ensemble", "googlenet", "keras")),
     ]
 
 
