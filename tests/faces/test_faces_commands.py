@@ -13,6 +13,7 @@ from PIL import Image, ImageFilter
 from werkzeug.serving import make_server
 
 from clients.faces import faces as command
+from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.contract.errors import NoFace, ServiceUnreachable, SightlineError, UsageError
 from serving.faces.recognition import Faces
@@ -40,7 +41,7 @@ def sightline(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 @pytest.fixture
 def served(faces: Faces) -> Iterator[str]:
     """The address of a gateway over the gallery of this test."""
-    predictor = GrpcPredictor(["127.0.0.1:9"])  # never asked
+    predictor = GrpcPredictor(Backends(["127.0.0.1:9"]))  # never asked
     server = make_server("127.0.0.1", 0, create_app(Settings(), predictor, faces), threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
