@@ -39,6 +39,7 @@ def client_options(command: Any) -> Any:
 @click.option("--version", type=int, help="Which version; by default the newest.")
 @click.option("--label", help="Which version, by its label.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many labels to name.")
+@click.option("--min-score", type=click.FloatRange(0, 1), help="Name no label whose score is below it (0-1).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @client_options
 def predict(
@@ -48,6 +49,7 @@ def predict(
     version: int | None,
     label: str | None,
     top: int,
+    min_score: float | None,
     as_json: bool,
     url: str,
     api_key: str | None,
@@ -59,7 +61,9 @@ def predict(
     """
     with Client(url, api_key=api_key, timeout=timeout) as client:
         try:
-            outcomes = client.predict_many(files, model=model, top=top, version=version, label=label)
+            outcomes = client.predict_many(
+                files, model=model, top=top, version=version, label=label, min_score=min_score
+            )
         except SightlineError as exc:
             raise as_operator_error(exc) from exc  # not one picture was at fault: nothing could be asked
     if as_json:
@@ -105,7 +109,13 @@ def predictions_json(files: Sequence[str], outcomes: Sequence[Prediction | Faile
 def _entry(outcome: Prediction | Failed) -> dict[str, Any]:
     if isinstance(outcome, Failed):
         return {"error": outcome.error.detail, "code": outcome.error.code, "hint": outcome.error.hint}
-    return {"label": outcome.label, "score": outcome.score, "top": [asdict(label) for label in outcome.top]}
+    return {
+        "label": outcome.label,
+        **({"reason": outcome.reason} if outcome.reason else {}),
+        "score": outcome.score,
+        **({} if outcome.raw_score is None else {"raw_score": outcome.raw_score}),
+        "top": [asdict(label) for label in outcome.top],
+    }
 
 
 def predictions_table(files: Sequence[str], outcomes: Sequence[Prediction | Failed]) -> Table:
@@ -117,8 +127,14 @@ def predictions_table(files: Sequence[str], outcomes: Sequence[Prediction | Fail
         if isinstance(outcome, Failed):
             table.add_row(name, f"[red]{outcome.error.code}[/red]", "", escape(str(outcome.error)))
         else:
-            runners_up = ", ".join(f"{label.label} {label.score:.3f}" for label in outcome.top[1:])
-            table.add_row(name, f"[bold]{escape(outcome.label)}[/bold]", f"{outcome.score:.4f}", escape(runners_up))
+            others = outcome.top[1:] if outcome.label is not None else outcome.top
+            runners_up = ", ".join(f"{label.label} {label.score:.3f}" for label in others)
+            label = (
+                f"[yellow]{outcome.reason}[/yellow]"
+                if outcome.label is None
+                else f"[bold]{escape(outcome.label)}[/bold]"
+            )
+            table.add_row(name, label, f"{outcome.score:.4f}", escape(runners_up))
     return table
 
 

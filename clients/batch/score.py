@@ -50,9 +50,8 @@ class Job:
 
     def identity(self) -> str:
         """What must be the same for a run to be the same run."""
-        return json.dumps(
-            {"source": self.source, "at": os.path.abspath(self.source), **asdict(self.asked), **asdict(self.columns)}
-        )
+        asked = {name: getattr(self.asked, name) for name in ("model", "top", "version", "label")}
+        return json.dumps({"source": self.source, "at": os.path.abspath(self.source), **asked, **asdict(self.columns)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,7 +285,7 @@ def _result(item: Pending, sha256: str, outcome: Prediction | Failed, ms: float)
         return _failed(item, sha256, outcome.error)
     return Result(
         item.ordinal,
-        label=outcome.label,
+        label=outcome.label or "",  # always there: no min_score is asked for
         score=outcome.score,
         top=tuple((label.label, label.score) for label in outcome.top),
         version=outcome.version,

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -16,22 +16,41 @@ from clients.python.errors import error_from_problem, error_from_response, unexp
 from clients.python.pictures import Upload
 from clients.python.results import Failed, Model, Prediction, Version
 from serving.contract.card import card_from_json
-from serving.contract.errors import InvalidCard, SightlineError
+from serving.contract.errors import InvalidCard, InvalidParameter, SightlineError
 from serving.contract.prediction import Label
 
 T = TypeVar("T")
+
+Probabilities = Literal["all"] | None
 
 OK_BELOW = 400  # HTTP statuses from here on are errors
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Which model, by version or label where one is named, and how many labels of each picture."""
+    """Which model, by version or label where one is named, and what of each picture.
+
+    top: how many labels. min_score: 0-1, below which a prediction has no label; None names it always. probabilities:
+    `all`, those of every class. Raises InvalidParameter, as the gateway would.
+    """
 
     model: str
     top: int
     version: int | None = None
     label: str | None = None
+    min_score: float | None = None
+    probabilities: Probabilities = None
+
+    def __post_init__(self) -> None:
+        for name, is_allowed, wanted in (
+            ("top", self.top >= 1, "a whole number from 1"),
+            ("min_score", self.min_score is None or 0 <= self.min_score <= 1, "a number from 0 to 1"),
+            ("probabilities", self.probabilities in (None, "all"), "'all'"),
+        ):
+            if not is_allowed:
+                raise InvalidParameter(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
+        if self.version is not None and self.label is not None:
+            raise InvalidParameter("both version and label are given", hint="Send one of them.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +81,14 @@ class Call(Generic[T]):
 
 def predict(uploads: Sequence[Upload], asked: Asked) -> Call[list[Prediction | Failed]]:
     """`POST /predict/{model}` with one or several pictures; an outcome for each, in their order."""
-    params = {"top": asked.top, "version": asked.version, "label": asked.label}
+    names = ("top", "version", "label", "min_score", "probabilities")
+    params = {name: getattr(asked, name) for name in names}
     content, headers = multipart({"image": uploads})
-    names = [upload.name for upload in uploads]
+    files = [upload.name for upload in uploads]
     return Call(
         "POST",
         f"/predict/{quote(asked.model, safe='')}",
-        lambda response: _predictions(response, names),
+        lambda response: _predictions(response, files),
         {name: str(value) for name, value in params.items() if value is not None},
         content,
         headers,
@@ -127,7 +147,19 @@ def _outcome(row: Mapping[str, Any], name: str, answer: Mapping[str, Any], reque
         error.request_id = request_id
         return Failed(name, error)
     top = tuple([Label(item["label"], item["index"], item["score"]) for item in row["top"]])
-    return Prediction(name, row["label"], row["score"], top, answer["model"], answer["version"], request_id)
+    probabilities = row.get("probabilities")
+    return Prediction(
+        name,
+        row["label"],
+        row["score"],
+        top,
+        answer["model"],
+        answer["version"],
+        request_id,
+        row.get("raw_score"),
+        row.get("reason"),
+        None if probabilities is None else tuple(probabilities),
+    )
 
 
 def _model(row: Mapping[str, Any]) -> Model:

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 import httpx
 
 from clients.python import calls
-from clients.python.calls import Asked, Call
+from clients.python.calls import Asked, Call, Probabilities
 from clients.python.errors import error_from_transport
 from clients.python.faces import AsyncFaces, Faces
 from clients.python.pictures import Picture, Upload, to_upload
@@ -142,10 +142,24 @@ class Client(_Shared):
         return other
 
     def predict(
-        self, image: Picture, *, model: str, top: int = 5, version: int | None = None, label: str | None = None
+        self,
+        image: Picture,
+        *,
+        model: str,
+        top: int = 5,
+        version: int | None = None,
+        label: str | None = None,
+        min_score: float | None = None,
+        probabilities: Probabilities = None,
     ) -> Prediction:
-        """What the model says of one picture. Raises the picture's error, UnknownModel, UnknownVersion."""
-        return calls.single(self.ask(calls.predict([to_upload(image)], Asked(model, top, version, label))))
+        """What the model says of one picture.
+
+        top: how many labels to name. min_score: 0-1; a prediction below it has no label, and the reason `uncertain`.
+        probabilities: `all` for those of every class. version, label: which version must answer, the newest where
+        neither is given. Raises the picture's error, UnknownModel, UnknownVersion, InvalidParameter.
+        """
+        asked = Asked(model, top, version, label, min_score, probabilities)
+        return calls.single(self.ask(calls.predict([to_upload(image)], asked)))
 
     def predict_many(
         self,
@@ -155,12 +169,17 @@ class Client(_Shared):
         top: int = 5,
         version: int | None = None,
         label: str | None = None,
+        min_score: float | None = None,
+        probabilities: Probabilities = None,
     ) -> list[Prediction | Failed]:
         """What the model says of each picture, in their order; a picture that fails is a `Failed` with its error.
 
-        Many pictures travel in one request. Raises where no picture can be answered: UnknownModel, ...
+
+        The options are those of `predict`. Many pictures travel in one request. Raises where no picture can be
+        answered: UnknownModel, ...
         """
-        return self.predict_uploads(to_members(images), Asked(model, top, version, label), REQUEST_PICTURES)
+        asked = Asked(model, top, version, label, min_score, probabilities)
+        return self.predict_uploads(to_members(images), asked, REQUEST_PICTURES)
 
     def predict_uploads(
         self, members: Iterable[Upload | Failed], asked: Asked, per_request: int
@@ -263,10 +282,19 @@ class AsyncClient(_Shared):
         return other
 
     async def predict(
-        self, image: Picture, *, model: str, top: int = 5, version: int | None = None, label: str | None = None
+        self,
+        image: Picture,
+        *,
+        model: str,
+        top: int = 5,
+        version: int | None = None,
+        label: str | None = None,
+        min_score: float | None = None,
+        probabilities: Probabilities = None,
     ) -> Prediction:
         """See `Client.predict`."""
-        return calls.single(await self.ask(calls.predict([to_upload(image)], Asked(model, top, version, label))))
+        asked = Asked(model, top, version, label, min_score, probabilities)
+        return calls.single(await self.ask(calls.predict([to_upload(image)], asked)))
 
     async def predict_many(
         self,
@@ -276,9 +304,12 @@ class AsyncClient(_Shared):
         top: int = 5,
         version: int | None = None,
         label: str | None = None,
+        min_score: float | None = None,
+        probabilities: Probabilities = None,
     ) -> list[Prediction | Failed]:
         """See `Client.predict_many`."""
-        return await self.predict_uploads(to_members(images), Asked(model, top, version, label), REQUEST_PICTURES)
+        asked = Asked(model, top, version, label, min_score, probabilities)
+        return await self.predict_uploads(to_members(images), asked, REQUEST_PICTURES)
 
     async def predict_uploads(
         self, members: Iterable[Upload | Failed], asked: Asked, per_request: int

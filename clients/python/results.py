@@ -4,23 +4,32 @@ from dataclasses import dataclass
 
 from serving.contract.card import ModelCard
 from serving.contract.errors import SightlineError
-from serving.contract.prediction import Label
+from serving.contract.prediction import Label, Reason
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prediction:
-    """What a model says of one picture. top: the best classes, best first; score: 0-1, of the first."""
+    """What a model says of one picture. top: the best classes, best first; score: 0-1, of the first.
+
+    label: the first's name; None where its score is below the `min_score` that was asked for, and then reason is
+    `uncertain`. raw_score: the first's before calibration, 0-1; None where the model is not calibrated.
+    probabilities: of every class, in the order of the card's labels; None where only the best were asked for.
+    """
 
     name: str
-    label: str
+    label: str | None
     score: float
     top: tuple[Label, ...]
     model: str
     version: int
     request_id: str
+    raw_score: float | None = None
+    reason: Reason | None = None
+    probabilities: tuple[float, ...] | None = None
 
     def __repr__(self) -> str:
-        return f"Prediction({self.label!r}, {self.score:.4f}, name={self.name!r}, model={self.model!r} v{self.version})"
+        said = f"{self.label!r}, {self.score:.4f}" + (f", {self.reason}" if self.reason else "")
+        return f"Prediction({said}, name={self.name!r}, model={self.model!r} v{self.version})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -26,15 +26,24 @@ class Retries:
     def delay(self, outcome: httpx.Response | httpx.TransportError, attempt: int, repeatable: bool) -> float | None:
         """Seconds to wait before the request is sent again; None: the outcome stands.
 
-        attempt: how often it was sent again already. The delay doubles from a quarter of a second and a random half
-        of it is taken off, so that clients that failed together do not return together ("equal jitter",
-        M. Brooker, Exponential Backoff And Jitter, 2015). A service's Retry-After is a lower bound.
+        attempt: how often it was sent again already. A service's Retry-After is a lower bound.
         """
-        if attempt >= self.most or not may_repeat(outcome, repeatable):
+        backoff = self.backoff(attempt)
+        if backoff is None or not may_repeat(outcome, repeatable):
             return None
-        backoff = min(LONGEST_DELAY, FIRST_DELAY * 2**attempt) * (0.5 + self.jitter() / 2)
         asked = retry_after(outcome, self.now()) if isinstance(outcome, httpx.Response) else 0.0
         return None if asked > LONGEST_RETRY_AFTER else max(asked, backoff)
+
+    def backoff(self, attempt: int) -> float | None:
+        """Seconds to wait before an attempt that may be repeated is; None where it was often enough.
+
+        The delay doubles from a quarter of a second and a random half of it is taken off, so that clients that failed
+        together do not return together ("equal jitter", M. Brooker, Exponential Backoff And Jitter, 2015).
+        """
+        if attempt >= self.most:
+            return None
+        longest: float = min(LONGEST_DELAY, FIRST_DELAY * 2**attempt)
+        return longest * (0.5 + self.jitter() / 2)
 
 
 def may_repeat(outcome: httpx.Response | httpx.TransportError, repeatable: bool) -> bool:

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+Reason = Literal["uncertain"]  # why a prediction has no label
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,10 @@ class Prediction:
     @property
     def score(self) -> float:
         return self.top[0].score
+
+    def reason_for_no_label(self, min_score: float) -> Reason | None:
+        """Why the label is not to be named: its score is below min_score (0-1). None: it may be named."""
+        return None if self.score >= min_score else "uncertain"
 
 
 def top_k(probabilities: npt.NDArray[np.float32], labels: Sequence[str], k: int) -> Prediction:

@@ -58,10 +58,9 @@ def card_body(version: int, card: ModelCard) -> dict[str, Any]:
 def _outcome(outcome: Prediction | BadImage, min_score: float) -> dict[str, Any]:
     if isinstance(outcome, BadImage):
         return {"error": error_fields(outcome)}
-    is_certain = outcome.score >= min_score
+    reason = outcome.reason_for_no_label(min_score)
     return {
-        "label": outcome.label if is_certain else None,
-        **({} if is_certain else {"reason": "uncertain"}),
+        **({"label": outcome.label} if reason is None else {"label": None, "reason": reason}),
         "score": outcome.score,
         **({} if outcome.raw_score is None else {"raw_score": outcome.raw_score}),
         "top": [{"label": best.label, "index": best.index, "score": best.score} for best in outcome.top],

@@ -1,6 +1,7 @@
 import asyncio
 import io
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +15,7 @@ from clients.python import AsyncClient, Client, Failed, Prediction
 from clients.python.calls import multipart
 from clients.python.pictures import Upload, to_upload
 from clients.python.retries import Retries
+from serving.contract.card import Calibration
 from serving.contract.errors import (
     DeadlineExceeded,
     ModelNotReady,
@@ -41,6 +43,28 @@ def test_a_picture_gets_its_label_score_and_runners_up(service: Service, tmp_pat
     assert [(label.label, label.index) for label in found.top] == [("black", 0), ("dark", 1)]
     assert found.request_id
     assert repr(found) == "Prediction('black', 0.7000, name='night.png', model='shades' v1)"
+
+
+def test_the_score_before_calibration_and_an_uncertain_label_are_told(service: Service) -> None:
+    service.predictor.card = replace(service.predictor.card, calibration=Calibration(2.0))
+
+    async def asked_later() -> list[Prediction | Failed]:
+        async with AsyncClient(service.url) as client:
+            single = await client.predict(png(10), model="shades", min_score=0.8, probabilities="all")
+            return [single, *await client.predict_many([png(10)], model="shades", min_score=0.8, probabilities="all")]
+
+    with Client(service.url) as client:
+        certain = client.predict(png(10), model="shades", min_score=0.6)
+        unsure = client.predict(png(10), model="shades", min_score=0.8, probabilities="all")
+        (of_many,) = client.predict_many([png(10)], model="shades", min_score=0.8, probabilities="all")
+    assert (certain.label, certain.reason, certain.probabilities) == ("black", None, None)
+    assert certain.raw_score == pytest.approx(49 / 52)  # squares of 7, 1, 1 and 1
+    assert (unsure.label, unsure.reason, unsure.top[0].label) == (None, "uncertain", "black")
+    assert unsure.probabilities == pytest.approx((0.7, 0.1, 0.1, 0.1))
+    assert repr(unsure).startswith("Prediction(None, 0.7000, uncertain, name=")
+    for other in (of_many, *asyncio.run(asked_later())):
+        assert isinstance(other, Prediction)
+        assert replace(other, request_id="", name="") == replace(unsure, request_id="", name="")
 
 
 def test_every_kind_of_picture_gives_the_same_answer(service: Service, tmp_path: Path) -> None:

@@ -33,6 +33,14 @@ def test_a_table_names_label_score_and_runners_up(service: Service, folder: Path
     assert "day [1].png" in lines[2]
 
 
+def test_a_label_that_is_not_certain_enough_is_not_named(service: Service, folder: Path) -> None:
+    result = asked(service, "--min-score", "0.8", str(folder / "night.png"))
+    assert "uncertain  0.7000  black 0.700, dark 0.100" in result.output
+    (row,) = json.loads(asked(service, "--min-score", "0.8", "--json", str(folder / "night.png")).output)["predictions"]
+    assert (row["label"], row["reason"], row["top"][0]["label"]) == (None, "uncertain", "black")
+    assert asked(service, "--min-score", "8", str(folder / "night.png")).exit_code == 2
+
+
 def test_a_picture_that_fails_is_a_row_and_exit_1(service: Service, folder: Path) -> None:
     result = asked(service, str(folder / "text.png"), str(folder / "night.png"), str(folder / "gone.png"))
     assert result.exit_code == 1
