@@ -19,7 +19,7 @@ PROTOS := serving/backend/protos
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/uv.done: Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' \
@@ -103,6 +103,22 @@ lock: $(VENV)/uv.done ## Pin the dependencies anew (UPGRADE=--upgrade for newer 
 	@$(COMPILE) $(UPGRADE) --extra gateway -c locks/dev.txt -o locks/gateway.txt
 	@$(COMPILE) $(UPGRADE) --extra gateway --extra heic --extra faces --extra postgres -c locks/dev.txt -o locks/gateway-faces.txt
 	@$(COMPILE) $(UPGRADE) --extra model-server -c locks/dev.txt -o locks/model-server.txt
+
+.PHONY: bench
+bench: $(VENV)/dev.done ## Measure everything in one run (ARGS="--peers --rounds 5"); wants a machine that does nothing else
+	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+.PHONY: bench-compare
+bench-compare: $(VENV)/dev.done ## Two runs side by side: BEFORE=a.json AFTER=b.json
+	@$(BIN)/python -m tests.benchmarks.compare $(BEFORE) $(AFTER)
+
+.PHONY: bench-peers
+bench-peers: $(VENV)/uv.done ## Install the peers, each in an environment of its own (2 GB each), and measure with them
+	@for peer in inprocess litserve bentoml; do \
+	  echo "Installing $$peer into .venv-peers/$$peer ..."; \
+	  $(PYTHON) -m venv .venv-peers/$$peer && \
+	  $(UV) pip install -q -p .venv-peers/$$peer/bin/python -r tests/benchmarks/peers/$$peer.txt || exit 1; done
+	@$(MAKE) -s bench ARGS="--peers $(ARGS)"
 
 .PHONY: clean
 clean: ## Remove the environment and what tools left; models stay

@@ -1,6 +1,6 @@
 """A closed loop of HTTP clients that costs little: one process, one epoll, requests that are bytes already.
 
-    python -m tests.benchmarks.load http://127.0.0.1:8000/predict/fashion shoe.png --clients 32 --seconds 5
+    python -m serving.tuning.load http://127.0.0.1:8000/predict/fashion shoe.png --clients 32 --seconds 5
 
 Each client has one connection and sends the next request as soon as it has its answer. A client that is told 503 waits
 as long as `Retry-After` says, as ours do; with `--impatient` it comes back at once. Python's standard library alone, so
@@ -87,6 +87,16 @@ def form(files: Sequence[tuple[str, bytes]], field_name: str = "image") -> tuple
         for name, data in files
     ]
     return b"".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"
+
+
+def requests_of(url: str, pictures: Sequence[tuple[str, bytes]], size: int, *, as_form: bool) -> list[bytes]:
+    """Whole requests of `size` pictures (names and bytes) each: forms, or raw bytes, which hold one picture."""
+    requests = []
+    for start in range(len(pictures)):
+        chosen = [pictures[(start + step) % len(pictures)] for step in range(size)]
+        body, kind = form(chosen) if as_form else (chosen[0][1], "image/*")
+        requests.append(post(url, body, kind))
+    return requests
 
 
 def run(
@@ -259,13 +269,13 @@ def main() -> None:
     parser.add_argument("--multipart", action="store_true", help="as a form, not as raw bytes")
     parser.add_argument("--pictures", type=int, default=1, help="with --multipart: of each request")
     parser.add_argument("--impatient", action="store_true", help="come back at once after a 503")
+    parser.add_argument("--ready-made", action="store_true", help="the one file is a folder of whole requests")
     options = parser.parse_args()
-    requests = []
-    pictures = [(path.name, path.read_bytes()) for path in options.files]
-    for start in range(len(pictures)):
-        chosen = [pictures[(start + step) % len(pictures)] for step in range(options.pictures)]
-        body, kind = form(chosen) if options.multipart else (chosen[0][1], "image/*")
-        requests.append(post(options.url, body, kind))
+    if options.ready_made:
+        requests = [path.read_bytes() for path in sorted(options.files[0].iterdir())]
+    else:
+        pictures = [(path.name, path.read_bytes()) for path in options.files]
+        requests = requests_of(options.url, pictures, options.pictures, as_form=options.multipart)
     load = run(
         options.url,
         requests,

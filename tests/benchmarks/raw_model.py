@@ -1,0 +1,44 @@
+"""Pictures a second of a SavedModel in a process that does nothing else: FOLDER THREADS BATCH SECONDS."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from serving.contract.golden import read_golden
+from serving.contract.versions import version_dirs
+from serving.model_server.runner import SavedModel
+
+
+def main(folder: str, threads: str, size: str, seconds: str) -> None:
+    version = version_dirs(Path(folder))[-1]
+    model = SavedModel(version)
+    signature = model.signatures["serving_default"]
+    (feed,), (fetch,) = signature.inputs.values(), signature.outputs.values()
+    tensors = read_golden(version).tensors
+    batch = np.resize(tensors, (int(size), *tensors.shape[1:]))
+    done = [0] * int(threads)
+    ends = time.perf_counter() + 1.0
+
+    def work(index: int) -> None:
+        while time.perf_counter() < ends:
+            model.run({feed.name: batch}, [fetch.name])
+            done[index] += int(size)
+
+    for _ in ("warm up", "measure"):
+        done[:] = [0] * int(threads)
+        started = time.perf_counter()
+        workers = [threading.Thread(target=work, args=(index,)) for index in range(int(threads))]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        spent = time.perf_counter() - started
+        ends = time.perf_counter() + float(seconds)
+    print(sum(done) / spent)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
