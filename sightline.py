@@ -20,6 +20,7 @@ COMMANDS = {
     "compare-models": ("clients.batch.compare", "compare_models", "Two models or versions over the same pictures."),
     "faces": ("clients.faces", "faces", "Know people by their photos."),
     "models": ("clients.commands", "models", "List what a running service serves."),
+    "tune": ("serving.tuning.tune", "tune", "Find the settings that suit this machine and a model."),
     "doctor": ("clients.doctor", "doctor", "Replay a model's golden examples through every stage."),
 }
 

@@ -145,6 +145,8 @@ def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) 
         "--enable_batching",
         "--enable_grpc_healthcheck_service",
     ]
+    if settings.model_threads:
+        environ = {**environ, "TF_NUM_INTRAOP_THREADS": str(settings.model_threads)}  # read by TensorFlow itself
     return Child("model server", command, environ)
 
 

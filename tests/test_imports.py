@@ -23,6 +23,7 @@ BELOW = {
     "serving.classify": MIDDLE,
     "serving.supervisor": CONTRACT,
     "serving.gateway": MIDDLE | {"serving.classify", "serving.faces", "serving.tfserving_rest"},
+    "serving.tuning": MIDDLE | {"serving.gateway"},
     "serving.model_server": MIDDLE | {"serving.tfserving_rest"},
     "serving.__main__": MIDDLE | {"serving.gateway", "serving.supervisor", "serving.faces"},
     "export": MIDDLE | {"serving.classify", "serving.faces"},

@@ -60,6 +60,10 @@ class Settings(BaseModel):
     )
     backend_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one call of the model server, seconds.")
     merge: bool = Field(True, description="Let requests of one worker share calls of the model server.")
+    merge_pictures: int = Field(32, ge=1, description="Most pictures that requests share a call with; photos: fewer.")
+    model_threads: int = Field(
+        0, ge=0, description="Threads of one operation in the embedded model server; 0: as many as there are CPUs."
+    )
     max_image_bytes: int = Field(20_000_000, ge=1, description="Largest picture, bytes.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Largest picture, width x height.")
     max_images: int = Field(128, ge=1, description="Most pictures in one request.")

@@ -57,7 +57,11 @@ def predictor_of(settings: Settings, metrics: Metrics, backends: Backends) -> Pr
     predictor = GrpcPredictor(
         backends, timeout_seconds=settings.backend_timeout_seconds, listed_models=settings.listed_models
     )
-    return MergingPredictor(predictor, merged=metrics.rpc) if settings.merge else predictor
+    return (
+        MergingPredictor(predictor, max_pictures=settings.merge_pictures, merged=metrics.rpc)
+        if settings.merge
+        else predictor
+    )
 
 
 greenlets.join_grpc()

@@ -1,0 +1,155 @@
+"""`sightline tune`: tries settings against the user's own model on this machine, and prints the best."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import httpx
+
+from serving.contract.errors import ProcessDied, UsageError
+from serving.contract.golden import GOLDEN_DIR
+from serving.contract.versions import version_dirs
+from serving.gateway.settings import PREFIX, Settings
+from serving.tuning.load import Load, requests_of, run
+
+START_SECONDS = 120.0
+STOP_SECONDS = 10.0
+WORTH = 1.05  # a setting that is not this much better is not worth leaving the default for
+WARM_UP_SECONDS = 1.0
+
+Values = Mapping[str, int]
+Measure = Callable[[Values], Load]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What was tried, and what came of it."""
+
+    values: Values
+    load: Load
+
+
+@click.command("tune")
+@click.option("--models", default="models", show_default=True, type=click.Path(path_type=Path), help="Their folder.")
+@click.option("--model", required=True, help="The model that matters.")
+@click.option("--clients", default=32, show_default=True, type=click.IntRange(1), help="Clients that ask at a time.")
+@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="Of measuring, in all.")
+@click.argument("pictures", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def tune(*, models: Path, model: str, clients: int, seconds: float, pictures: tuple[Path, ...]) -> None:
+    """Find the settings that suit this machine and one of your models.
+
+    PICTURES are those that your clients send; without them the model's golden examples are. The machine should do
+    nothing else meanwhile.
+
+    \b
+    sightline tune --model fashion
+    sightline tune --model mobilenetv2 --clients 8 photos/*.jpg
+    """
+    files = [(path.name, path.read_bytes()) for path in pictures] or golden_pictures(models, model)
+    candidates = candidates_for(os.cpu_count() or 1)
+    each = seconds / (1 + sum(len(values) - 1 for values in candidates.values()))
+
+    def measure(values: Values) -> Load:
+        with _serving(models, model, values) as url:
+            requests = requests_of(url, files, 1, as_form=False)
+            return run(url, requests, clients=clients, seconds=each, warm_up=WARM_UP_SECONDS)
+
+    best = search(candidates, measure, lambda trial: click.echo(_line(trial), err=True))
+    click.echo(_advice(best, clients))
+
+
+def candidates_for(cpus: int) -> dict[str, tuple[int, ...]]:
+    """What is tried of each setting, the default first. Names are those of Settings."""
+    workers = (2, *(number for number in sorted({1, cpus // 2, cpus}) if number not in (0, 2)))
+    return {"workers": workers, "merge_pictures": (32, 8, 128), "model_threads": (0, 1)}
+
+
+def search(candidates: Mapping[str, Sequence[int]], measure: Measure, tell: Callable[[Trial], None]) -> Trial:
+    """One setting after the other, each with the best of those before it. tell: hears of every trial."""
+    values = {name: options[0] for name, options in candidates.items()}
+    best = Trial(values, measure(values))
+    tell(best)
+    for name, options in candidates.items():
+        for option in options[1:]:
+            changed = {**best.values, name: option}
+            trial = Trial(changed, measure(changed))
+            tell(trial)
+            if trial.load.per_second > WORTH * best.load.per_second:
+                best = trial
+    return best
+
+
+def golden_pictures(models: Path, model: str) -> list[tuple[str, bytes]]:
+    """The names and bytes of a model's golden pictures. Raises UsageError where it has none."""
+    versions = version_dirs(models / model)
+    files = sorted((versions[-1] / GOLDEN_DIR).glob("*.png")) if versions else []
+    if not files:
+        raise UsageError(
+            f"{models / model} holds no version with golden examples", hint="Name pictures to send, or another --model."
+        )
+    return [(path.name, path.read_bytes()) for path in files]
+
+
+@contextlib.contextmanager
+def _serving(models: Path, model: str, values: Values) -> Iterator[str]:
+    """The whole service with these settings, on ports of its own. Yields where predictions are asked for."""
+    port, grpc_port = _free_port(), _free_port()
+    command = [sys.executable, "-m", "serving", "--models", str(models), "--port", str(port)]
+    environ = {**os.environ, PREFIX + "LOG_LEVEL": "WARNING"}
+    environ |= {PREFIX + name.upper(): str(value) for name, value in values.items()}
+    process = subprocess.Popen(
+        [*command, "--grpc-port", str(grpc_port)],
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    base = f"http://127.0.0.1:{port}"
+    try:
+        _wait(process, f"{base}/v2/models/{model}/ready")
+        yield f"{base}/predict/{model}"
+    finally:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        process.kill()
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    with httpx.Client(timeout=5, trust_env=False) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if client.get(url).status_code == httpx.codes.OK:
+                    return
+            time.sleep(0.05)
+    raise ProcessDied(f"the service did not answer {url}", hint="Does `sightline serve` start, and serve the model?")
+
+
+def _free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _line(trial: Trial) -> str:
+    settings = "  ".join(f"{name} {value}" for name, value in trial.values.items())
+    return f"{settings}: {trial.load.per_second:.0f} a second, p99 {trial.load.p99:.1f} ms"
+
+
+def _advice(best: Trial, clients: int) -> str:
+    """The settings as the environment of `sightline serve`; defaults are left out."""
+    changed = {name: value for name, value in best.values.items() if value != Settings.model_fields[name].default}
+    lines = [f"{PREFIX}{name.upper()}={value}" for name, value in changed.items()]
+    head = f"# {clients} clients: {best.load.per_second:.0f} a second, p99 {best.load.p99:.1f} ms"
+    return "\n".join([head, *(lines or ["# the defaults are best"])])
