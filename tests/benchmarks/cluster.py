@@ -22,8 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from export.serving_config import served_names
 from tests.benchmarks.load import Load, post, run
+
+from export.serving_config import served_names
 from tests.e2e.conftest import ROOT, free_port
 
 MILLISECONDS_PER_ROW = 25.0
