@@ -1,18 +1,12 @@
-"""The page in a real Chromium, driven by the WebDriver protocol over plain HTTP."""
+"""The page in a real Chromium."""
 
 import contextlib
 import re
-import shutil
-import socket
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.serving import make_server
@@ -20,10 +14,7 @@ from werkzeug.serving import make_server
 from serving.gateway.app import create_app
 from serving.gateway.keys import new_key
 from serving.gateway.settings import Settings
-
-ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # https://www.w3.org/TR/webdriver2/#elements
-DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
-in_chromium = pytest.mark.skipif(not (DRIVER and BROWSER), reason="there is no chromium with chromedriver")
+from tests.browser import ELEMENT, Browser, chromium, in_chromium
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
@@ -40,38 +31,6 @@ def test_the_pages_need_nothing_from_elsewhere(client: FlaskClient, path: str) -
 def test_the_page_is_there_without_a_key(predictor: Any) -> None:
     settings = Settings(api_keys=new_key("a", ["predict"])[1])
     assert create_app(settings, predictor).test_client().get("/").status_code == 200
-
-
-@dataclass
-class Browser:
-    http: httpx.Client
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        response = self.http.request(method, path, **({"json": body} if body is not None else {}))
-        assert response.status_code == 200, response.text
-        return response.json()["value"]
-
-    def find(self, selector: str) -> str:
-        found = self.call("POST", "/element", {"using": "css selector", "value": selector})
-        return f"/element/{found[ELEMENT]}"
-
-    def click(self, selector: str) -> None:
-        self.call("POST", f"{self.find(selector)}/click", {})
-
-    def keys(self, selector: str, text: str) -> None:
-        self.call("POST", f"{self.find(selector)}/value", {"text": text})
-
-    def run(self, script: str) -> Any:
-        return self.call("POST", "/execute/sync", {"script": script, "args": []})
-
-    def text(self, selector: str) -> str:
-        return str(self.call("GET", f"{self.find(selector)}/text"))
-
-    def wait_for(self, holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
-        while not holds():
-            assert time.monotonic() < deadline, self.text("main")
-            time.sleep(0.05)
 
 
 @pytest.fixture
@@ -92,41 +51,8 @@ def server(predictor: Any) -> Iterator[Callable[[Settings], str]]:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen([str(DRIVER), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    flags = [
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1000,1300",
-    ]
-    options = {"binary": BROWSER, "args": [*flags, f"--user-data-dir={tmp_path / 'profile'}"]}
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as http:
-            deadline = time.monotonic() + 20
-            while time.monotonic() < deadline:
-                with contextlib.suppress(httpx.TransportError):
-                    if http.get("/status").json()["value"]["ready"]:
-                        break
-                time.sleep(0.1)
-            wanted = {"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}}
-            answer = http.post("/session", json=wanted)
-            if answer.status_code != 200:
-                pytest.skip(f"chromium does not start here: {answer.text[:200]}")
-            session = f"http://127.0.0.1:{port}/session/{answer.json()['value']['sessionId']}"
-            http.base_url = httpx.URL(session)
-            try:
-                yield Browser(http)
-            finally:
-                assert http.delete(session).status_code == 200  # else the browser would outlive its test
-    finally:
-        process.terminate()
-        process.wait(10)
+    with chromium(tmp_path) as browser:
+        yield browser
 
 
 @in_chromium
