@@ -2,9 +2,10 @@
 
 import json
 import math
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +31,7 @@ PER_REQUEST = 64
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One picture's two labels; None where it failed. truth: "" where unknown."""
+    """One picture's two labels; None where it failed. truth: "" where unknown. path: in a tally, FOLDER/*."""
 
     path: str
     a: str | None
@@ -77,24 +78,36 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return math.erfc(math.sqrt(statistic / 2))
 
 
-def compared(a: str, b: str, pairs: Sequence[Pair]) -> Comparison:
+def tallied(pairs: Iterable[Pair]) -> Counter[Pair]:
+    """How many pictures of each folder got the same two labels: all that a comparison needs of millions of them."""
+    return Counter(replace(pair, path=os.path.join(os.path.dirname(pair.path), "*")) for pair in pairs)
+
+
+def compared(a: str, b: str, tally: Mapping[Pair, int]) -> Comparison:
     """What two models' labels of the same pictures say."""
-    both = [pair for pair in pairs if pair.a is not None and pair.b is not None]
-    flips = Counter((str(pair.a), str(pair.b)) for pair in both if pair.a != pair.b)
-    known = [pair for pair in both if pair.truth]
-    right_a, right_b = sum(pair.a == pair.truth for pair in known), sum(pair.b == pair.truth for pair in known)
-    only_a = sum(pair.a == pair.truth != pair.b for pair in known)
-    only_b = sum(pair.b == pair.truth != pair.a for pair in known)
+    pictures = sum(tally.values())
+    both = {pair: count for pair, count in tally.items() if pair.a is not None and pair.b is not None}
+    labelled = sum(both.values())
+    flips: Counter[tuple[str, str]] = Counter()
+    for pair, count in both.items():
+        if pair.a != pair.b:
+            flips[str(pair.a), str(pair.b)] += count
+    with_truth = {pair: count for pair, count in both.items() if pair.truth}
+    known = sum(with_truth.values())
+    right_a = sum(count for pair, count in with_truth.items() if pair.a == pair.truth)
+    right_b = sum(count for pair, count in with_truth.items() if pair.b == pair.truth)
+    only_a = sum(count for pair, count in with_truth.items() if pair.a == pair.truth != pair.b)
+    only_b = sum(count for pair, count in with_truth.items() if pair.b == pair.truth != pair.a)
     return Comparison(
         a,
         b,
-        len(pairs),
-        len(pairs) - len(both),
-        1 - sum(flips.values()) / len(both) if both else 0.0,
+        pictures,
+        pictures - labelled,
+        1 - sum(flips.values()) / labelled if labelled else 0.0,
         [(old, new, count) for (old, new), count in flips.most_common()],
-        len(known),
-        right_a / len(known) if known else None,
-        right_b / len(known) if known else None,
+        known,
+        right_a / known if known else None,
+        right_b / known if known else None,
         only_a if known else None,
         only_b if known else None,
         mcnemar(only_a, only_b) if known else None,
@@ -131,10 +144,10 @@ def compare_models(
     pictures = open_source(source, Columns(path_column, truth_column))
     with Client(url, api_key=api_key, timeout=timeout) as client, closing(pictures):
         labels = {label for one in asked for label in labels_of(client, one)}
-        pairs = list(label_pairs(pictures, asked, client))
-    if not pairs:
+        tally = tallied(label_pairs(pictures, asked, client))
+    if not tally:
         raise UsageError(f"there is no picture in {source!r}")
-    comparison = compared(a, b, with_truths(pairs, labels))
+    comparison = compared(a, b, with_truths(tally, labels))
     if as_json:
         click.echo(json.dumps(asdict(comparison)))
     else:
@@ -168,10 +181,13 @@ def labels_of(client: Client, asked: Asked) -> tuple[str, ...]:
     return card.label_names if card else ()
 
 
-def with_truths(pairs: Sequence[Pair], labels: Iterable[str]) -> list[Pair]:
-    """The pairs with what is known of each picture, in the spelling of the models' labels."""
-    truths = known_truths(((pair.path, pair.truth) for pair in pairs), labels)
-    return [replace(pair, truth=truths.of(pair.path, pair.truth)) for pair in pairs]
+def with_truths(tally: Counter[Pair], labels: Iterable[str]) -> Counter[Pair]:
+    """The tally with what is known of each picture, in the spelling of the models' labels."""
+    truths = known_truths(((pair.path, pair.truth) for pair in tally.elements()), labels)
+    known: Counter[Pair] = Counter()
+    for pair, count in tally.items():
+        known[replace(pair, truth=truths.of(pair.path, pair.truth))] += count
+    return known
 
 
 def show(comparison: Comparison, console: Console) -> None:

@@ -1,11 +1,12 @@
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from clients.batch.compare import Pair, asked_of, compare_models, compared, mcnemar, with_truths
+from clients.batch.compare import Pair, asked_of, compare_models, compared, mcnemar, tallied, with_truths
 from clients.batch.truth import known_truths, plain_label
 from clients.python.calls import Asked
 from serving.contract.errors import OperatorError, UsageError
@@ -28,20 +29,29 @@ def test_mcnemar_is_the_exact_binomial_for_few_and_chi_squared_for_many() -> Non
 def test_agreement_flips_and_accuracy_are_counted() -> None:
     pairs = [Pair("1", "cat", "cat", "cat"), Pair("2", "cat", "dog", "dog"), Pair("3", "dog", "dog", "cat"),
              Pair("4", "dog", "cat", ""), Pair("5", None, "cat", "cat")]  # fmt: skip
-    found = compared("a", "b", pairs)
+    found = compared("a", "b", tallied(pairs))
     assert (found.pictures, found.failed, found.agreement) == (5, 1, 0.5)
     assert found.flips == [("cat", "dog", 1), ("dog", "cat", 1)]
     assert (found.with_truth, found.accuracy_a, found.accuracy_b) == (3, 1 / 3, 2 / 3)
     assert (found.only_a, found.only_b, found.p_value) == (0, 1, 1.0)
-    assert compared("a", "b", [Pair("1", "cat", "cat", "")]).p_value is None
+    assert compared("a", "b", {Pair("1", "cat", "cat", ""): 1}).p_value is None
 
 
 def test_folders_named_like_labels_are_the_truth() -> None:
     pairs = [Pair("x/t_shirt_top/1", "T-shirt/top", "Bag", ""), Pair("x/bag/2", "Bag", "Bag", ""),
              Pair("x/other/3", "Bag", "Bag", "")]  # fmt: skip
-    assert [pair.truth for pair in with_truths(pairs, LABELS)] == ["T-shirt/top", "Bag", ""]
-    assert [pair.truth for pair in with_truths([Pair("downloads/1", "Bag", "Bag", "")], LABELS)] == [""]
+    assert [pair.truth for pair in with_truths(Counter(pairs), LABELS)] == ["T-shirt/top", "Bag", ""]
+    assert [pair.truth for pair in with_truths(Counter([Pair("downloads/1", "Bag", "Bag", "")]), LABELS)] == [""]
     assert plain_label("Ankle boot") == "ankleboot"
+
+
+def test_a_comparison_of_many_pictures_is_as_small_as_one_of_few() -> None:
+    pairs = (Pair(f"x/{('bag', 'coat')[n % 2]}/{n}", "Bag", "Coat" if n % 4 else "Bag", "") for n in range(100_000))
+    tally = tallied(pairs)
+    assert len(tally) == 3
+    found = compared("a", "b", with_truths(tally, ["Bag", "Coat"]))
+    assert (found.pictures, found.agreement, found.accuracy_a, found.accuracy_b) == (100_000, 0.25, 0.5, 0.75)
+    assert found.flips == [("Bag", "Coat", 75_000)]
 
 
 def test_a_truth_column_counts_more_than_folders() -> None:
