@@ -36,6 +36,8 @@ FACE_SOCKET = "SIGHTLINE_FACES_SOCKET"
 FIRST_MODELS = ("digits", "fashion")
 DATA_NOT_FOUND_EXIT = 2
 LOADING = ("START", "LOADING")  # states of a version that is on its way
+GATEWAY = "gateway"
+ENDING_SECONDS = 0.5  # beyond what requests in flight are given
 WAITING_TICKS = 50  # answers with the same reason before it is said
 
 
@@ -94,7 +96,8 @@ def serve(
     url = f"http://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else settings.host}:{settings.port}"
     faces_environ = _face_environ(encoder, preload_faces, {**os.environ, **settings.environ()})
     with _face_service(faces_environ) as (faces, environ):
-        _run(Supervisor([*children, *faces, _gateway(settings, environ)], _announcing(url, models, settings)))
+        supervisor = Supervisor([*children, *faces, _gateway(settings, environ)], _announcing(url, models, settings))
+        _run(supervisor, reloads=settings.key_file is not None)
 
 
 def require_free_port(host: str, port: int, flag: str) -> None:
@@ -176,7 +179,8 @@ def _has_faces() -> bool:
 
 def _gateway(settings: Settings, environ: Mapping[str, str]) -> Child:
     command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONF)]
-    return Child("gateway", command, {**MALLOC, **environ, **settings.environ()})
+    stop_seconds = settings.drain_seconds + settings.stop_seconds + ENDING_SECONDS
+    return Child(GATEWAY, command, {**MALLOC, **environ, **settings.environ()}, stop_seconds)
 
 
 def _export_first_models(models: Path) -> None:
@@ -243,12 +247,19 @@ def _banner(url: str, models: Path, settings: Settings, names: list[str]) -> str
     return "\n".join([*lines, "Ctrl-C stops it."])
 
 
-def _run(supervisor: Supervisor) -> None:
+def _run(supervisor: Supervisor, *, reloads: bool) -> None:
+    """Until told to stop. reloads: SIGHUP has the gateway read its keys again; else a closed terminal ends all."""
+
+    def reload(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        supervisor.signal(GATEWAY, signal.SIGHUP)
+
     def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
         supervisor.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    if reloads:
+        signal.signal(signal.SIGHUP, reload)
     supervisor.run()
     click.echo("Stopped.")
 

@@ -31,11 +31,12 @@ def _end_with_parent() -> None:
 
 @dataclass(slots=True)
 class Child:
-    """One process to keep running. environ: its whole environment."""
+    """One process to keep running. environ: its whole environment. stop_seconds: how long it may take to end."""
 
     name: str
     command: Sequence[str]
     environ: Mapping[str, str]
+    stop_seconds: float = STOP_SECONDS
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     start_again_at: float = 0.0
@@ -58,7 +59,7 @@ class Child:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs children until it is told to stop.
+    """Runs children until it is told to stop. The last one ends first: it still needs the others for what it has begun.
 
     until_ready is asked at every tick, until it says True; a child that dies before is not restarted: ProcessDied.
     clock, sleep: monotonic seconds, so that a test need not wait.
@@ -87,6 +88,12 @@ class Supervisor:
         """End the run; safe to call from a signal handler."""
         self.stopping = True
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a child, if it runs; safe to call from a signal handler."""
+        for child in self.children:
+            if child.name == name and child.process is not None:
+                child.process.send_signal(number)
+
     def _revive(self, ready: bool) -> None:
         now = self.clock()
         for child in self.children:
@@ -107,12 +114,15 @@ class Supervisor:
         child.delay_seconds = min(2 * child.delay_seconds, LONGEST_DELAY_SECONDS)
 
     def _end_all(self) -> None:
-        running = [child.process for child in self.children if child.process is not None]
-        for process in running:
-            process.terminate()
-        deadline = self.clock() + STOP_SECONDS
-        while any(process.poll() is None for process in running) and self.clock() < deadline:
-            self.sleep(TICK_SECONDS)
-        for process in running:
-            process.kill()
-            process.wait()
+        for group in (self.children[-1:], self.children[:-1]):
+            running = [(child, child.process) for child in group if child.process is not None]
+            for _, process in running:
+                process.terminate()
+            started = self.clock()
+            while any(
+                process.poll() is None and self.clock() < started + child.stop_seconds for child, process in running
+            ):
+                self.sleep(TICK_SECONDS)
+            for _, process in running:
+                process.kill()
+                process.wait()

@@ -34,6 +34,11 @@ class _Waiting:
     scores: Scores | None = None
     error: BaseException | None = None
 
+    def fail(self, error: BaseException) -> None:
+        """It gets no answer."""
+        self.error = error
+        self.woken.set()
+
 
 @dataclass(slots=True, eq=False)
 class _Lane:
@@ -50,6 +55,7 @@ class MergingPredictor:
 
     A failed RPC, and VersionChanged, fails exactly the requests in it. Each request keeps its own deadline: the RPC has
     its leader's, only requests that may wait as long join it, and when the leader has run out of time they go again.
+    A request that is abandoned while it waits is never sent.
     """
 
     def __init__(
@@ -144,6 +150,9 @@ class MergingPredictor:
         taken: list[_Waiting] = []
         while lane.waiting:
             first = lane.waiting[0]
+            if first.call.is_abandoned():
+                lane.waiting.popleft().fail(_abandoned())
+                continue
             pictures, size = pictures + len(first.batch), size + first.batch.nbytes
             fits = pictures <= self._max_pictures and size <= self._max_bytes
             if not fits or first.call.is_before(leader.call):
@@ -155,6 +164,8 @@ class MergingPredictor:
         leader = group[0]
         if leader.call.seconds_left() == 0:
             raise _too_late()
+        if len(group) == 1 and leader.call.is_abandoned():
+            raise _abandoned()
         self._merged(served, len(group), sum(len(each.batch) for each in group))
         batch = leader.batch if len(group) == 1 else np.concatenate([each.batch for each in group])
         scores = self._inner.predict(served, batch, leader.call)
@@ -175,6 +186,10 @@ def _copy_of(exc: BaseException) -> BaseException:
     twin = copy.copy(exc)
     twin.__cause__ = exc
     return twin
+
+
+def _abandoned() -> DeadlineExceeded:
+    return DeadlineExceeded("the client went away before its turn came")
 
 
 def _too_late() -> DeadlineExceeded:

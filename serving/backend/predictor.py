@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -67,11 +67,12 @@ class Call:
     """How one request wants to be carried out.
 
     deadline: monotonic seconds after which nobody waits for the answer; None leaves it to the predictor.
-    metadata: pairs that travel with the RPC, such as `traceparent`.
+    metadata: pairs that travel with the RPC, such as `traceparent`. is_abandoned: nobody waits for the answer any more.
     """
 
     deadline: float | None = None
     metadata: tuple[tuple[str, str], ...] = ()
+    is_abandoned: Callable[[], bool] = field(default=lambda: False, compare=False)
 
     def seconds_left(self) -> float | None:
         """Seconds until the deadline, 0 when it has passed, None without one."""

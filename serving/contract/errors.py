@@ -39,6 +39,7 @@
     │   ├── ModelServerUnavailable
     │   ├── ModelNotReady
     │   ├── Overloaded
+    │   ├── Stopping
     │   ├── RateLimited
     │   ├── FacesUnavailable
     │   ├── FaceProcessDied
@@ -252,6 +253,10 @@ class ModelNotReady(Unavailable):
 
 class Overloaded(Unavailable):
     code, title = "overloaded", "The server is at its limit"
+
+
+class Stopping(Unavailable):
+    code, title = "stopping", "The service is about to stop"
 
 
 class RateLimited(Unavailable):

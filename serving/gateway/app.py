@@ -20,6 +20,7 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.routes import docs, faces, health, models, page, predict, v1, v2
 from serving.gateway.routes import metrics as metrics_route
 from serving.gateway.settings import Settings
+from serving.gateway.shared import Shared
 from serving.gateway.tracing import SpannedStages, Tracing
 from serving.tfserving_rest import Backend
 
@@ -46,6 +47,7 @@ def create_app(
     backend: Callable[[Call], Backend] | None = None,
     *,
     tracing: Tracing | None = None,
+    shared: Shared | None = None,
 ) -> Flask:
     """Build the application: limits, errors, one line of log for each request, and the routes.
 
@@ -53,6 +55,7 @@ def create_app(
     metrics: what is counted into, where somebody outside the application counts too.
     backend: what makes what /v1 asks, for each request; without it there is no /v1.
     tracing: where each request's span goes; None where nobody wants them.
+    shared: what the processes of one gunicorn have in common.
     """
     metrics = metrics or Metrics()
     app = Application("sightline", static_folder=None)
@@ -64,14 +67,15 @@ def create_app(
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     errors.register(app)
     _watch(app, metrics, tracing)
-    guard(app, settings)
+    shared = shared or Shared()
+    guard(app, settings, shared)
     app.register_blueprint(predict.blueprint(predictor, settings, metrics))
-    app.register_blueprint(v2.blueprint(predictor, settings, metrics))
+    app.register_blueprint(v2.blueprint(predictor, settings, metrics, shared))
     if backend is not None:
         app.register_blueprint(v1.blueprint(backend, settings))
     app.register_blueprint(models.blueprint(predictor))
     app.register_blueprint(faces.blueprint(people, settings))
-    app.register_blueprint(health.blueprint(predictor))
+    app.register_blueprint(health.blueprint(predictor, shared))
     app.register_blueprint(page.blueprint())
     app.register_blueprint(docs.blueprint(has_keys=bool(settings.api_keys)))
     app.register_blueprint(metrics_route.blueprint(metrics))

@@ -1,15 +1,17 @@
 """What stands before every route: API keys, rate limits, a bound of requests in flight, CORS, headers for browsers."""
 
 import socket
-import threading
+from collections.abc import Callable
 
 from flask import Flask, Response, g, request
 
-from serving.contract.errors import Overloaded, UploadTooSlow
+from serving.contract.errors import UploadTooSlow
 from serving.gateway.greenlets import time_limit
-from serving.gateway.keys import authenticate, authorize, read_keys, scope_of
+from serving.gateway.in_flight import InFlight, Slot
+from serving.gateway.keys import KeyRing, authenticate, authorize, scope_of
 from serving.gateway.rates import RateLimit
 from serving.gateway.settings import Settings
+from serving.gateway.shared import Shared
 
 OPEN = ("/healthz", "/readyz", "/", "/openapi.json", "/docs")  # no key is needed
 WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
@@ -25,16 +27,17 @@ HEADERS = {
 }
 
 
-def guard(app: Flask, settings: Settings) -> None:
+def guard(app: Flask, settings: Settings, shared: Shared) -> None:
     """Refuse what is too much and who may not. Register it after what gives a request its id."""
-    keys = read_keys(settings.api_key_entries)
+    ring = KeyRing(settings.api_key_entries, settings.key_file, lambda: shared.generation)
     rates = RateLimit(settings.rate_limit, settings.rate_limit_storage)
-    slots = threading.BoundedSemaphore(settings.threads)
+    in_flight = InFlight(shared, settings.threads, settings.max_in_flight)
 
     @app.before_request
     def admit() -> Response | None:
         if _is_preflight():
             return Response(status=204)
+        keys = ring.current()
         if keys and request.path not in OPEN:
             key = authenticate(keys, request.headers.get("Authorization", ""))
             g.key = key.name
@@ -44,19 +47,14 @@ def guard(app: Flask, settings: Settings) -> None:
         if request.path not in UNBOUNDED:
             rates.spend(f"key {g.key}" if "key" in g else f"address {request.remote_addr}")
             _receive(settings.upload_seconds)
-            if not slots.acquire(blocking=False):
-                raise Overloaded(
-                    f"{settings.threads} requests are in flight in this process; that is the limit (SIGHTLINE_THREADS)",
-                    hint="Try again in a moment.",
-                )
-            g.slot = slots
+            g.slot = in_flight.enter(request.environ.get("gunicorn.socket"))
         return None
 
     @app.teardown_request
     def leave(exc: BaseException | None) -> None:  # noqa: ARG001
         slot = g.pop("slot", None)
         if slot is not None:
-            slot.release()
+            in_flight.leave(slot)
 
     @app.after_request
     def label(response: Response) -> Response:
@@ -64,6 +62,12 @@ def guard(app: Flask, settings: Settings) -> None:
         response.headers.extend([(name, value) for name, value in HEADERS.items() if name not in present])
         _share(response, settings.allowed_origins)
         return response
+
+
+def client_has_gone() -> Callable[[], bool]:
+    """A question, about the running request, that may be asked anywhere."""
+    slot: Slot = g.slot
+    return lambda: slot.is_abandoned
 
 
 def _receive(seconds: float) -> None:

@@ -5,13 +5,17 @@ Only a key's SHA-256 stands in the settings. That is enough because a key is 32 
 
 import hashlib
 import hmac
+import logging
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from serving.contract.errors import Forbidden, Unauthenticated, UsageError
+
+log = logging.getLogger(__name__)
 
 Scope = Literal["predict", "faces", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -32,6 +36,45 @@ class ApiKey:
 def read_keys(entries: Sequence[str]) -> tuple[ApiKey, ...]:
     """The keys of the settings. Raises ValueError for one that is not NAME:SHA256:SCOPES, without showing it."""
     return tuple(_read_key(entry, number) for number, entry in enumerate(entries, 1))
+
+
+def read_key_file(path: Path) -> tuple[ApiKey, ...]:
+    """The keys of a file: an entry a line; what follows # does not count. Raises UsageError."""
+    try:
+        lines = (line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines())
+        keys = read_keys([line for line in lines if line])
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"the file of API keys {path} cannot be read: {exc}") from exc
+    if not keys:
+        raise UsageError(
+            f"the file of API keys {path} holds none",
+            hint="`python -m serving.gateway.keys NAME` makes one; without the file everybody may ask.",
+        )
+    return keys
+
+
+class KeyRing:
+    """The keys that hold now: those of the settings and those of a file, read again when `generation` changes.
+
+    file: None for none. A file that cannot be read any more leaves the keys as they were. Raises UsageError at first.
+    """
+
+    def __init__(self, entries: Sequence[str], file: Path | None, generation: Callable[[], int]) -> None:
+        self._fixed = read_keys(entries)
+        self._file = file
+        self._generation = generation
+        self._seen = generation()
+        self._keys = self._fixed + (read_key_file(file) if file else ())
+
+    def current(self) -> tuple[ApiKey, ...]:
+        """Empty where everybody may ask."""
+        if self._file is not None and self._seen != (now := self._generation()):
+            self._seen = now
+            try:
+                self._keys = self._fixed + read_key_file(self._file)
+            except UsageError as exc:
+                log.error("%s; the keys stay as they were", exc)
+        return self._keys
 
 
 def authenticate(keys: Sequence[ApiKey], authorization: str) -> ApiKey:
@@ -87,7 +130,8 @@ def _main(args: Sequence[str]) -> None:
         key, entry = new_key(args[0], args[1:] or ["predict"])
     except ValueError as exc:
         raise SystemExit(str(UsageError(str(exc)))) from exc
-    print(f"Give this to {args[0]}; it is shown once:\n  {key}\nAdd this to SIGHTLINE_API_KEYS:\n  {entry}")
+    print(f"Give this to {args[0]}; it is shown once:\n  {key}")
+    print(f"Add this to SIGHTLINE_API_KEYS, or as a line to the file SIGHTLINE_API_KEYS_FILE:\n  {entry}")
 
 
 if __name__ == "__main__":

@@ -173,15 +173,16 @@ def _decompressed(data: bytes, limit: int) -> bytes:
     return unpacked
 
 
-def read_call(headers: Headers, longest_seconds: float) -> Call:
+def read_call(headers: Headers, longest_seconds: float, is_abandoned: Callable[[], bool] = lambda: False) -> Call:
     """The deadline of a request and what is passed on with it.
 
     `X-Request-Timeout` (seconds) may shorten `longest_seconds`. A well-formed W3C `traceparent` travels on as it is,
     with its `tracestate`; another is dropped, as the recommendation wants it. Raises InvalidParameter.
+    is_abandoned: whether the client has gone.
     """
     seconds = _parsed(headers, TIMEOUT, float, lambda value: value > 0, "a number of seconds above 0")
     deadline = time.monotonic() + min(seconds or longest_seconds, longest_seconds)
-    return Call(deadline, _trace(headers))
+    return Call(deadline, _trace(headers), is_abandoned)
 
 
 def _version(args: Mapping[str, str]) -> int | None:

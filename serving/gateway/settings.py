@@ -15,7 +15,7 @@ from serving.backend.targets import check_target
 from serving.contract.errors import UsageError
 from serving.contract.image import ImageLimits
 from serving.faces.settings import FaceSettings
-from serving.gateway.keys import read_keys
+from serving.gateway.keys import read_key_file, read_keys
 from serving.gateway.rates import check_rates
 
 PREFIX = "SIGHTLINE_"
@@ -39,6 +39,20 @@ class Settings(BaseModel):
     )
     threads: int = Field(
         32, ge=1, description="Requests that one process handles at a time; one more is answered 503 at once."
+    )
+    max_in_flight: int = Field(
+        0, ge=0, description="Requests that all processes together handle at a time; 0: no bound but each one's own."
+    )
+    max_requests: int = Field(
+        0,
+        ge=0,
+        description="Requests after which a process is replaced, and up to a tenth more; 0: never.",
+    )
+    drain_seconds: float = Field(
+        0.0, ge=0, description="How long /readyz says 503 before the service stops when told to, seconds."
+    )
+    stop_seconds: float = Field(
+        4.0, gt=0, description="Longest wait for requests in flight when told to stop, seconds."
     )
     backend: str = Field(
         "127.0.0.1:8500",
@@ -79,6 +93,7 @@ class Settings(BaseModel):
     api_keys: str = Field(
         "", repr=False, description="NAME:SHA256:SCOPE+SCOPE, several with commas; empty: everybody may ask."
     )
+    api_keys_file: str = Field("", description="File with such an entry a line; read again on SIGHUP.")
     insecure: bool = Field(False, description="Listen on an address that others reach although there are no API keys.")
     rate_limit: str = Field(
         "", description="Most requests of an API key, or of an address where there are no keys: 100/minute; empty: any."
@@ -127,6 +142,11 @@ class Settings(BaseModel):
     def api_key_entries(self) -> tuple[str, ...]:
         """The entries of `api_keys`."""
         return _split(self.api_keys)
+
+    @property
+    def key_file(self) -> Path | None:
+        """The file of keys; None without one."""
+        return Path(self.api_keys_file) if self.api_keys_file else None
 
     @property
     def allowed_origins(self) -> tuple[str, ...]:
@@ -185,12 +205,18 @@ def read_settings(environ: Mapping[str, str], flags: Mapping[str, Any] | None = 
 
 
 def require_safe(settings: Settings) -> None:
-    """Raise UsageError where anybody might use the service and nobody said that this is meant."""
-    if settings.api_keys or settings.insecure or _is_loopback(settings.host):
+    """Raise UsageError where anybody might use the service and nobody said that this is meant.
+
+    Also where the file of keys cannot be read.
+    """
+    if settings.key_file:
+        read_key_file(settings.key_file)
+    if settings.api_keys or settings.api_keys_file or settings.insecure or _is_loopback(settings.host):
         return
     raise UsageError(
         f"the gateway would listen on {settings.host} and answer everybody: there are no API keys",
-        hint="Set SIGHTLINE_API_KEYS (`python -m serving.gateway.keys NAME` makes one), or say --insecure.",
+        hint="Set SIGHTLINE_API_KEYS or SIGHTLINE_API_KEYS_FILE (`python -m serving.gateway.keys NAME` makes a key), "
+        "or say --insecure.",
     )
 
 

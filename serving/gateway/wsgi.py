@@ -18,6 +18,7 @@ from serving.gateway.app import create_app
 from serving.gateway.logs import configure
 from serving.gateway.metrics import Metrics
 from serving.gateway.settings import Settings, read_settings
+from serving.gateway.shared import SHARED
 from serving.gateway.tracing import tracing_of
 from serving.gateway.v1_backend import GrpcBackend
 
@@ -76,4 +77,5 @@ app = create_app(
     metrics,
     functools.partial(GrpcBackend, backends),
     tracing=tracing_of(os.environ),
+    shared=SHARED,
 )

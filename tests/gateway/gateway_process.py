@@ -29,7 +29,7 @@ class Gateway:
         return f"http://127.0.0.1:{self.port}"
 
     def workers(self) -> list[int]:
-        listing = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
+        listing = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
         return [int(pid) for pid in listing.stdout.split()]
 
 

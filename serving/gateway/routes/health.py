@@ -5,16 +5,17 @@ from typing import Any
 from flask import Blueprint
 
 from serving.backend.predictor import Predictor
-from serving.contract.errors import ModelNotReady, Unavailable
+from serving.contract.errors import ModelNotReady, Stopping, Unavailable
 from serving.gateway.responses import is_ready
 from serving.gateway.schemas import Health, Ready
+from serving.gateway.shared import Shared
 from serving.gateway.specification import Operation, described
 
 ALIVE = Operation("service", Health, is_open=True)
 READY = Operation("service", Ready, errors=(Unavailable,), is_open=True)
 
 
-def blueprint(predictor: Predictor) -> Blueprint:
+def blueprint(predictor: Predictor, shared: Shared) -> Blueprint:
     """The routes, with the predictor whose readiness they tell."""
     routes = Blueprint("health", __name__)
 
@@ -27,7 +28,9 @@ def blueprint(predictor: Predictor) -> Blueprint:
     @routes.get("/readyz")
     @described(READY)
     def readyz() -> dict[str, Any]:
-        """The model server is reached and a version of some model answers; otherwise 503 with the reason."""
+        """The model server is reached and a version of some model answers; else, and before a stop, 503: why."""
+        if shared.is_draining:
+            raise Stopping("the service is about to stop", hint="Ask another one.")
         models = predictor.models()
         ready = [name for name, states in models.items() if is_ready(states)]
         if not ready:

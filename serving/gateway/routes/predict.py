@@ -20,6 +20,7 @@ from serving.contract.errors import (
     UnknownVersion,
 )
 from serving.gateway.greenlets import in_thread
+from serving.gateway.guard import client_has_gone
 from serving.gateway.metrics import Metrics
 from serving.gateway.requests import (
     BODY_ERRORS,
@@ -67,7 +68,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
             limits=settings.image_limits,
             top=top,
             stages=g.stages,
-            call=read_call(request.headers, settings.backend_timeout_seconds),
+            call=read_call(request.headers, settings.backend_timeout_seconds, client_has_gone()),
             all_probabilities=all_probabilities,
             with_inputs=with_inputs,
             elsewhere=in_thread,

@@ -15,6 +15,7 @@ from serving.contract.errors import (
     Unavailable,
     UnknownModel,
 )
+from serving.gateway.guard import client_has_gone
 from serving.gateway.requests import TIMEOUT_HEADER, read_body, read_call
 from serving.gateway.schemas import (
     Problem,
@@ -76,7 +77,7 @@ def blueprint(backend_for: Callable[[Call], Backend], settings: Settings) -> Blu
     @described(*OPERATIONS)
     def transcode(_rest: str) -> Response:
         """Transcode JSON to gRPC and back."""
-        call = read_call(request.headers, settings.backend_timeout_seconds)
+        call = read_call(request.headers, settings.backend_timeout_seconds, client_has_gone())
         with g.stages.timed("read"):
             body = read_body(request, settings.max_request_bytes)
         with g.stages.timed("predict"):

@@ -11,6 +11,7 @@ from serving.contract.card import ModelCard
 from serving.contract.errors import BadRequest, DeadlineExceeded, Unavailable, UnknownModel
 from serving.contract.preprocessing import Tensor
 from serving.gateway.greenlets import in_thread
+from serving.gateway.guard import client_has_gone
 from serving.gateway.inference_v2 import (
     EXTENSIONS,
     HEADER_LENGTH,
@@ -35,6 +36,7 @@ from serving.gateway.schemas import (
     ServerReady,
 )
 from serving.gateway.settings import Settings
+from serving.gateway.shared import Shared
 from serving.gateway.specification import BYTES, WHOLE, Operation, Parameter, described, version_of_sightline
 
 NOT_READY = 503
@@ -59,7 +61,7 @@ INFER = Operation(
 )
 
 
-def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blueprint:
+def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared: Shared) -> Blueprint:
     """The routes, with the predictor that they ask, and what they count into."""
     routes = Blueprint("v2", __name__, url_prefix="/v2")
 
@@ -79,7 +81,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
     @described(READY)
     def ready() -> ResponseReturnValue:
         """A version of some model answers."""
-        is_any = any(is_ready(states) for states in predictor.models().values())
+        is_any = not shared.is_draining and any(is_ready(states) for states in predictor.models().values())
         return {"ready": is_any}, 200 if is_any else NOT_READY
 
     @routes.get("/models")
@@ -129,7 +131,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
         """Run the model on a tensor, or on pictures as files; a bad picture fails the request."""
         ref = ModelRef(name, read_version(version))
         g.model = ref
-        call = read_call(request.headers, settings.backend_timeout_seconds)
+        call = read_call(request.headers, settings.backend_timeout_seconds, client_has_gone())
         served = predictor.describe(ref, call)
         with g.stages.timed("read"):
             body = read_body(request, settings.max_request_bytes)
