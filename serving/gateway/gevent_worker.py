@@ -13,6 +13,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 BEAT_SECONDS = 1.0  # how often the arbiter is told that the worker lives
 TICK_SECONDS = 0.05  # how often a worker that stops looks whether it may
+LINGER_SECONDS = 2.0  # how long a worker that is replaced lets a connection rest
 SETTLE_SECONDS = 0.2  # for requests that are on their way when the worker is told to stop
 
 
@@ -24,7 +25,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._resting: dict[Any, gevent.Timeout] = {}
+        self._resting: dict[Any, _Rest] = {}
         self._told_to_stop: Event | None = None  # made in the worker: an Event belongs to a process's loop
 
     def run(self) -> None:
@@ -66,18 +67,32 @@ class Worker(GeventWorker):  # type: ignore[misc]
         return server
 
     def _end_resting(self) -> None:
-        """Runs in the hub: nobody starts a request between the look and the throw."""
+        """Runs in the hub: nobody starts a request between the look and the throw.
+
+        A worker that only makes room for a new one has time: a client that asks again soon is answered, and told to
+        close, where an end at once could meet its next request on the way.
+        """
+        is_told = self._told_to_stop is not None and self._told_to_stop.is_set()
+        latest = time.monotonic() - (0.0 if is_told else LINGER_SECONDS)
         for greenlet, timeout in list(self._resting.items()):
-            if self._resting.get(greenlet) is timeout:
+            if self._resting.get(greenlet) is timeout and timeout.since <= latest:
                 greenlet.throw(timeout)
+
+
+class _Rest(gevent.Timeout):  # type: ignore[misc]
+    """A timeout that knows since when it runs, monotonic seconds."""
+
+    def __init__(self, seconds: float, exception: bool) -> None:
+        super().__init__(seconds, exception)
+        self.since = time.monotonic()
 
 
 class _Resting:
     """A timeout that passes in silence, known by its greenlet while it runs."""
 
-    def __init__(self, resting: dict[Any, gevent.Timeout], seconds: float) -> None:
+    def __init__(self, resting: dict[Any, "_Rest"], seconds: float) -> None:
         self._resting = resting
-        self._timeout = gevent.Timeout(seconds, False)
+        self._timeout = _Rest(seconds, False)
 
     def __enter__(self) -> None:
         self._resting[gevent.getcurrent()] = self._timeout

@@ -69,7 +69,7 @@ def post_fork(server, worker):  # noqa: ARG001
 
 
 def pre_request(worker, req):  # noqa: ARG001
-    """With its last request a worker makes room for a new one: it may finish what it has begun, however long it takes."""
+    """With its last request a worker makes room for a new one; what it has begun may take as long as any request."""
     if worker.nr + 1 >= worker.max_requests:
         worker.cfg.set("graceful_timeout", math.ceil(_settings.upload_seconds + _settings.backend_timeout_seconds))
 
