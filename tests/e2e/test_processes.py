@@ -1,5 +1,6 @@
 """What happens when processes die, versions come and the port is taken. Each test has a service of its own."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -96,6 +98,65 @@ def test_a_killed_model_server_returns_and_meanwhile_requests_are_told_to_wait(o
     own_service.wait_until(lambda: ask().status_code == 200, 60)
 
 
+@dataclass
+class Load:
+    """Clients that ask without a pause. answers: what came, in the order of arrival; broken: connections that ended."""
+
+    url: str
+    picture: bytes
+    answers: list[httpx.Response] = field(default_factory=list)
+    broken: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @contextlib.contextmanager
+    def running(self, clients: int) -> Iterator[None]:
+        threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.done.set()
+            for thread in threads:
+                thread.join()
+
+    def _ask(self) -> None:
+        with httpx.Client(timeout=60, trust_env=False) as client:
+            while not self.done.is_set():
+                try:
+                    self.answers.append(client.post(f"{self.url}/predict/digits", content=self.picture))
+                except httpx.TransportError:
+                    self.broken += 1
+
+
+def test_under_load_a_killed_worker_model_server_and_a_new_version_give_no_wrong_answer(
+    own_service: Service,
+) -> None:
+    golden = version_dirs(own_service.models / "digits")[0] / "assets.extra" / "golden"
+    load = Load(own_service.url, sorted(golden.glob("*.png"))[0].read_bytes())
+    label = httpx.post(f"{load.url}/predict/digits", content=load.picture).json()["predictions"][0]["label"]
+    clients = 4
+    with load.running(clients):
+        workers = children_of(own_service.children()["gateway"])
+        os.kill(workers[0], signal.SIGKILL)
+        own_service.wait_until(lambda: len(set(children_of(own_service.children()["gateway"])) - set(workers)) == 1)
+        os.kill(own_service.children()["model server"], signal.SIGKILL)
+        own_service.wait_until(lambda: load.answers[-1].status_code == 503)
+        own_service.wait_until(lambda: load.answers[-1].status_code == 200, 60)
+        publish_copy(own_service.models / "digits", 2)
+        own_service.wait_until(lambda: load.answers[-1].json().get("version") == 2)
+    by_status = {status: [a for a in load.answers if a.status_code == status] for status in (200, 503)}
+    assert sum(map(len, by_status.values())) == len(load.answers)
+    assert {answer.json()["predictions"][0]["label"] for answer in by_status[200]} == {label}
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in by_status[503])
+    assert load.broken <= clients  # the connections that the killed worker held
+
+
+def children_of(pid: int) -> list[int]:
+    listing = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True).stdout
+    return [int(line) for line in listing.split()]
+
+
 def test_a_killed_supervisor_takes_its_children_along(own_service: Service) -> None:
     children = own_service.children()
     own_service.process.kill()
@@ -116,9 +177,7 @@ def _alive(pid: int) -> bool:
 
 
 def test_gateway_workers_never_load_tensorflow(own_service: Service, ask: Ask) -> None:
-    arbiter = own_service.children()["gateway"]
-    listing = subprocess.run(["pgrep", "-P", str(arbiter)], capture_output=True, text=True, check=True).stdout
-    workers = listing.split()
+    workers = children_of(own_service.children()["gateway"])
     assert ask().status_code == 200
     assert workers
     for pid in workers:

@@ -81,13 +81,21 @@ def test_the_server_answers_as_it_promises(api: Any, path: str, method: str, mod
         for name in ("model", "name"):
             if is_known and name in case.path_parameters:
                 case.path_parameters[name] = "colors"
-        if mode.is_positive and case.headers:
-            case.headers.pop("X-Request-Timeout", None)  # a moment too short for any answer is a 504, rightly
+        if case.headers and is_short(case.headers.get("X-Request-Timeout")):
+            case.headers.pop("X-Request-Timeout")  # a moment too short for any answer is a 504, rightly
         # TensorFlow Serving's answer to a number that is no int64 has no body, whatever its content type says
         assume(not (path.startswith("/v1") and re.fullmatch(r"\d{19,}", str(case.path_parameters.get("version")))))
         case.call_and_validate(excluded_checks=excluded)
 
     promise()
+
+
+def is_short(timeout: str | None) -> bool:
+    """A number of seconds that a busy machine may not answer within."""
+    try:
+        return timeout is not None and 0 < float(timeout) < 30
+    except ValueError:
+        return False
 
 
 def red(side: int = 8) -> bytes:
