@@ -125,7 +125,7 @@ def predictions_table(files: Sequence[str], outcomes: Sequence[Prediction | Fail
     for file, outcome in zip(files, outcomes, strict=True):
         name = escape(printable(file))
         if isinstance(outcome, Failed):
-            table.add_row(name, f"[red]{outcome.error.code}[/red]", "", escape(str(outcome.error)))
+            table.add_row(name, f"[red]{outcome.error.code}[/red]", "", escape(reason(outcome.error)))
         else:
             others = outcome.top[1:] if outcome.label is not None else outcome.top
             runners_up = ", ".join(f"{label.label} {label.score:.3f}" for label in others)
@@ -136,6 +136,11 @@ def predictions_table(files: Sequence[str], outcomes: Sequence[Prediction | Fail
             )
             table.add_row(name, label, f"{outcome.score:.4f}", escape(runners_up))
     return table
+
+
+def reason(error: SightlineError) -> str:
+    """Why a picture failed and what to do, on one line."""
+    return f"{error.detail}. {error.hint}" if error.hint else error.detail
 
 
 def models_table(served: Sequence[Model]) -> Table:

@@ -45,6 +45,7 @@ def test_a_picture_that_fails_is_a_row_and_exit_1(service: Service, folder: Path
     result = asked(service, str(folder / "text.png"), str(folder / "night.png"), str(folder / "gone.png"))
     assert result.exit_code == 1
     assert "not_an_image" in result.output
+    assert "are not a picture in a known format. " in result.output  # what to do is a sentence of its own
     assert "unreadable_file" in result.output
     assert "black" in result.output
 
