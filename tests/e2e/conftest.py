@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 120.0
-EPOCHS = {"digits": 3, "fashion": 10}
+EPOCHS = {"digits": 1, "fashion": 4}
 
 
 def free_port() -> int:
