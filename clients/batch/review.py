@@ -22,7 +22,7 @@ import click
 from PIL import Image
 
 from clients.batch.rows import OK, Row
-from clients.batch.sources import read_again
+from clients.batch.sources import Again
 from clients.batch.truth import known_truths
 from clients.batch.writers import read_rows
 from serving.contract.errors import OutputFailed, SightlineError, UsageError
@@ -95,14 +95,14 @@ def collect(results: str, limit: int) -> Page:
 
 def thumbnails(rows: Sequence[Row]) -> list[str]:
     """A data URL for each row, "" where its picture cannot be read any more."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda row: thumbnail(row.path), rows))
+    with Again() as again, ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda row: thumbnail(row.path, again), rows))
 
 
-def thumbnail(path: str) -> str:
+def thumbnail(path: str, again: Again) -> str:
     """A small JPEG of a picture as a data URL; "" where it cannot be read."""
     try:
-        image = Image.fromarray(decode_image(read_again(path), ImageLimits()))
+        image = Image.fromarray(decode_image(again.read(path), ImageLimits()))
     except SightlineError:
         return ""
     image.thumbnail((THUMBNAIL, THUMBNAIL))

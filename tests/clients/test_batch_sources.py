@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.batch.sources import Columns, Source, open_source, read_again, shown_path
+from clients.batch.sources import Again, Columns, Source, open_source, shown_path
 from serving.contract.errors import ImageTooLarge, UnreadableFile, UsageError
 
 ODD_NAMES = [
@@ -160,7 +161,6 @@ def test_a_zip_is_read_and_its_damage_is_one_rows_failure(tmp_path: Path, opened
         archive.writestr("folder/b.png", b"b" * 1000)
         archive.writestr("__MACOSX/._b.png", b"")
     assert listed(opened(path)) == [(f"{path}/a.png", b"a" * 1000), (f"{path}/folder/b.png", b"b" * 1000)]
-    assert read_again(f"{path}/folder/b.png") == b"b" * 1000
     data = bytearray(path.read_bytes())
     data[36:40] = b"\xff\xff\xff\xff"  # in the first member's compressed bytes
     path.write_bytes(data)
@@ -169,6 +169,22 @@ def test_a_zip_is_read_and_its_damage_is_one_rows_failure(tmp_path: Path, opened
     with pytest.raises(UnreadableFile, match=r"a\.png"):
         source.read(first.path, first.locator)
     assert source.read(second.path, second.locator) == b"b" * 1000
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tgz"])
+def test_members_of_an_archive_are_read_again_by_the_paths_of_rows(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "b.png").write_bytes(b"b" * 1000)
+    kind = {".zip": "zip", ".tar": "tar", ".tgz": "gztar"}[name[1:]]
+    Path(shutil.make_archive(str(tmp_path / "made"), kind, tmp_path, "in")).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with Again() as again:
+        for spec in (name, f"./{name}", str(tmp_path / name)):
+            assert again.read(f"{spec}/in/b.png") == b"b" * 1000
+        with pytest.raises(UnreadableFile, match="it is not in"):
+            again.read(f"{name}/in/c.png")
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
@@ -184,7 +200,8 @@ def test_a_bucket_is_read_through_fsspec(opened: Opened) -> None:
     memory.pipe({"/bucket/x/a.png": b"a", "/bucket/x/b/c.png": b"c", "/bucket/y.png": b"y", "/bucket/x/.z": b"z"})
     source = opened("memory://bucket/x")
     assert listed(source) == [("memory://bucket/x/a.png", b"a"), ("memory://bucket/x/b/c.png", b"c")]
-    assert read_again("memory://bucket/x/a.png") == b"a"
+    with Again() as again:
+        assert again.read("memory://bucket/x/a.png") == b"a"
     memory.rm("/bucket/x/a.png")
     with pytest.raises(UnreadableFile):
         source.read("memory://bucket/x/a.png", "/bucket/x/a.png")
