@@ -22,9 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.benchmarks.load import Load, post, run
-
 from export.serving_config import served_names
+from serving.tuning.load import Load, post, run
 from tests.e2e.conftest import ROOT, free_port
 
 MILLISECONDS_PER_ROW = 25.0
