@@ -20,8 +20,8 @@ from serving.gateway.settings import Settings
 
 @pytest.fixture
 def client(known: Faces) -> Iterator[Client]:
-    predictor = GrpcPredictor(Backends(["127.0.0.1:9"]))  # never asked
-    server = make_server("127.0.0.1", 0, create_app(Settings(), predictor, known), threaded=True)
+    backends = Backends(["127.0.0.1:9"])  # never asked
+    server = make_server("127.0.0.1", 0, create_app(Settings(), GrpcPredictor(backends), known), threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     with Client(f"http://127.0.0.1:{server.server_port}") as client:
@@ -29,7 +29,7 @@ def client(known: Faces) -> Iterator[Client]:
     server.shutdown()
     thread.join()
     server.server_close()
-    predictor.close()
+    backends.close()
 
 
 def test_the_whole_life_of_a_known_person(client: Client, photos: Path) -> None:

@@ -41,15 +41,15 @@ def sightline(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 @pytest.fixture
 def served(faces: Faces) -> Iterator[str]:
     """The address of a gateway over the gallery of this test."""
-    predictor = GrpcPredictor(Backends(["127.0.0.1:9"]))  # never asked
-    server = make_server("127.0.0.1", 0, create_app(Settings(), predictor, faces), threaded=True)
+    backends = Backends(["127.0.0.1:9"])  # never asked
+    server = make_server("127.0.0.1", 0, create_app(Settings(), GrpcPredictor(backends), faces), threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
-    predictor.close()
+    backends.close()
 
 
 def statuses(result: Result) -> dict[str, str]:
