@@ -22,8 +22,9 @@ from rich.table import Table
 
 from clients.commands import as_operator_error, console
 from clients.face_answers import Answers, AnswersHere, AnswersServed, Enrolling, Identifying, Row
+from clients.python.calls import ready
 from clients.python.client import Client
-from serving.contract.errors import BadRequest, NotFound, UsageError
+from serving.contract.errors import BadRequest, NotFound, Unavailable, UsageError
 from serving.faces.adviser import Advice, advise, histogram
 from serving.faces.enrolment import named_files
 from serving.faces.face import Model
@@ -338,9 +339,10 @@ def answering(where: Where, service: Service) -> Iterator[Answers]:
         raise UsageError("--store and --url are both given", hint="A service has its own galleries: leave one out.")
     answers: Answers
     if service.url and not where.named:
-        answers = AnswersServed(
-            Client(service.url, api_key=service.api_key, timeout=service.timeout, max_retries=RETRIES)
-        )
+        client = Client(service.url, api_key=service.api_key, timeout=service.timeout, max_retries=RETRIES)
+        with contextlib.suppress(Unavailable):  # one that is busy is waited for; one that is not there is not
+            client.with_options(max_retries=0).ask(ready())
+        answers = AnswersServed(client)
     else:
         answers = AnswersHere(where.settings, open_store(where.settings.url, where.settings.key))
     with contextlib.closing(answers), _mistakes():
