@@ -6,7 +6,7 @@ import json
 import re
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -239,12 +239,17 @@ def _check_boundary(request: Request) -> None:
 def _file(request: Request, field: str) -> bytes:
     file = request.files.get(field)
     if file is None:
-        found = sorted({*request.files, *request.form})
-        raise MissingImage(
-            f"the form has no file in the field {field!r}; its fields are {', '.join(found) if found else 'none'}",
-            hint=f"Send each photo as a file: curl -F {field}=@photo.jpg",
-        )
+        raise _without_file(request, field, hint=f"Send each photo as a file: curl -F {field}=@photo.jpg")
     return _contents(file)
+
+
+def _without_file(request: Request, field: str, hint: str) -> MissingImage:
+    fields: Iterable[str | None] = {*request.files, *request.form}
+    found = sorted(name or "one without a name" for name in fields)  # Werkzeug says None where a part names none
+    return MissingImage(
+        f"the form has no file in the field {field!r}; its fields are {', '.join(found) if found else 'none'}",
+        hint=hint,
+    )
 
 
 def _contents(file: FileStorage) -> bytes:
@@ -257,11 +262,7 @@ def _from_form(request: Request) -> Sequence[Upload]:
     _check_boundary(request)
     files = request.files.getlist(FIELD)
     if not files:
-        found = sorted({*request.files, *request.form})
-        raise MissingImage(
-            f"the form has no file in the field {FIELD!r}; its fields are {', '.join(found) if found else 'none'}",
-            hint=HINT,
-        )
+        raise _without_file(request, FIELD, HINT)
     return [Upload(file.filename or "", _contents(file)) for file in files]
 
 

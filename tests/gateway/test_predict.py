@@ -186,6 +186,16 @@ def test_a_form_without_the_field_says_which_fields_it_has(client: FlaskClient, 
     assert "file, note" in response.get_json()["detail"]
 
 
+def test_a_form_part_without_a_name_is_named_as_such(client: FlaskClient) -> None:
+    parts = [b'filename="x"', b'name="y"']
+    body = (
+        b"".join(b"--b\r\nContent-Disposition: form-data; " + part + b"\r\n\r\nz\r\n" for part in parts) + b"--b--\r\n"
+    )
+    response = client.post("/predict/colors", data=body, content_type="multipart/form-data; boundary=b")
+    assert problem(response) == (400, "missing_image")
+    assert "one without a name, y" in response.get_json()["detail"]
+
+
 def test_a_truncated_picture_has_a_code_of_its_own(client: FlaskClient, picture: Picture) -> None:
     data = picture("red", "JPEG", (60, 60))
     response = client.post("/predict/colors", data=data[:-80], content_type="image/jpeg")
