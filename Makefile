@@ -101,7 +101,7 @@ lock: $(VENV)/uv.done ## Pin the dependencies anew (UPGRADE=--upgrade for newer 
 	@$(COMPILE) $(UPGRADE) $(DEV_EXTRAS) -o locks/dev.txt
 	@$(COMPILE) $(UPGRADE) $(SERVE_EXTRAS) -c locks/dev.txt -o locks/serve.txt
 	@$(COMPILE) $(UPGRADE) --extra gateway -c locks/dev.txt -o locks/gateway.txt
-	@$(COMPILE) $(UPGRADE) --extra gateway --extra heic --extra faces --extra postgres -c locks/dev.txt -o locks/gateway-faces.txt
+	@$(COMPILE) $(UPGRADE) --extra gateway --extra redis --extra otel --extra heic --extra faces --extra postgres -c locks/dev.txt -o locks/gateway-faces.txt
 	@$(COMPILE) $(UPGRADE) --extra model-server -c locks/dev.txt -o locks/model-server.txt
 
 .PHONY: bench
