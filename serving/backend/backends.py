@@ -27,12 +27,13 @@ SERVICE_CONFIG = json.dumps(
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),  # gRPC's default of 4 MiB is seven photos of 448 x 448
     ("grpc.max_receive_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),  # a model server that returns is found within a second;
-    ("grpc.max_reconnect_backoff_ms", 1000),  # gRPC's own back-off grows to two minutes
+    ("grpc.initial_reconnect_backoff_ms", 100),  # a model server that returns is found at once;
+    ("grpc.max_reconnect_backoff_ms", 250),  # gRPC's own back-off grows to two minutes
     ("grpc.min_reconnect_backoff_ms", 2000),  # in truth the time that one attempt to connect may take
     ("grpc.keepalive_time_ms", 30_000),  # a peer that vanished without a word is noticed
     ("grpc.service_config", SERVICE_CONFIG),
 )
+FIRST_CONTACT_SECONDS = 0.5  # two pauses between attempts: when the first worker says "ready", the others soon are
 REFRESH_SECONDS = 5.0  # how often names are resolved again
 RETRY_TOKENS = 100.0  # gRFC A6: a failure costs a token, a success gives a tenth of one;
 TOKEN_RATIO = 0.1  # with half of them gone nothing is retried
@@ -131,6 +132,7 @@ class Backends:
         self._changed = threading.Condition()
         self._backends: dict[tuple[str, str], _Backend] = {}
         self._turn = 0
+        self._has_connected = False
         self._closed = threading.Event()
         self._wanted = threading.Event()
         self._refresh_seconds = refresh_seconds
@@ -196,7 +198,12 @@ class Backends:
         return answer
 
     def _ready_one(self, prefer: str, deadline: float) -> _Backend:
-        """Who is asked: one that answers. While none does, wait for those that are being connected to."""
+        """Who is asked: one that answers. While none does, wait for those that are being connected to.
+
+        A process that never had a connection waits a moment for one even after attempts have failed: it starts beside
+        its model server, and another process may have been told already that this is ready.
+        """
+        patience = min(deadline, 0 if self._has_connected else time.monotonic() + FIRST_CONTACT_SECONDS)
         with self._changed:
             while True:
                 known = list(self._backends.values())
@@ -204,8 +211,9 @@ class Backends:
                 found = next((each for each in ready if each.address == prefer), None) or self._next(ready)
                 if found is not None:
                     return found
-                left = deadline - time.monotonic()
-                if left > 0 and any(each.state in HOPEFUL for each in known):
+                is_hopeful = any(each.state in HOPEFUL for each in known)
+                left = (deadline if is_hopeful else patience) - time.monotonic()
+                if left > 0:
                     self._changed.wait(left)
                     continue
                 found = self._next(known)  # it fails at once, and says why
@@ -272,6 +280,7 @@ class Backends:
         def changed(state: grpc.ChannelConnectivity) -> None:
             with self._changed:
                 before, backend.state = backend.state, state
+                self._has_connected |= state is READY
                 self._changed.notify_all()
             if (before is READY) != (state is READY) and not self._closed.is_set():
                 verb = "answers" if state is READY else "does not answer"

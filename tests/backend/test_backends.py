@@ -270,6 +270,18 @@ def test_the_only_backend_that_dies_and_returns_is_found_again(servers: Any, con
     until(answers)
 
 
+def test_a_process_that_starts_beside_its_backend_waits_a_moment_for_the_first_contact(
+    servers: Any, connect: Any
+) -> None:
+    server = servers()
+    server.stop()
+    backends = connect(targets_of(server))
+    with pytest.raises(grpc.RpcError):  # so it has tried, and pauses before it tries again
+        ask(backends)
+    server.start()
+    assert ask(backends) == server.port
+
+
 def test_a_backend_that_says_it_is_not_well_is_left_alone(servers: Any, connect: Any) -> None:
     well, ill = servers(health=1), servers(health=2)
     seen = Seen()
