@@ -83,7 +83,13 @@ class Service:
         ).stdout
         rows = [line.split(maxsplit=1) for line in listing.splitlines()]
         names = {"serving.model_server": "model server", "gunicorn": "gateway", "serving.faces": "face service"}
-        return {next(names[key] for key in names if key in args): int(pid) for pid, args in rows}
+        return {names[key]: int(pid) for pid, args in rows for key in names if key in args}
+
+    def workers(self) -> list[int]:
+        """Process ids of the gateway's workers, of which there are none while it starts."""
+        arbiter = str(self.children().get("gateway", 0))
+        listing = subprocess.run(["pgrep", "-P", arbiter], capture_output=True, text=True, check=False).stdout
+        return [int(line) for line in listing.split()]
 
     def wait_until(self, holds: Callable[[], Any], seconds: float = 30.0) -> Any:
         """Ask until the answer is true. Fails the test when it never is."""

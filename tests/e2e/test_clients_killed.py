@@ -71,13 +71,19 @@ def test_a_run_that_is_killed_beside_its_servers_gives_the_rows_of_an_undisturbe
             own_service.wait_until(lambda process=process: log.exists() or process.poll() is not None)
             time.sleep(moment.uniform(0.1, 0.5))
             if victim:
-                os.kill(own_service.children()[victim], signal.SIGKILL)  # the supervisor starts another
+                dead = own_service.children()[victim]
+                os.kill(dead, signal.SIGKILL)  # the supervisor starts another
                 time.sleep(moment.uniform(0, 0.5))
             kills += process.poll() is None
             process.kill()
             process.wait()
             if disturbed.exists():
                 break
+            if victim:  # the workers of a killed gateway answer for a moment more
+                own_service.wait_until(
+                    lambda victim=victim, dead=dead: own_service.children().get(victim, dead) != dead
+                )
+                own_service.wait_until(own_service.workers)
         own_service.wait_until(client.is_ready)
     assert kills >= 2
     done = subprocess.run([*base, "--out", str(disturbed)], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -136,9 +136,9 @@ def test_under_load_a_killed_worker_model_server_and_a_new_version_give_no_wrong
     label = httpx.post(f"{load.url}/predict/digits", content=load.picture).json()["predictions"][0]["label"]
     clients = 4
     with load.running(clients):
-        workers = children_of(own_service.children()["gateway"])
+        workers = own_service.workers()
         os.kill(workers[0], signal.SIGKILL)
-        own_service.wait_until(lambda: len(set(children_of(own_service.children()["gateway"])) - set(workers)) == 1)
+        own_service.wait_until(lambda: len(set(own_service.workers()) - set(workers)) == 1)
         os.kill(own_service.children()["model server"], signal.SIGKILL)
         own_service.wait_until(lambda: load.answers[-1].status_code == 503)
         own_service.wait_until(lambda: load.answers[-1].status_code == 200, 60)
@@ -149,11 +149,6 @@ def test_under_load_a_killed_worker_model_server_and_a_new_version_give_no_wrong
     assert {answer.json()["predictions"][0]["label"] for answer in by_status[200]} == {label}
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in by_status[503])
     assert load.broken <= clients  # the connections that the killed worker held
-
-
-def children_of(pid: int) -> list[int]:
-    listing = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True).stdout
-    return [int(line) for line in listing.split()]
 
 
 def test_a_killed_supervisor_takes_its_children_along(own_service: Service) -> None:
@@ -176,7 +171,7 @@ def _alive(pid: int) -> bool:
 
 
 def test_gateway_workers_never_load_tensorflow(own_service: Service, ask: Ask) -> None:
-    workers = children_of(own_service.children()["gateway"])
+    workers = own_service.workers()
     assert ask().status_code == 200
     assert workers
     for pid in workers:
