@@ -7,7 +7,7 @@ from model import Model
 front = FastAPI()
 
 
-@bentoml.service(workers=1, traffic={"timeout": 60})
+@bentoml.service(workers=1, traffic={"timeout": 60}, logging={"access": {"enabled": False}})
 class Runner:
     def __init__(self) -> None:
         self.model = Model(threads=2)
@@ -17,7 +17,7 @@ class Runner:
         return self.model.predict(pictures)
 
 
-@bentoml.service(workers=2, traffic={"timeout": 60})
+@bentoml.service(workers=2, traffic={"timeout": 60}, logging={"access": {"enabled": False}})
 @bentoml.asgi_app(front)
 class Front:
     runner = bentoml.depends(Runner)
