@@ -33,10 +33,10 @@ CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a closed loop saw. Latencies are of answered (2xx) requests alone, in milliseconds.
+    """What a closed loop saw. Latencies are in milliseconds: p50 and p99 of answered (2xx) requests alone.
 
-    statuses: how many answers of each HTTP status. broken: connections that ended without an answer.
-    cpu: of the generator, CPU seconds per second.
+    refused_p50, refused_p99: of those that were told 503. statuses: how many answers of each HTTP status. broken:
+    connections that ended without an answer. cpu: of the generator, CPU seconds per second.
     """
 
     clients: int
@@ -44,6 +44,8 @@ class Load:
     per_second: float
     p50: float
     p99: float
+    refused_p50: float
+    refused_p99: float
     statuses: dict[str, int]
     broken: int
     cpu: float
@@ -125,6 +127,7 @@ class _Loop:
         self._clients: dict[int, _Client] = {}
         self._waiting: list[tuple[float, int, _Client]] = []  # a heap: when a client comes back
         self._latencies: deque[float] = deque()
+        self._refusals: deque[float] = deque()
         self._statuses = Counter[int]()
         self._sent = self._broken = 0
 
@@ -133,6 +136,7 @@ class _Loop:
             self._start(self._connected(number))
         self._drive(time.perf_counter() + warm_up)
         self._latencies.clear()
+        self._refusals.clear()
         self._statuses.clear()
         self._broken = 0
         cpu, started = time.process_time(), time.perf_counter()
@@ -145,13 +149,15 @@ class _Loop:
         return self._summary(clients, spent, cpu)
 
     def _summary(self, clients: int, spent: float, cpu: float) -> Load:
-        ordered = sorted(self._latencies)
+        ordered, refusals = sorted(self._latencies), sorted(self._refusals)
         return Load(
             clients=clients,
             seconds=round(spent, 2),
             per_second=round(len(ordered) / spent, 1),
-            p50=round(quantile(ordered, 0.50) * 1000, 2),
-            p99=round(quantile(ordered, 0.99) * 1000, 2),
+            p50=milliseconds(ordered, 0.50),
+            p99=milliseconds(ordered, 0.99),
+            refused_p50=milliseconds(refusals, 0.50),
+            refused_p99=milliseconds(refusals, 0.99),
             statuses={str(status): count for status, count in sorted(self._statuses.items())},
             broken=self._broken,
             cpu=round(cpu / spent, 3),
@@ -232,6 +238,8 @@ class _Loop:
         self._statuses[status] += 1
         if status in OK:
             self._latencies.append(now - client.sent_at)
+        elif status == BUSY:
+            self._refusals.append(now - client.sent_at)
         again_in = 0.0
         if status == BUSY and not self._impatient:
             given = RETRY_AFTER.search(client.received)
@@ -257,6 +265,11 @@ class _Loop:
 def quantile(ordered: Sequence[float], share: float) -> float:
     """The value below which `share` of them lie (the nearest rank); 0 where there are none. ordered: ascending."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+def milliseconds(ordered: Sequence[float], share: float) -> float:
+    """`quantile` of seconds, in milliseconds."""
+    return round(quantile(ordered, share) * 1000, 2)
 
 
 def main() -> None:

@@ -47,7 +47,11 @@ Answer = tuple[str, float]  # a label and its score
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement. per_second: answered requests, or pictures where a request holds several; ms: p50 and p99."""
+    """One measurement. per_second: answered requests, or pictures where a request holds several.
+
+    p50, p99: milliseconds of an answered request; refused_p99: of one that is told 503. spread: (largest - smallest) /
+    median of the rounds.
+    """
 
     service: str
     case: str
@@ -57,7 +61,8 @@ class Row:
     p99: float = 0.0
     refused: int = 0
     broken: int = 0
-    spread: float = 0.0  # (largest - smallest) / median of the rounds
+    refused_p99: float = 0.0
+    spread: float = 0.0
 
 
 def main() -> None:
@@ -94,8 +99,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 say(f"round {number + 1}: {service.name}, {model}")
                 try:
                     rows += service_rows(service, model, options, facts, answers)
-                except RuntimeError as exc:  # one that does not start leaves the others their turn
-                    say(str(exc))
+                except (RuntimeError, OSError) as exc:  # one that does not start or answer leaves the others their turn
+                    say(f"{service.name}: {exc}")
             for row in rows:
                 found.setdefault((row.service, row.case, row.clients), []).append(row)
     return {
@@ -172,7 +177,8 @@ def _load(url: str, requests: Sequence[bytes], clients: int, options: argparse.N
 def _row(service: Service, case: str, size: int, load: dict[str, Any]) -> Row:
     refused = sum(count for status, count in load["statuses"].items() if status != "200")
     rate = round(load["per_second"] * size, 1)
-    return Row(service.name, case, load["clients"], rate, load["p50"], load["p99"], refused, load["broken"])
+    latencies = (load["p50"], load["p99"])
+    return Row(service.name, case, load["clients"], rate, *latencies, refused, load["broken"], load["refused_p99"])
 
 
 def _answer(url: str, service: Service, picture: tuple[str, bytes]) -> Answer:
@@ -208,14 +214,14 @@ def table(report: dict[str, Any]) -> str:
     """For people: a line a measurement, and how it compares with ours."""
     rows = [Row(**row) for row in report["rows"]]
     ours = {(row.case, row.clients): row.per_second for row in rows if row.service == SIGHTLINE.name}
-    head = f"{'per second':>11}{'p50 ms':>9}{'p99 ms':>9}{'refused':>9}{'Sightline is':>14}"
+    head = f"{'per second':>11}{'p50 ms':>9}{'p99 ms':>9}{'refused':>9}{'in ms':>8}{'Sightline is':>14}"
     lines = [f"{'case':28}{'clients':>8}  {'service':28}{head}"]
     for row in sorted(rows, key=lambda row: (row.case, row.clients, -row.per_second)):
         mine = ours.get((row.case, row.clients))
         ratio = f"{mine / row.per_second:.2f} x" if mine and row.per_second and row.service != SIGHTLINE.name else ""
         lines.append(
             f"{row.case:28}{row.clients:>8}  {row.service:28}{row.per_second:>11.1f}{row.p50:>9.2f}{row.p99:>9.2f}"
-            f"{row.refused:>9}{ratio:>14}"
+            f"{row.refused:>9}{row.refused_p99:>8.2f}{ratio:>14}"
         )
     told = {**report["facts"], **{f"answers of {name}": text for name, text in report["answers"].items()}}
     return "\n".join([*lines, *(f"{name}: {value}" for name, value in told.items())])

@@ -11,7 +11,9 @@ from serving.tuning.tune import Trial, Values, _advice, candidates_for, golden_p
 
 
 def load(rate: float) -> Load:
-    return Load(clients=32, seconds=1, per_second=rate, p50=1, p99=2, statuses={}, broken=0, cpu=0)
+    return Load(
+        clients=32, seconds=1, per_second=rate, p50=1, p99=2, refused_p50=0, refused_p99=0, statuses={}, broken=0, cpu=0
+    )
 
 
 def test_each_setting_is_tried_with_the_best_of_those_before_it() -> None:

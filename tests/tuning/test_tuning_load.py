@@ -63,6 +63,7 @@ def test_refusals_are_counted_apart(url: str) -> None:
     load = run(f"{url}/busy", [post(f"{url}/busy", b"one", "image/*")], clients=2, seconds=0.3, warm_up=0)
     assert load.statuses["200"] == pytest.approx(load.statuses["503"], abs=3)
     assert load.per_second == pytest.approx(load.statuses["200"] / load.seconds, rel=0.05)
+    assert 0 < load.refused_p50 <= load.refused_p99
 
 
 def test_a_server_that_closes_is_connected_to_again(url: str) -> None:
