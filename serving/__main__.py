@@ -147,9 +147,9 @@ def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) 
         port,
         "--enable_batching",
         "--enable_grpc_healthcheck_service",
+        "--tensorflow_intra_op_parallelism",
+        str(settings.model_threads),
     ]
-    if settings.model_threads:
-        environ = {**environ, "TF_NUM_INTRAOP_THREADS": str(settings.model_threads)}  # read by TensorFlow itself
     return Child("model server", command, environ)
 
 

@@ -76,7 +76,7 @@ class Settings(BaseModel):
     merge: bool = Field(True, description="Let requests of one worker share calls of the model server.")
     merge_pictures: int = Field(32, ge=1, description="Most pictures that requests share a call with; photos: fewer.")
     model_threads: int = Field(
-        0, ge=0, description="Threads of one operation in the embedded model server; 0: as many as there are CPUs."
+        0, ge=0, description="Threads of one operation in the embedded model server; 0: half the CPUs."
     )
     max_image_bytes: int = Field(20_000_000, ge=1, description="Largest picture, bytes.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Largest picture, width x height.")

@@ -64,6 +64,12 @@ def file(name: str, text: str) -> Decorator:
 @click.option("--load_retry_interval_micros", default=60_000_000, help="Time between them.")
 @switch("allow_version_labels_for_unavailable_models", False, "New labels may point at versions not loaded yet.")
 @switch("enable_serialization_as_tensor_content", False, "Answer with tensor_content in place of typed fields.")
+@click.option(
+    "--tensorflow_intra_op_parallelism",
+    type=click.IntRange(0),
+    default=0,
+    help="Threads of one operation; 0: half the CPUs, for batches run side by side.",
+)
 @click.option("--saved_model_tags", default="serve", help="Tags of the graph to load, separated by commas.")
 def model_server(**flags: Any) -> None:
     """Serve SavedModels over TensorFlow Serving's gRPC and REST APIs.
@@ -120,6 +126,7 @@ def _serve(flags: dict[str, Any]) -> None:
         flags["enable_model_warmup"],
         flags["num_request_iterations_for_warmup"],
         tuple(flags["saved_model_tags"].split(",")),
+        flags["tensorflow_intra_op_parallelism"] or max(1, (os.cpu_count() or 1) // 2),
     )
     settings = RepositorySettings(
         poll_seconds=flags["file_system_poll_wait_seconds"],

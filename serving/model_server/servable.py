@@ -21,12 +21,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """batching: None runs every request on its own. warm_up: replay recorded requests, `warmup_iterations` times."""
+    """batching: None runs every request on its own. warm_up: replay recorded requests, `warmup_iterations` times.
+
+    intra_op_threads: as SavedModel's.
+    """
 
     batching: BatchSettings | None = None
     warm_up: bool = True
     warmup_iterations: int = 1
     tags: tuple[str, ...] = ("serve",)
+    intra_op_threads: int = 0
 
 
 class Servable:
@@ -66,7 +70,7 @@ def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path
 
     def _load(directory: Path) -> Servable:
         started = time.monotonic()
-        model = SavedModel(directory, settings.tags)
+        model = SavedModel(directory, settings.tags, settings.intra_op_threads)
         metrics.load_stages.observe((time.monotonic() - started) * 1e6, str(directory), "load")
         return Servable(model, BatchedModel(model, scheduler) if scheduler is not None else None)
 

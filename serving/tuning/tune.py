@@ -68,8 +68,9 @@ def tune(*, models: Path, model: str, clients: int, seconds: float, pictures: tu
 
 def candidates_for(cpus: int) -> dict[str, tuple[int, ...]]:
     """What is tried of each setting, the default first. Names are those of Settings."""
+    threads = (0, *sorted({1, cpus} - {max(1, cpus // 2)}))
     workers = (2, *(number for number in sorted({1, cpus // 2, cpus}) if number not in (0, 2)))
-    return {"workers": workers, "merge_pictures": (32, 8, 128), "model_threads": (0, 1)}
+    return {"workers": workers, "merge_pictures": (32, 8, 128), "model_threads": threads}
 
 
 def search(candidates: Mapping[str, Sequence[int]], measure: Measure, tell: Callable[[Trial], None]) -> Trial:

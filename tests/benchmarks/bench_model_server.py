@@ -10,6 +10,7 @@ speak gRPC. The last lines give what one lone request costs beyond the model its
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def _side_process(*arguments: Any) -> str:
 def part_raw(root: str, name: str, seconds: str, threads: str, size: str) -> None:
     from serving.model_server.runner import SavedModel
 
-    model = SavedModel(Path(root) / name / "1")
+    model = SavedModel(Path(root) / name / "1", intra_op_threads=max(1, (os.cpu_count() or 1) // int(threads)))
     signature = model.signatures["serving_default"]
     feed, fetch = signature.inputs["image"].name, signature.outputs["probabilities"].name
     batch = np.zeros((int(size), *CASES[name][0]), np.uint8)

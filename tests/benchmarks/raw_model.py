@@ -1,5 +1,6 @@
 """Pictures a second of a SavedModel in a process that does nothing else: FOLDER THREADS BATCH SECONDS."""
 
+import os
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from serving.model_server.runner import SavedModel
 
 def main(folder: str, threads: str, size: str, seconds: str) -> None:
     version = version_dirs(Path(folder))[-1]
-    model = SavedModel(version)
+    model = SavedModel(version, intra_op_threads=max(1, (os.cpu_count() or 1) // int(threads)))
     signature = model.signatures["serving_default"]
     (feed,), (fetch,) = signature.inputs.values(), signature.outputs.values()
     tensors = read_golden(version).tensors
