@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import grpc
@@ -177,7 +178,7 @@ class GrpcPredictor:
                     hint="Where it does classify pictures, adopt it with `sightline export keras`: that gives it one.",
                 ) from exc
             self._fail(exc, ref, call)
-        card = card_from_json(bytes(from_proto(response.outputs[CARD_OUTPUT]).flat[0]))
+        card = _card(bytes(from_proto(response.outputs[CARD_OUTPUT]).flat[0]))
         return ServedModel(ref, response.model_spec.version.value, card)
 
     def _fail(self, exc: grpc.RpcError, ref: ModelRef | None, call: Call) -> NoReturn:
@@ -212,6 +213,10 @@ class GrpcPredictor:
             f"there is no model {name!r}",
             hint=f"Models that are served: {', '.join(names)}." if names else "No model is served yet.",
         )
+
+
+# A card is read again every few seconds, and is nearly always the same: one of 1,000 labels takes milliseconds to check.
+_card = lru_cache(maxsize=64)(card_from_json)
 
 
 def _model_spec(ref: ModelRef, signature: str) -> wire.ModelSpec:

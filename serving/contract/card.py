@@ -8,6 +8,7 @@ import json
 import math
 import types
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -85,7 +86,7 @@ class Golden:
     atol: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for what is worked out once
 class ModelCard:
     """What a model says about itself. Every field is required; an unknown one is refused.
 
@@ -120,7 +121,7 @@ class ModelCard:
                 f"input.dtype is {self.input.dtype}, preprocessing.dtype is {self.preprocessing.dtype}: they must agree"
             )
 
-    @property
+    @cached_property
     def label_names(self) -> tuple[str, ...]:
         """The classes' names in the order of the model's output."""
         return tuple(label.name for label in self.labels)
@@ -179,9 +180,15 @@ def _read(kind: Any, value: Any, where: str) -> Any:  # noqa: PLR0911 - one line
     return _expect(type(value) is kind, value, where, f"a {kind.__name__}")
 
 
+@lru_cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass' fields; working them out for each of 1,000 labels would take most of the time."""
+    return get_type_hints(kind)
+
+
 def _read_fields(kind: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, dict), value, where, "an object")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     names = [field.name for field in fields(kind)]
     missing, unknown = sorted(set(names) - set(value)), sorted(set(value) - set(names))
     if missing or unknown:

@@ -206,9 +206,9 @@ def _trace(headers: Headers) -> tuple[tuple[str, str], ...]:
 def _parsed(
     args: Mapping[str, str] | Headers, name: str, kind: Callable[[str], T], allowed: Callable[[T], bool], wanted: str
 ) -> T | None:
-    text = args.get(name)
-    if text is None:
+    if name not in args:  # Werkzeug's get() raises and catches an exception for what is not there
         return None
+    text = args[name]
     try:
         value = kind(text)
     except ValueError:
