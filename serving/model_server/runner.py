@@ -29,7 +29,7 @@ class SavedModel:
     """One version, loaded and ready to run. Safe to share between threads.
 
     intra_op_threads: threads of one operation, 0 as many as there are CPUs; TensorFlow has one pool for a process, so
-    the first model's number holds for all. Raises CallError when the directory does not hold a SavedModel that can be loaded.
+    the first model's number holds for all. Raises CallError when the directory holds no SavedModel that can be loaded.
     """
 
     def __init__(self, directory: Path, tags: Sequence[str] = SERVE_TAGS, intra_op_threads: int = 0) -> None:
