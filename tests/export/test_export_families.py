@@ -247,7 +247,6 @@ def test_ants_and_bees_are_told_apart(tmp_path: Path) -> None:
     result = CliRunner().invoke(export, arguments, catch_exceptions=False)
     card = read_card(Path(result.stdout.strip()))
     assert card.metrics["test_accuracy"] >= 0.94  # 47 of 50
-    assert card.training.seconds < 180
 
 
 def small_model(activation: str | None, units: int = 3, channels: int = 3) -> Any:
