@@ -182,11 +182,14 @@ class Client(_Shared):
         return self.predict_uploads(to_members(images), asked, REQUEST_PICTURES)
 
     def predict_uploads(
-        self, members: Iterable[Upload | Failed], asked: Asked, per_request: int
+        self, members: Iterable[Upload | Failed], asked: Asked, per_request: int, most_bytes: int = REQUEST_BYTES
     ) -> list[Prediction | Failed]:
-        """`predict_many` for bytes in hand, at most `per_request` in one request; a Failed stays what it is."""
+        """`predict_many` for bytes in hand; a Failed stays what it is.
+
+        per_request, most_bytes: of the pictures of one request; a single one may be larger.
+        """
         outcomes: list[Prediction | Failed] = []
-        for group in requests_of(members, per_request):
+        for group in requests_of(members, per_request, most_bytes):
             outcomes += self._predict_group(group, asked)
         return outcomes
 
@@ -312,11 +315,11 @@ class AsyncClient(_Shared):
         return await self.predict_uploads(to_members(images), asked, REQUEST_PICTURES)
 
     async def predict_uploads(
-        self, members: Iterable[Upload | Failed], asked: Asked, per_request: int
+        self, members: Iterable[Upload | Failed], asked: Asked, per_request: int, most_bytes: int = REQUEST_BYTES
     ) -> list[Prediction | Failed]:
         """See `Client.predict_uploads`."""
         outcomes: list[Prediction | Failed] = []
-        for group in requests_of(members, per_request):
+        for group in requests_of(members, per_request, most_bytes):
             outcomes += await self._predict_group(group, asked)
         return outcomes
 
@@ -394,13 +397,15 @@ def to_members(images: Iterable[Picture]) -> Iterator[Upload | Failed]:
             yield Failed(os.fspath(image) if isinstance(image, str | os.PathLike) else str(image), exc)
 
 
-def requests_of(members: Iterable[Upload | Failed], per_request: int) -> Iterator[Group]:
+def requests_of(
+    members: Iterable[Upload | Failed], per_request: int, most_bytes: int = REQUEST_BYTES
+) -> Iterator[Group]:
     """Pictures as groups, each small enough for one request."""
     group: list[Upload | Failed] = []
     size = 0
     for member in members:
         weight = len(member.data) if isinstance(member, Upload) else 0
-        if group and (len(group) >= per_request or size + weight > REQUEST_BYTES):
+        if group and (len(group) >= per_request or size + weight > most_bytes):
             yield Group(tuple(group))
             group, size = [], 0
         group.append(member)

@@ -301,6 +301,24 @@ def test_a_picture_that_breaks_the_model_is_found_and_its_neighbours_are_answere
         assert journal.tally("error_code", FAILED) == [("model_failed", 1)]
 
 
+def test_photos_travel_a_few_in_a_request(serve: Serve, tmp_path: Path) -> None:
+    class Counting(ShadePredictor):
+        sizes: list[int] = []  # noqa: RUF012
+
+        def predict(self, served, batch, *call):  # type: ignore[no-untyped-def]
+            self.sizes.append(len(batch))
+            return super().predict(served, batch, *call)
+
+    class Photos(Memory):
+        def read(self, path: str, locator: str) -> bytes:
+            return super().read(path, locator) + bytes(200_000)  # after its end, a PNG may hold anything
+
+    source = Photos(20)
+    with listed_journal(tmp_path, source) as journal:
+        assert run_scorer(serve(predictor=Counting()), journal, source).rows == 20
+    assert Counting.sizes == [2] * 10
+
+
 def test_a_service_that_stays_away_stops_the_run_after_its_patience(serve: Serve, tmp_path: Path) -> None:
     service = serve(predictor=ShadePredictor(seconds=0.05))
     source = Memory(400)
