@@ -113,6 +113,7 @@ class PostgresStore:
                 min_size=0,
                 max_size=CONNECTIONS,
                 timeout=connect_seconds,
+                reconnect_timeout=connect_seconds,  # else the pauses between attempts grow to minutes, unlike an outage
                 kwargs={"options": f"-c lock_timeout={int(LOCK_SECONDS * 1000)}"},
                 check=psycopg_pool.ConnectionPool.check_connection,  # a database that came back is not yesterday's
                 open=True,
