@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from serving.contract.errors import Overloaded
@@ -18,7 +18,7 @@ class Slot:
 
     connection: Any = None
     is_abandoned: bool = False
-    is_free: bool = field(default=False)
+    is_free: bool = False
 
 
 class InFlight:
