@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -92,10 +93,10 @@ def handler(path: str, method: Callable[..., Any], request: Any) -> Any:
     return grpc.method_handlers_generic_handler(service, {name: row})
 
 
-@pytest.fixture
-def served() -> Iterator[tuple[ColorServer, str]]:
-    colors = ColorServer()
-    server = grpc.server(ThreadPoolExecutor(4))
+@contextmanager
+def serving(colors: ColorServer, threads: int = 4) -> Iterator[str]:
+    """A model server that answers as `colors` does. Yields where it listens."""
+    server = grpc.server(ThreadPoolExecutor(threads))
     server.add_generic_rpc_handlers(
         (
             handler(PREDICT, colors.predict, wire.PredictRequest),
@@ -105,8 +106,15 @@ def served() -> Iterator[tuple[ColorServer, str]]:
     )
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield colors, f"127.0.0.1:{port}"
+    yield f"127.0.0.1:{port}"
     server.stop(None).wait()
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[ColorServer, str]]:
+    colors = ColorServer()
+    with serving(colors) as target:
+        yield colors, target
 
 
 @pytest.fixture

@@ -20,17 +20,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import grpc
 import numpy as np
 from PIL import Image
 
 from serving.__main__ import MALLOC
-from serving.backend.grpc_predictor import GET_MODEL_STATUS, LIST_MODELS, PREDICT
-from serving.backend.protos import wire_pb2 as wire
-from tests.backend.test_grpc_predictor import ColorServer, handler
+from tests.backend.test_grpc_predictor import ColorServer, serving
 from tests.contract.icc import DISPLAY_P3, rgb_profile
 
 ROOT = Path(__file__).parents[2]
@@ -125,18 +121,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=20_000)
     count = parser.parse_args().requests
-    colors, server = ColorServer(), grpc.server(ThreadPoolExecutor(4))
-    rows = (
-        handler(PREDICT, colors.predict, wire.PredictRequest),
-        handler(GET_MODEL_STATUS, colors.status, wire.GetModelStatusRequest),
-        handler(LIST_MODELS, colors.names, wire.ListModelsRequest),
-    )
-    server.add_generic_rpc_handlers(rows)
-    backend = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
     statuses: Counter[int] = Counter()
     files, seen = pictures(), list[float]()
-    with gateway(backend) as (port, pid):
+    with serving(ColorServer()) as backend, gateway(backend) as (port, pid):
         print(f"0 requests: {resident(pid):.1f} MB")
         for step in range(STEPS):
             each = count // STEPS // CLIENTS
@@ -148,7 +135,6 @@ def main() -> None:
                 thread.join()
             seen.append(resident(pid))
             print(f"{(step + 1) * each * CLIENTS} requests: {seen[-1]:.1f} MB", flush=True)
-    server.stop(None).wait()
     warm = seen[round(STEPS * WARM) - 1]
     print(f"growth since {WARM:.0%} of them: {seen[-1] / warm - 1:+.1%}; answers: {dict(sorted(statuses.items()))}")
 

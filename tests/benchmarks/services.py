@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.contract.versions import version_dirs
+from tests.e2e.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
 PEERS = Path(__file__).parent / "peers"
@@ -138,14 +138,6 @@ def running(service: Service, models: Path, model: str, logs: Path) -> Iterator[
         yield Running(base + service.predict.format(**values), listened or took, took, process.pid)
     finally:
         _end(process)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def descendants(pid: int) -> list[int]:

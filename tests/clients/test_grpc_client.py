@@ -10,11 +10,11 @@ import pytest
 
 from clients.python import Client, Failed, GrpcClient, Prediction
 from serving.backend.backends import Backends
-from serving.backend.grpc_predictor import GET_MODEL_STATUS, LIST_MODELS, PREDICT, GrpcPredictor
+from serving.backend.grpc_predictor import PREDICT, GrpcPredictor
 from serving.backend.protos import wire_pb2 as wire
 from serving.contract.card import Calibration
 from serving.contract.errors import InvalidParameter, ModelServerUnavailable, Overloaded
-from tests.backend.test_grpc_predictor import ColorServer, handler
+from tests.backend.test_grpc_predictor import ColorServer, handler, serving
 from tests.cards import COLORS
 from tests.clients.shades import Serve, png
 
@@ -30,18 +30,8 @@ class Running:
 @pytest.fixture
 def model_server() -> Iterator[Running]:
     colors = ColorServer(versions={1: replace(COLORS, calibration=Calibration(2.0))})
-    server = grpc.server(ThreadPoolExecutor(4))
-    server.add_generic_rpc_handlers(
-        (
-            handler(PREDICT, colors.predict, wire.PredictRequest),
-            handler(GET_MODEL_STATUS, colors.status, wire.GetModelStatusRequest),
-            handler(LIST_MODELS, colors.names, wire.ListModelsRequest),
-        )
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield Running(colors, f"127.0.0.1:{port}")
-    server.stop(None).wait()
+    with serving(colors) as target:
+        yield Running(colors, target)
 
 
 class Patient(GrpcClient):

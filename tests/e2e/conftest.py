@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.gateway.gateway_process import children_of
+
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 120.0
 EPOCHS = {"digits": 1, "fashion": 4}
@@ -87,9 +89,8 @@ class Service:
 
     def workers(self) -> list[int]:
         """Process ids of the gateway's workers, of which there are none while it starts."""
-        arbiter = str(self.children().get("gateway", 0))
-        listing = subprocess.run(["pgrep", "-P", arbiter], capture_output=True, text=True, check=False).stdout
-        return [int(line) for line in listing.split()]
+        arbiter = self.children().get("gateway")
+        return [] if arbiter is None else children_of(arbiter)
 
     def wait_until(self, holds: Callable[[], Any], seconds: float = 30.0) -> Any:
         """Ask until the answer is true. Fails the test when it never is."""

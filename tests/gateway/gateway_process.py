@@ -15,6 +15,12 @@ import httpx
 ROOT = Path(__file__).parents[2]
 
 
+def children_of(pid: int) -> list[int]:
+    """Process ids; none where the process has ended."""
+    listing = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(each) for each in listing.stdout.split()]
+
+
 @dataclass
 class Gateway:
     """port: where it listens; log: what it writes to stderr; temporary: its folder of temporary files."""
@@ -29,8 +35,7 @@ class Gateway:
         return f"http://127.0.0.1:{self.port}"
 
     def workers(self) -> list[int]:
-        listing = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
-        return [int(pid) for pid in listing.stdout.split()]
+        return children_of(self.process.pid)
 
 
 @contextlib.contextmanager

@@ -9,20 +9,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 from PIL import Image
 
-from serving.backend.grpc_predictor import GET_MODEL_STATUS, LIST_MODELS, PREDICT
 from serving.backend.protos import wire_pb2 as wire
 from serving.gateway.keys import new_key
-from tests.backend.test_grpc_predictor import ColorServer, handler
+from tests.backend.test_grpc_predictor import ColorServer, serving
 from tests.gateway.gateway_process import Gateway, running
 
 SECONDS = 90
@@ -35,7 +32,7 @@ class HeldServer(ColorServer):
 
     free: threading.Event = field(default_factory=threading.Event)
     held: int = 0
-    port: int = 0
+    target: str = ""
 
     def predict(self, request: wire.PredictRequest, context: Any) -> wire.PredictResponse:
         if request.model_spec.signature_name != "model_card":
@@ -49,19 +46,9 @@ class HeldServer(ColorServer):
 def models() -> Iterator[HeldServer]:
     held = HeldServer()
     held.free.set()
-    server = grpc.server(ThreadPoolExecutor(40))
-    server.add_generic_rpc_handlers(
-        (
-            handler(PREDICT, held.predict, wire.PredictRequest),
-            handler(GET_MODEL_STATUS, held.status, wire.GetModelStatusRequest),
-            handler(LIST_MODELS, held.names, wire.ListModelsRequest),
-        )
-    )
-    held.port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield held
-    held.free.set()
-    server.stop(None).wait()
+    with serving(held, threads=40) as held.target:
+        yield held
+        held.free.set()
 
 
 @pytest.fixture
@@ -69,8 +56,7 @@ def run(models: HeldServer, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     with contextlib.ExitStack() as stack:
 
         def start(**settings: str) -> Gateway:
-            backend = f"127.0.0.1:{models.port}"
-            gateway = stack.enter_context(running(tmp_path, **{"backend": backend, "merge": "false", **settings}))
+            gateway = stack.enter_context(running(tmp_path, **{"backend": models.target, "merge": "false", **settings}))
             until(lambda: httpx.get(f"{gateway.url}/readyz", trust_env=False).status_code == 200)
             return gateway
 
