@@ -136,6 +136,7 @@ def test_under_load_a_killed_worker_model_server_and_a_new_version_give_no_wrong
     label = httpx.post(f"{load.url}/predict/digits", content=load.picture).json()["predictions"][0]["label"]
     clients = 4
     with load.running(clients):
+        own_service.wait_until(lambda: load.answers)
         workers = own_service.workers()
         os.kill(workers[0], signal.SIGKILL)
         own_service.wait_until(lambda: len(set(own_service.workers()) - set(workers)) == 1)
