@@ -5,9 +5,12 @@ import os
 import re
 import time
 from collections.abc import Callable
+from json import JSONEncoder
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
+from flask.json.provider import DefaultJSONProvider
+from flask.sessions import NullSession, SessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from serving.backend.predictor import Call, Predictor
@@ -26,16 +29,44 @@ from serving.tfserving_rest import Backend
 
 log = logging.getLogger(__name__)
 
-REQUEST_ID = "X-Request-ID"
+REQUEST_ID, REQUEST_ID_KEY = "X-Request-ID", "HTTP_X_REQUEST_ID"  # in headers, and in WSGI's environment
 PROBES = ("/healthz", "/readyz", "/metrics")  # asked every few seconds by whoever runs us: not worth a line each
 BAD_REQUEST = 400
 ACCEPTED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)  # what is echoed into headers and logs
 
 
+class Json(DefaultJSONProvider):
+    """Flask's, with one encoder for all answers instead of one for each."""
+
+    sort_keys = False
+    compact = True
+    ENCODER = JSONEncoder(separators=(",", ":"), default=DefaultJSONProvider.default)
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        body = self.ENCODER.encode(self._prepare_response_obj(args, kwargs))
+        return Response(f"{body}\n", mimetype=self.mimetype)
+
+
+class NoSessions(SessionInterface):
+    """Nobody has a session: Flask's own makes one for each request all the same."""
+
+    NONE = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:  # noqa: ARG002
+        return self.NONE
+
+    def is_null_session(self, obj: object) -> bool:
+        return obj is self.NONE
+
+
 class Application(Flask):
-    """Flask without its question, at every function of every request, whether that is a coroutine: none of ours is."""
+    """Flask without what it does for every request and none of ours wants."""
+
+    json_provider_class = Json
+    session_interface = NoSessions()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """As it is: Flask would ask, at every function of every request, whether it is a coroutine."""
         return func
 
 
@@ -60,8 +91,6 @@ def create_app(
     metrics = metrics or Metrics()
     app = Application("sightline", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.json.compact = True  # type: ignore[attr-defined]
     if settings.trusted_proxies:
         proxies = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
@@ -87,7 +116,7 @@ def _watch(app: Flask, metrics: Metrics, tracing: Tracing | None) -> None:
 
     @app.before_request
     def begin() -> None:
-        given = request.headers.get(REQUEST_ID)
+        given = request.environ.get(REQUEST_ID_KEY)
         state = here()
         state.request_id = given if given and ACCEPTED_ID.fullmatch(given) else os.urandom(16).hex()
         state.started = time.perf_counter()

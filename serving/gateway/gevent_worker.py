@@ -11,6 +11,8 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from serving.gateway.alarms import Alarm, ring_silent
+
 BEAT_SECONDS = 1.0  # how often the arbiter is told that the worker lives
 TICK_SECONDS = 0.05  # how often a worker that stops looks whether it may
 LINGER_SECONDS = 2.0  # how long a worker that is replaced lets a connection rest
@@ -25,7 +27,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._resting: dict[Any, _Rest] = {}
         self._told_to_stop: Event | None = None  # made in the worker: an Event belongs to a process's loop
 
     def run(self) -> None:
@@ -48,9 +49,17 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
             pool.kill(block=True, timeout=1)
 
-    def timeout_ctx(self) -> "_Resting":
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        """Answer one request, head and body in one packet where they fit."""
+        joined = _Joined(sock)
+        try:
+            return super().handle_request(listener_name, req, joined, addr)
+        finally:
+            joined.flush()
+
+    def timeout_ctx(self) -> Alarm:
         """What surrounds the wait for a connection's next request."""
-        return _Resting(self._resting, self.cfg.keepalive)
+        return Alarm(self.cfg.keepalive)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: answers close their connections from now on, and those that rest are closed."""
@@ -73,31 +82,33 @@ class Worker(GeventWorker):  # type: ignore[misc]
         close, where an end at once could meet its next request on the way.
         """
         is_told = self._told_to_stop is not None and self._told_to_stop.is_set()
-        latest = time.monotonic() - (0.0 if is_told else LINGER_SECONDS)
-        for greenlet, timeout in list(self._resting.items()):
-            if self._resting.get(greenlet) is timeout and timeout.since <= latest:
-                greenlet.throw(timeout)
+        ring_silent(time.monotonic() - (0.0 if is_told else LINGER_SECONDS))
 
 
-class _Rest(gevent.Timeout):  # type: ignore[misc]
-    """A timeout that knows since when it runs, monotonic seconds."""
+class _Joined:
+    """A socket that keeps what is sent first, an answer's head, until more comes: one system call instead of two."""
 
-    def __init__(self, seconds: float, exception: bool) -> None:
-        super().__init__(seconds, exception)
-        self.since = time.monotonic()
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._kept: bytes | None = None
+        self._is_first = True
 
+    def sendall(self, data: bytes) -> None:
+        if self._is_first:
+            self._is_first, self._kept = False, data
+            return
+        kept, self._kept = self._kept, None
+        self._sock.sendall(data if kept is None else kept + data)
 
-class _Resting:
-    """A timeout that passes in silence, known by its greenlet while it runs."""
+    def flush(self) -> None:
+        """Send what is kept."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._sock.sendall(kept)
 
-    def __init__(self, resting: dict[Any, "_Rest"], seconds: float) -> None:
-        self._resting = resting
-        self._timeout = _Rest(seconds, False)
+    def shutdown(self, how: int) -> None:
+        self.flush()
+        self._sock.shutdown(how)
 
-    def __enter__(self) -> None:
-        self._resting[gevent.getcurrent()] = self._timeout
-        self._timeout.__enter__()
-
-    def __exit__(self, *exc: Any) -> bool:
-        self._resting.pop(gevent.getcurrent(), None)
-        return bool(self._timeout.__exit__(*exc))
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)

@@ -5,8 +5,8 @@ process that is not patched: under gthread, in tests, at the command line.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -36,13 +36,10 @@ def in_thread(work: Callable[[], T]) -> T:
     return result
 
 
-@contextmanager
-def time_limit(seconds: float, error: Exception) -> Iterator[None]:
-    """Raise `error` where the block waits for longer than that. Unlimited in a process that is not patched."""
+def time_limit(seconds: float, error: Callable[[], Exception]) -> AbstractContextManager[object]:
+    """Raise `error()` where the block waits for longer than that. Unlimited in a process that is not patched."""
     if not is_patched():
-        yield
-        return
-    from gevent import Timeout
+        return nullcontext()
+    from serving.gateway.alarms import Alarm
 
-    with Timeout(seconds, error):
-        yield
+    return Alarm(seconds, error)

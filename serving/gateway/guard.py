@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 
 from serving.contract.errors import UploadTooSlow
 from serving.gateway.greenlets import time_limit
@@ -19,12 +19,13 @@ UNBOUNDED = ("/healthz", "/readyz", "/metrics")  # answered even when the servic
 ALLOWED_HEADERS = "Authorization, Content-Type, X-Request-ID, X-Request-Timeout, traceparent, tracestate"
 EXPOSED_HEADERS = "X-Request-ID, Retry-After"
 PREFLIGHT_SECONDS = "600"
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+POLICY = "Content-Security-Policy"  # a page has its own
+HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    (POLICY, "default-src 'none'; frame-ancestors 'none'"),
+)
 
 
 def guard(app: Flask, settings: Settings, shared: Shared) -> None:
@@ -35,19 +36,21 @@ def guard(app: Flask, settings: Settings, shared: Shared) -> None:
 
     @app.before_request
     def admit() -> Response | None:
-        if _is_preflight():
+        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+        if _is_preflight(asked):
             return Response(status=204)
         keys = ring.current()
-        if keys and request.path not in OPEN:
-            key = authenticate(keys, request.headers.get("Authorization", ""))
+        if keys and asked.path not in OPEN:
+            key = authenticate(keys, asked.headers.get("Authorization", ""))
             g.key = key.name
-            scope = scope_of(request.method, request.path)
+            scope = scope_of(asked.method, asked.path)
             if scope is not None:
                 authorize(key, scope)
-        if request.path not in UNBOUNDED:
-            rates.spend(f"key {g.key}" if "key" in g else f"address {request.remote_addr}")
-            _receive(settings.upload_seconds)
-            g.slot = in_flight.enter(request.environ.get("gunicorn.socket"))
+        if asked.path not in UNBOUNDED:
+            rates.spend(f"key {g.key}" if keys and "key" in g else f"address {asked.remote_addr}")
+            if asked.method in WITH_BODY:
+                _receive(asked, settings.upload_seconds)
+            g.slot = in_flight.enter(asked.environ.get("gunicorn.socket"))
         return None
 
     @app.teardown_request
@@ -58,8 +61,7 @@ def guard(app: Flask, settings: Settings, shared: Shared) -> None:
 
     @app.after_request
     def label(response: Response) -> Response:
-        present = {name for name, _ in response.headers}
-        response.headers.extend([(name, value) for name, value in HEADERS.items() if name not in present])
+        response.headers.extend(HEADERS if POLICY not in response.headers else HEADERS[:-1])
         _share(response, settings.allowed_origins)
         return response
 
@@ -70,42 +72,45 @@ def client_has_gone() -> Callable[[], bool]:
     return lambda: slot.is_abandoned
 
 
-def _receive(seconds: float) -> None:
+def _receive(asked: Request, seconds: float) -> None:
     """Have the whole body before it counts as in flight: who uploads slowly keeps nobody waiting.
 
     Raises UploadTooSlow, after which the connection is closed: nobody knows where its next request begins.
     """
-    if request.method not in WITH_BODY:
-        return
-    too_slow = UploadTooSlow(
-        f"the request had not arrived after {seconds:g} s; that is the limit (SIGHTLINE_UPLOAD_SECONDS)",
-        hint="Send fewer or smaller pictures at a time.",
-    )
     try:
-        with time_limit(seconds, too_slow):
-            request.get_data(cache=True, parse_form_data=False)
+        with time_limit(seconds, lambda: _too_slow(seconds)):
+            asked.get_data(cache=True, parse_form_data=False)
     except UploadTooSlow:
-        connection = request.environ.get("gunicorn.socket")
+        connection = asked.environ.get("gunicorn.socket")
         if connection is not None:
             connection.shutdown(socket.SHUT_RD)
         raise
 
 
-def _is_preflight() -> bool:
-    return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+def _too_slow(seconds: float) -> UploadTooSlow:
+    return UploadTooSlow(
+        f"the request had not arrived after {seconds:g} s; that is the limit (SIGHTLINE_UPLOAD_SECONDS)",
+        hint="Send fewer or smaller pictures at a time.",
+    )
+
+
+def _is_preflight(asked: Request) -> bool:
+    return asked.method == "OPTIONS" and "Access-Control-Request-Method" in asked.headers
 
 
 def _share(response: Response, origins: tuple[str, ...]) -> None:
     """Let pages of the allowed origins read the answer. `*` allows all; cookies play no part."""
+    if not origins:
+        return
     origin = request.headers.get("Origin")
-    if origin is None or not origins:
+    if origin is None:
         return
     response.headers.add("Vary", "Origin")
     if origin not in origins and "*" not in origins:
         return
     response.headers["Access-Control-Allow-Origin"] = origin
     response.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
-    if _is_preflight():
+    if _is_preflight(request):
         response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
         response.headers["Access-Control-Allow-Headers"] = ALLOWED_HEADERS
         response.headers["Access-Control-Max-Age"] = PREFLIGHT_SECONDS

@@ -55,9 +55,10 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
     @described(PREDICT)
     def predict(model: str) -> dict[str, Any]:
         """Classify the pictures of the request. One picture that is bad is an error, one of several an entry."""
-        ref, top = read_model_ref(model, request.args), read_top(request.args)
-        min_score, all_probabilities = read_min_score(request.args), read_all_probabilities(request.args)
-        with_inputs = read_with_inputs(request.args)
+        args = request.args
+        ref, top = read_model_ref(model, args), read_top(args)
+        min_score, all_probabilities = read_min_score(args), read_all_probabilities(args)
+        with_inputs = read_with_inputs(args)
         g.model = ref
         with g.stages.timed("read"):
             uploads = read_uploads(request, settings.max_images)
