@@ -7,11 +7,12 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Predictor, Scores, ServedModel, VersionChanged
 from serving.contract.card import ModelCard
 from serving.contract.errors import BadImage, ModelNotReady
-from serving.contract.image import ImageLimits, Pixels, decode_image
+from serving.contract.image import ImageLimits, Pixels, decode_picture
 from serving.contract.prediction import Prediction, top_k, without_calibration
 from serving.contract.preprocessing import Tensor
 
@@ -119,7 +120,7 @@ def _prediction(row: npt.NDArray[np.float32], card: ModelCard, top: int, all_pro
     return Prediction(best, raw, tuple(row.tolist()) if all_probabilities else None)
 
 
-def _input(item: Pixels | BadImage, card: ModelCard) -> Pixels | None:
+def _input(item: Image.Image | BadImage, card: ModelCard) -> Pixels | None:
     return None if isinstance(item, BadImage) else card.preprocessing.pixels(item)
 
 
@@ -128,7 +129,7 @@ def are_large(pictures: Sequence[bytes | BadImage]) -> bool:
     return sum(len(picture) for picture in pictures if isinstance(picture, bytes)) >= LARGE_BYTES
 
 
-def decode_all(pictures: Sequence[bytes | BadImage], limits: ImageLimits) -> list[Pixels | BadImage]:
+def decode_all(pictures: Sequence[bytes | BadImage], limits: ImageLimits) -> list[Image.Image | BadImage]:
     """Each picture decoded, or why it is not."""
     return [_decoded(picture, limits) for picture in pictures]
 
@@ -151,15 +152,15 @@ def scored(
     raise ModelNotReady(f"model {served.ref} changed {SWAPS} times during one request", hint="Try again in a moment.")
 
 
-def to_batch(images: Sequence[Pixels], card: ModelCard) -> Tensor:
+def to_batch(images: Sequence[Image.Image], card: ModelCard) -> Tensor:
     """Decoded pictures as one tensor (n, height, width, channels), as the card's preprocessing says."""
     return np.stack([card.preprocessing.apply(image) for image in images])
 
 
-def _decoded(picture: bytes | BadImage, limits: ImageLimits) -> Pixels | BadImage:
+def _decoded(picture: bytes | BadImage, limits: ImageLimits) -> Image.Image | BadImage:
     if isinstance(picture, BadImage):
         return picture
     try:
-        return decode_image(picture, limits)
+        return decode_picture(picture, limits)
     except BadImage as exc:
         return exc

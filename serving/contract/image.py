@@ -65,6 +65,9 @@ WHITE = (255, 255, 255, 255)
 UPRIGHT = 1  # the EXIF orientation of most pictures
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
+TAGGED = ("TIFF", "MPO")  # formats that hold EXIF's tags among their own
+METADATA = frozenset(["exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"])  # where Pillow looks for it
+
 DRAFTED = ("JPEG", "MPO")  # decoded smaller from the same data; other formats would hand out their thumbnail
 
 Pixels = npt.NDArray[np.uint8]
@@ -100,7 +103,12 @@ def decode_image(data: bytes, limits: ImageLimits) -> Pixels:
     Returns uint8 (H, W, 3), 0-255.
     Raises EmptyImage, ImageTooLarge, TooManyPixels, NotAnImage, TruncatedImage.
     """
-    return _decode(data, limits, None).pixels
+    return np.asarray(decode_picture(data, limits))
+
+
+def decode_picture(data: bytes, limits: ImageLimits) -> Image.Image:
+    """`decode_image` without the copy into an array: a picture of mode RGB."""
+    return _decode(data, limits, None).picture
 
 
 def decode_photo(data: bytes, limits: ImageLimits, max_side: int) -> Photo:
@@ -109,10 +117,20 @@ def decode_photo(data: bytes, limits: ImageLimits, max_side: int) -> Photo:
     A large JPEG is decoded at a half, a quarter or an eighth of its size (Pillow's `draft`): a photo of 12
     megapixels costs a fifth of what decoding all of it would.
     """
-    return _decode(data, limits, max_side)
+    decoded = _decode(data, limits, max_side)
+    return Photo(np.asarray(decoded.picture), decoded.width, decoded.height)
 
 
-def _decode(data: bytes, limits: ImageLimits, max_side: int | None) -> Photo:
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """picture: of mode RGB, upright; width, height: as in Photo."""
+
+    picture: Image.Image
+    width: int
+    height: int
+
+
+def _decode(data: bytes, limits: ImageLimits, max_side: int | None) -> _Decoded:
     if not data:
         raise EmptyImage("the picture has 0 bytes", hint="Is the file empty, or was it read to its end before?")
     if len(data) > limits.max_image_bytes:
@@ -130,7 +148,7 @@ def _decode(data: bytes, limits: ImageLimits, max_side: int | None) -> Photo:
                 image.draft("RGB", _within(width, height, max_side))
             image.load()
             upright = image
-            orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+            orientation = _orientation(image)
             if orientation != UPRIGHT:  # exif_transpose would copy the others
                 upright = ImageOps.exif_transpose(image)
             if orientation in SIDEWAYS:
@@ -138,7 +156,7 @@ def _decode(data: bytes, limits: ImageLimits, max_side: int | None) -> Photo:
             upright = _rgb(upright, image.info.get("icc_profile"))
             if max_side is not None:
                 upright = upright.resize(_within(width, height, max_side), Image.Resampling.BILINEAR)
-            return Photo(np.asarray(upright), width, height)
+            return _Decoded(upright, width, height)
         except MemoryError:
             raise
         except Exception as exc:  # decoders raise whatever their format taught them: one border, one error
@@ -146,6 +164,14 @@ def _decode(data: bytes, limits: ImageLimits, max_side: int | None) -> Photo:
                 f"the {image.format} picture of {width} x {height} cannot be decoded to its end: {exc}",
                 hint="The file is cut off or damaged: send it again, whole.",
             ) from exc
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's. Pillow's `getexif` looks for longer where there is none than reading a small picture takes."""
+    if image.format not in TAGGED and not METADATA.intersection(image.info):
+        return UPRIGHT
+    found: int = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    return found
 
 
 def _within(width: int, height: int, max_side: int) -> tuple[int, int]:

@@ -50,7 +50,8 @@ def top_k(probabilities: npt.NDArray[np.float32], labels: Sequence[str], k: int)
     probabilities: float32 (classes,). labels: one name per class. k: at least 1; more than there are means all.
     """
     order = np.argsort(-probabilities, kind="stable")[:k]
-    return Prediction(tuple(Label(labels[i], int(i), float(probabilities[i])) for i in order))
+    indices, scores = order.tolist(), probabilities[order].tolist()
+    return Prediction(tuple([Label(labels[i], i, score) for i, score in zip(indices, scores, strict=True)]))
 
 
 def without_calibration(probabilities: npt.NDArray[np.float32], temperature: float) -> npt.NDArray[np.float64]:

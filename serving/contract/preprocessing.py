@@ -117,17 +117,17 @@ class Preprocessing:
         """3 for rgb, 1 for gray."""
         return 3 if self.color == "rgb" else 1
 
-    def apply(self, image: Pixels) -> Tensor:
+    def apply(self, image: Pixels | Image.Image) -> Tensor:
         """Turn one decoded picture into the tensor that this model was trained on.
 
-        image: uint8 (H, W, 3), RGB, 0-255. Not modified.
+        image: uint8 (H, W, 3), RGB, 0-255, or a picture of mode RGB. Not modified.
         Returns uint8 or float32 (height, width, channels), as `dtype` says: a fresh array.
         """
         return self._scaled(self.pixels(image))
 
-    def pixels(self, image: Pixels) -> Pixels:
+    def pixels(self, image: Pixels | Image.Image) -> Pixels:
         """What the model sees, as a picture: `apply` without the arithmetic. uint8 (height, width, channels)."""
-        picture = Image.fromarray(image)
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
         if self.color == "gray":
             picture = picture.convert("L")  # ITU-R 601-2 luma; gray pixels keep their value exactly
         if self.polarity == "dark_background":
@@ -189,13 +189,11 @@ def _on_dark(picture: Image.Image) -> Image.Image:
     the picture, so that a page in a dim room counts as light.
     """
     gray = picture if picture.mode == "L" else picture.convert("L")
-    pixels = np.asarray(gray)
-    ground = _median(_border(pixels))
+    ground = _median(_border(np.asarray(gray)))
     if max(gray.size) > GROUND_SIDE:
         gray = gray.copy()
         gray.thumbnail((GROUND_SIDE, GROUND_SIDE), Image.Resampling.BOX)
-        pixels = np.asarray(gray)
-    darkest, brightest = int(pixels.min()), int(pixels.max())
+    darkest, brightest = gray.getextrema()
     middle = (darkest + brightest) / 2 if brightest - darkest > FLAT else BRIGHT
     return ImageOps.invert(picture) if ground > middle else picture
 
