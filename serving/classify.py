@@ -16,7 +16,8 @@ from serving.contract.image import ImageLimits, Pixels, decode_picture
 from serving.contract.prediction import Prediction, top_k, without_calibration
 from serving.contract.preprocessing import Tensor
 
-LARGE_BYTES = 16_384  # of pictures in a request: more take longer than handing them to another thread does
+LARGE_BYTES = 16_384  # of a picture: one takes longer than handing it to another thread does
+MANY_BYTES = 131_072  # of all pictures of a request, small ones: so many hold up others
 SWAPS = 3  # how many versions may replace each other under one request before it is told to come back
 
 
@@ -126,7 +127,8 @@ def _input(item: Image.Image | BadImage, card: ModelCard) -> Pixels | None:
 
 def are_large(pictures: Sequence[bytes | BadImage]) -> bool:
     """Whether decoding them takes so long that others should not wait for it."""
-    return sum(len(picture) for picture in pictures if isinstance(picture, bytes)) >= LARGE_BYTES
+    sizes = [len(picture) for picture in pictures if isinstance(picture, bytes)]
+    return max(sizes, default=0) >= LARGE_BYTES or sum(sizes) >= MANY_BYTES
 
 
 def decode_all(pictures: Sequence[bytes | BadImage], limits: ImageLimits) -> list[Image.Image | BadImage]:

@@ -5,7 +5,7 @@ with the model in its card. Training, verification, gateway and clients all call
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -193,7 +193,7 @@ def _on_dark(picture: Image.Image) -> Image.Image:
     if max(gray.size) > GROUND_SIDE:
         gray = gray.copy()
         gray.thumbnail((GROUND_SIDE, GROUND_SIDE), Image.Resampling.BOX)
-    darkest, brightest = gray.getextrema()
+    darkest, brightest = cast(tuple[int, int], gray.getextrema())
     middle = (darkest + brightest) / 2 if brightest - darkest > FLAT else BRIGHT
     return ImageOps.invert(picture) if ground > middle else picture
 

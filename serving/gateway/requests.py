@@ -6,12 +6,12 @@ import json
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flask import Request
-from werkzeug.datastructures import FileStorage, Headers
+from werkzeug.datastructures import Headers
 
 from serving.backend.predictor import Call, ModelRef
 from serving.contract.errors import (
@@ -27,6 +27,7 @@ from serving.contract.errors import (
     TooManyImages,
     UnsupportedContentType,
 )
+from serving.gateway.forms import Part, read_form
 from serving.gateway.schemas import Base64Pictures
 from serving.gateway.specification import BYTES, PATHS, Parameter
 
@@ -103,8 +104,8 @@ def read_pair(request: Request, fields: tuple[str, str]) -> tuple[bytes, bytes]:
             f"the content type is {request.mimetype!r}; a form with the fields {one!r} and {other!r} is wanted",
             hint=f"curl -F {one}=@one.jpg -F {other}=@other.jpg",
         )
-    _check_boundary(request)
-    return _file(request, fields[0]), _file(request, fields[1])
+    parts = _parts(request)
+    return _file(parts, fields[0]), _file(parts, fields[1])
 
 
 def read_top(args: Mapping[str, str]) -> int:
@@ -228,42 +229,37 @@ def _reader(mimetype: str) -> Callable[[Request], Sequence[Upload]]:
     raise UnsupportedContentType(f"the content type is {mimetype!r}", hint=HINT)
 
 
-def _check_boundary(request: Request) -> None:
-    if "boundary" not in request.mimetype_params:
+def _parts(request: Request) -> list[Part]:
+    boundary = request.mimetype_params.get("boundary")
+    if not boundary:
         raise InvalidMultipart(
             "the content type multipart/form-data names no boundary",
             hint="Let the HTTP library write the Content-Type header: it knows the boundary.",
         )
+    return read_form(request.get_data(cache=False), boundary)
 
 
-def _file(request: Request, field: str) -> bytes:
-    file = request.files.get(field)
-    if file is None:
-        raise _without_file(request, field, hint=f"Send each photo as a file: curl -F {field}=@photo.jpg")
-    return _contents(file)
+def _file(parts: Sequence[Part], field: str) -> bytes:
+    for part in parts:
+        if part.name == field and part.filename is not None:
+            return part.data
+    raise _without_file(parts, field, hint=f"Send each photo as a file: curl -F {field}=@photo.jpg")
 
 
-def _without_file(request: Request, field: str, hint: str) -> MissingImage:
-    fields: Iterable[str | None] = {*request.files, *request.form}
-    found = sorted(name or "one without a name" for name in fields)  # Werkzeug says None where a part names none
+def _without_file(parts: Sequence[Part], field: str, hint: str) -> MissingImage:
+    found = sorted({part.name or "one without a name" for part in parts})
     return MissingImage(
         f"the form has no file in the field {field!r}; its fields are {', '.join(found) if found else 'none'}",
         hint=hint,
     )
 
 
-def _contents(file: FileStorage) -> bytes:
-    """All bytes of an uploaded file; a large one lay in a temporary file, which goes at once."""
-    with file.stream as stream:
-        return stream.read()
-
-
 def _from_form(request: Request) -> Sequence[Upload]:
-    _check_boundary(request)
-    files = request.files.getlist(FIELD)
-    if not files:
-        raise _without_file(request, FIELD, HINT)
-    return [Upload(file.filename or "", _contents(file)) for file in files]
+    parts = _parts(request)
+    uploads = [Upload(part.filename, part.data) for part in parts if part.name == FIELD and part.filename is not None]
+    if not uploads:
+        raise _without_file(parts, FIELD, HINT)
+    return uploads
 
 
 def _from_body(request: Request) -> Sequence[Upload]:

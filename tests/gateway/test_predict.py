@@ -170,7 +170,7 @@ def test_versions_that_never_settle_are_told_to_come_back(client: FlaskClient, r
         (b'{"images": [{"b64": "\\u00e9"}]}', "application/json", (400, "invalid_base64")),
         (b'{"images": [{"b64": ""}]}', "application/json", (400, "empty_image")),
         (b"x", "multipart/form-data", (400, "invalid_multipart")),
-        (b"x", "multipart/form-data; boundary=b", (400, "missing_image")),
+        (b"x", "multipart/form-data; boundary=b", (400, "invalid_multipart")),
         (b"", "multipart/form-data; boundary=b", (400, "missing_image")),
     ],
 )
