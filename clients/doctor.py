@@ -24,9 +24,10 @@ from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.predictor import ModelRef
 from serving.contract.card import CARD_FILE, ModelCard, read_card
 from serving.contract.errors import ModelFailed, SightlineError, UsageError
-from serving.contract.golden import GOLDEN_DIR, GoldenExamples, read_golden
-from serving.contract.image import ImageLimits, decode_image
-from serving.contract.versions import version_dirs
+from serving.contract.golden import GoldenExamples, read_golden
+from serving.contract.image import decode_image
+from serving.contract.image_limits import ImageLimits
+from serving.contract.versions import GOLDEN_DIR, version_dirs
 
 Array = npt.NDArray[np.float32]
 

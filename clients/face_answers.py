@@ -14,12 +14,12 @@ from clients.python.client import Client
 from clients.python.faces import PEOPLE, person_path
 from clients.python.pictures import to_upload
 from serving.contract.errors import RequestTooLarge, SightlineError
-from serving.contract.image import ImageLimits
+from serving.contract.image_limits import ImageLimits
 from serving.faces.annotation import annotate
 from serving.faces.enrolment import ONE_PHOTO, FolderRow, Standards, Verdict, enrol_folder
 from serving.faces.face import Model
 from serving.faces.gallery import Archive
-from serving.faces.pool import FacePool
+from serving.faces.pool import FacePool, face_pool
 from serving.faces.recognition import Faces, compare, identify
 from serving.faces.settings import FaceSettings
 
@@ -90,7 +90,7 @@ class AnswersHere:
 
     @cached_property
     def _pool(self) -> FacePool:
-        return self._settings.pool(ImageLimits())
+        return face_pool(self._settings, ImageLimits())
 
     @cached_property
     def _faces(self) -> Faces:

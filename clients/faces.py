@@ -7,6 +7,7 @@ asks a running service.
 import contextlib
 import functools
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +32,7 @@ from serving.faces.face import Model
 from serving.faces.gallery import DEFAULT_GALLERY, Archive, check_gallery
 from serving.faces.moving import export_gallery, import_gallery
 from serving.faces.recognition import CANDIDATES
-from serving.faces.settings import FaceSettings
+from serving.faces.settings import FaceSettings, read_face_settings
 from serving.faces.stores import open_store
 
 ENROLLED = ("enrolled", "already")
@@ -90,7 +91,7 @@ def faces(ctx: click.Context, store: str | None) -> None:
     sightline faces compare one.jpg other.jpg
     sightline faces identify party.jpg --url http://gpu-7:8000
     """
-    settings = FaceSettings()
+    settings = read_face_settings(os.environ)
     ctx.obj = Where(settings.model_copy(update={"url": store}) if store else settings, store is not None)
 
 

@@ -19,7 +19,8 @@ from export.datasets import DataSet, Labels, Split, sha256_of_files, stratified
 from export.progress import say
 from serving.contract.card import Class, Source
 from serving.contract.errors import BadImage, DataNotFound, InvalidData
-from serving.contract.image import ImageLimits, Pixels, decode_image
+from serving.contract.image import Pixels, decode_image
+from serving.contract.image_limits import ImageLimits
 from serving.contract.preprocessing import Preprocessing
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".jp2"}

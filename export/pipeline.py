@@ -21,7 +21,8 @@ from export.verify import require_verified
 from serving.contract.card import SCHEMA_VERSION, Calibration, Golden, Input, ModelCard, Output, Training
 from serving.contract.errors import UsageError
 from serving.contract.golden import GoldenExamples
-from serving.contract.image import ImageLimits, Pixels, decode_image
+from serving.contract.image import Pixels, decode_image
+from serving.contract.image_limits import ImageLimits
 
 GOLDEN_ATOL = 1e-5  # what issue 2 allows between HTTP and Keras; float32 kernels differ by a tenth of it
 GOLDEN_SIDE = 640  # pixels; a golden picture is an example, not an archive

@@ -11,7 +11,8 @@ from export.tensorflow_start import native_stderr_silenced, start_tensorflow
 from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_from_json, read_card
 from serving.contract.errors import SightlineError, VerificationFailed
 from serving.contract.golden import GoldenExamples, read_golden
-from serving.contract.image import ImageLimits, decode_image
+from serving.contract.image import decode_image
+from serving.contract.image_limits import ImageLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,15 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
-import httpx
 
 from serving.contract.errors import PortTaken, ProcessDied, UsageError
-from serving.contract.golden import GOLDEN_DIR
-from serving.contract.versions import version_dirs
+from serving.contract.versions import GOLDEN_DIR, version_dirs
 from serving.gateway.settings import Settings, read_settings, require_safe, shown
 from serving.supervisor import Child, Supervisor
 
@@ -96,7 +94,7 @@ def serve(
     url = f"http://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else settings.host}:{settings.port}"
     faces_environ = _face_environ(encoder, preload_faces, {**os.environ, **settings.environ()})
     with _face_service(faces_environ) as (faces, environ):
-        supervisor = Supervisor([*children, *faces, _gateway(settings, environ)], _announcing(url, models, settings))
+        supervisor = Supervisor([*children, *faces, _gateway(settings, environ)], _Announcing(url, models, settings))
         _run(supervisor, reloads=settings.key_file is not None)
 
 
@@ -206,29 +204,36 @@ def _has_classifier(models: Path) -> bool:
     return models.is_dir() and any(version_dirs(model) for model in models.iterdir() if model.name != FACE_ENCODER)
 
 
-def _announcing(url: str, models: Path, settings: Settings) -> Callable[[], bool]:
-    """A question that asks the gateway whether it is ready, says so once, and says why while it is not."""
-    client = httpx.Client(timeout=2.0, trust_env=False)
-    times = Counter[str]()
+class _Announcing:
+    """Asks the gateway whether it is ready, says so once, and says why while it is not."""
 
-    def ready() -> bool:
+    def __init__(self, url: str, models: Path, settings: Settings) -> None:
+        self._url = url
+        self._models = models
+        self._settings = settings
+        self._times = Counter[str]()
+        self._client: Any = None
+
+    def __call__(self) -> bool:
+        import httpx  # while the processes start, not before
+
+        self._client = self._client or httpx.Client(timeout=2.0, trust_env=False)
         try:
-            answer = client.get(f"{url}/readyz")
+            answer = self._client.get(f"{self._url}/readyz")
         except httpx.TransportError:
             return False
-        if answer.status_code == httpx.codes.OK:
-            times["ready"] += 1
-            if times["ready"] < WAITING_TICKS and _is_loading(client.get(f"{url}/models").json()["models"]):
+        if answer.is_success:
+            self._times["ready"] += 1
+            states = self._client.get(f"{self._url}/models").json()["models"]
+            if self._times["ready"] < WAITING_TICKS and _is_loading(states):
                 return False
-            click.echo(_banner(url, models, settings, answer.json()["models"]))
+            click.echo(_banner(self._url, self._models, self._settings, answer.json()["models"]))
             return True
         reason = answer.json().get("detail", answer.text)
-        times[reason] += 1
-        if times[reason] == WAITING_TICKS:
+        self._times[reason] += 1
+        if self._times[reason] == WAITING_TICKS:
             click.echo(f"Not ready yet: {reason}")
         return False
-
-    return ready
 
 
 def _is_loading(models: list[dict[str, Any]]) -> bool:

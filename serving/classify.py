@@ -12,7 +12,8 @@ from PIL import Image
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Predictor, Scores, ServedModel, VersionChanged
 from serving.contract.card import ModelCard
 from serving.contract.errors import BadImage, ModelNotReady
-from serving.contract.image import ImageLimits, Pixels, decode_picture
+from serving.contract.image import Pixels, decode_picture
+from serving.contract.image_limits import ImageLimits
 from serving.contract.prediction import Prediction, top_k, without_calibration
 from serving.contract.preprocessing import Tensor
 

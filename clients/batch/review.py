@@ -26,7 +26,8 @@ from clients.batch.sources import Again
 from clients.batch.truth import known_truths
 from clients.batch.writers import read_rows
 from serving.contract.errors import OutputFailed, SightlineError, UsageError
-from serving.contract.image import ImageLimits, decode_image
+from serving.contract.image import decode_image
+from serving.contract.image_limits import ImageLimits
 
 THUMBNAIL = 112  # pixels of the long side
 QUALITY = 70  # of the thumbnails' JPEG

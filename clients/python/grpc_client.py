@@ -20,7 +20,7 @@ from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.predictor import ModelRef, VersionState
 from serving.classify import Stages, classify
 from serving.contract.errors import BadImage, SightlineError, Unavailable
-from serving.contract.image import ImageLimits
+from serving.contract.image_limits import ImageLimits
 from serving.contract.prediction import Prediction as Outcome
 
 T = TypeVar("T")

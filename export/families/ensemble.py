@@ -21,7 +21,8 @@ from export.publishing import latest_version
 from serving.contract.card import CARD_FILE, ModelCard, Source, read_card
 from serving.contract.errors import UsageError
 from serving.contract.golden import read_golden
-from serving.contract.image import ImageLimits, decode_image
+from serving.contract.image import decode_image
+from serving.contract.image_limits import ImageLimits
 from serving.contract.preprocessing import Preprocessing
 
 VOTES = ("soft", "hard")

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.contract.errors import ModelError
+from serving.contract.versions import GOLDEN_DIR
 
-GOLDEN_DIR = Path("assets.extra") / "golden"
 ANSWERS_FILE = "answers.npz"
 
 

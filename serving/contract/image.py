@@ -24,6 +24,7 @@ from PIL import (
 
 from serving.contract.colors import to_srgb
 from serving.contract.errors import EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
+from serving.contract.image_limits import ImageLimits
 
 # Decoders that are offered to strangers. Left out on purpose: formats that start other programs (EPS)
 # and those that no camera, browser or scanner writes.
@@ -71,14 +72,6 @@ METADATA = frozenset(["exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp
 DRAFTED = ("JPEG", "MPO")  # decoded smaller from the same data; other formats would hand out their thumbnail
 
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What a picture may cost before it is refused, unread. Names are those of the gateway's settings."""
-
-    max_image_bytes: int = 20_000_000
-    max_image_pixels: int = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)

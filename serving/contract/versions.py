@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+GOLDEN_DIR = Path("assets.extra") / "golden"  # in a version: pictures to try, and what Keras says of them
 SERVING_CONFIG = "serving-config"  # a folder beside the models that holds TensorFlow Serving's files
 
 

@@ -13,9 +13,10 @@ from types import FrameType
 import click
 
 from serving.contract.errors import GalleryError, Unavailable, UsageError
-from serving.contract.image import ImageLimits
+from serving.contract.image_limits import ImageLimits
+from serving.faces.pool import face_pool
 from serving.faces.service import FaceServer, FaceService, StoreAtHand
-from serving.faces.settings import FaceSettings
+from serving.faces.settings import read_face_settings
 from serving.faces.stores import open_store
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 def service(path: str | None, max_image_bytes: int, max_image_pixels: int) -> None:
     """Find, encode and know faces for the gateways of this machine, until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="faces: %(message)s")
-    settings = FaceSettings()
+    settings = read_face_settings(os.environ)
     where = path or settings.socket
     if not where:
         raise UsageError("the face service has no socket", hint="Give --socket or SIGHTLINE_FACES_SOCKET.")
@@ -37,7 +38,7 @@ def service(path: str | None, max_image_bytes: int, max_image_pixels: int) -> No
         store.get()
     except (Unavailable, GalleryError) as exc:  # what was written wrong ends the service, what may pass does not
         log.warning("%s Faces are answered so until it is mended.", exc)
-    pool = settings.pool(ImageLimits(max_image_bytes, max_image_pixels))
+    pool = face_pool(settings, ImageLimits(max_image_bytes, max_image_pixels))
     with FaceServer(Path(where), FaceService(pool, store)) as server:
         _stop_on_signals(server)
         log.info("%d face process(es), galleries at %s", settings.processes, settings.url.rpartition("@")[2])

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from serving.contract.errors import UsageError
 from serving.faces.face import Encodings
 from serving.faces.gallery import Entry
-from serving.faces.recognition import TOLERANCE
+from serving.faces.settings import TOLERANCE
 
 SAMPLE = 4_000  # photos that are compared at most, drawn evenly; all pairs of them are 8 million
 PAIRS = 10  # confusable pairs that are named

@@ -4,7 +4,8 @@ import io
 
 from PIL import Image, ImageDraw, ImageFont
 
-from serving.contract.image import ImageLimits, decode_image
+from serving.contract.image import decode_image
+from serving.contract.image_limits import ImageLimits
 from serving.faces.recognition import Identified
 
 KNOWN, UNKNOWN = (46, 160, 67), (207, 34, 46)  # green, red

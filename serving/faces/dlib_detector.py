@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.contract.image import ImageLimits, Photo, Pixels, decode_photo
+from serving.contract.image import Photo, Pixels, decode_photo
+from serving.contract.image_limits import ImageLimits
 from serving.faces.dlib_models import load_dlib, weights_file
 from serving.faces.face import CHIP_PADDING, CHIP_SIDE, Box, Found, FoundFace, Model
 from serving.faces.quality import measure

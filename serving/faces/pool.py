@@ -6,7 +6,6 @@ at once, rather than late. A process that dies is replaced, and its request is t
 """
 
 import multiprocessing
-import os
 import queue
 import threading
 from concurrent.futures import CancelledError, Future
@@ -16,17 +15,24 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from serving.contract.errors import DeadlineExceeded, FaceProcessDied, FacesUnavailable, Overloaded
+from serving.contract.image_limits import ImageLimits
 from serving.faces.encoder import EncoderName
 from serving.faces.face import Chips, Encodings, Found, Model
+from serving.faces.settings import FaceSettings
 from serving.faces.wire import Message, chips_blob, pack, raised, read_encodings, read_found, unpack
 from serving.faces.worker import WorkerSettings, work
 
 TRIES = 2
 
 
-def default_processes() -> int:
-    """Half of the cores, at least one: the other half predicts."""
-    return max(1, (os.cpu_count() or 1) // 2)
+def face_pool(settings: FaceSettings, limits: ImageLimits) -> "FacePool":
+    """The face processes that the settings ask for."""
+    return FacePool(
+        WorkerSettings(limits, settings.max_side, settings.preload),
+        processes=settings.processes,
+        waiting=settings.waiting,
+        timeout_seconds=settings.timeout_seconds,
+    )
 
 
 @dataclass(slots=True)

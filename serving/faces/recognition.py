@@ -10,10 +10,8 @@ from serving.contract.errors import InvalidParameter, NoFace
 from serving.faces.encoder import FaceEncoder
 from serving.faces.face import Found, FoundFace, Model
 from serving.faces.gallery import DEFAULT_GALLERY, Candidate, Store
+from serving.faces.settings import TOLERANCE
 
-# Two photos of one person are nearer than this, of two persons farther: face_recognition's default. In a large
-# gallery somebody is near by chance: lower it (`sightline faces advise`).
-TOLERANCE = 0.6
 CANDIDATES = 5
 
 

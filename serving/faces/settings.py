@@ -1,20 +1,29 @@
 """The settings of faces: one frozen class, read from the environment in the entry points only."""
 
+import os
+from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serving.contract.image import ImageLimits
-from serving.faces.pool import FacePool, default_processes
-from serving.faces.recognition import TOLERANCE
-from serving.faces.worker import WorkerSettings
+from serving.contract.errors import UsageError
+
+PREFIX = "SIGHTLINE_FACES_"
+
+# Two photos of one person are nearer than this, of two persons farther: face_recognition's default. In a large
+# gallery somebody is near by chance: lower it (`sightline faces advise`).
+TOLERANCE = 0.6
 
 
-class FaceSettings(BaseSettings):
+def _half_of_the_cores() -> int:
+    """At least one: the other half predicts."""
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
+class FaceSettings(BaseModel):
     """Everything of faces that can be set, as `SIGHTLINE_FACES_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="SIGHTLINE_FACES_", frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field("sqlite:///faces.db", description="Where galleries are kept: sqlite:///FILE or postgresql://...")
     key: str = Field("", repr=False, description="32 bytes in base64: encrypts a SQLite gallery at rest.")
@@ -23,17 +32,22 @@ class FaceSettings(BaseSettings):
         "served", description="served: the model face-encoder of the model server, dlib where there is none; or dlib."
     )
     tolerance: float = Field(TOLERANCE, gt=0, le=2, description="Distance up to which two faces are one person.")
-    processes: int = Field(default_factory=default_processes, ge=1, description="Face processes.")
+    processes: int = Field(default_factory=_half_of_the_cores, ge=1, description="Face processes.")
     waiting: int = Field(16, ge=0, description="Photos that may wait for a face process before 503 is answered.")
     timeout_seconds: float = Field(30.0, gt=0, description="From a photo's arrival to its faces, seconds.")
     max_side: int = Field(800, ge=100, description="Long side to which a photo is brought before faces are looked for.")
     preload: bool = Field(False, description="Load dlib's models at start, not at the first photo.")
 
-    def pool(self, limits: ImageLimits) -> FacePool:
-        """The face processes that these settings ask for."""
-        return FacePool(
-            WorkerSettings(limits, self.max_side, self.preload),
-            processes=self.processes,
-            waiting=self.waiting,
-            timeout_seconds=self.timeout_seconds,
+
+def read_face_settings(environ: Mapping[str, str]) -> FaceSettings:
+    """The settings that the environment gives. Raises UsageError."""
+    variables = {name: PREFIX + name.upper() for name in FaceSettings.model_fields}
+    try:
+        return FaceSettings.model_validate(
+            {name: environ[variable] for name, variable in variables.items() if variable in environ}
         )
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        given = first["input"] if FaceSettings.model_fields[name].repr else "***"
+        raise UsageError(f"{variables[name]} is {given!r}: {first['msg']}") from exc

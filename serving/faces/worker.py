@@ -7,7 +7,7 @@ from functools import cached_property
 from multiprocessing.connection import Connection
 
 from serving.contract.errors import SightlineError
-from serving.contract.image import ImageLimits
+from serving.contract.image_limits import ImageLimits
 from serving.faces.dlib_detector import DlibDetector
 from serving.faces.dlib_encoder import DlibEncoder
 from serving.faces.dlib_models import encoder_name

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flask import Flask, Request, Response, g, request
 
@@ -9,9 +10,11 @@ from serving.contract.errors import UploadTooSlow
 from serving.gateway.greenlets import time_limit
 from serving.gateway.in_flight import InFlight, Slot
 from serving.gateway.keys import KeyRing, authenticate, authorize, scope_of
-from serving.gateway.rates import RateLimit
 from serving.gateway.settings import Settings
 from serving.gateway.shared import Shared
+
+if TYPE_CHECKING:
+    from serving.gateway.rates import RateLimit
 
 OPEN = ("/healthz", "/readyz", "/", "/openapi.json", "/docs")  # no key is needed
 WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
@@ -31,7 +34,7 @@ HEADERS = (
 def guard(app: Flask, settings: Settings, shared: Shared) -> None:
     """Refuse what is too much and who may not. Register it after what gives a request its id."""
     ring = KeyRing(settings.api_key_entries, settings.key_file, lambda: shared.generation)
-    rates = RateLimit(settings.rate_limit, settings.rate_limit_storage)
+    rates = _rate_limit(settings)
     in_flight = InFlight(shared, settings.threads, settings.max_in_flight)
 
     @app.before_request
@@ -47,7 +50,8 @@ def guard(app: Flask, settings: Settings, shared: Shared) -> None:
             if scope is not None:
                 authorize(key, scope)
         if asked.path not in UNBOUNDED:
-            rates.spend(f"key {g.key}" if keys and "key" in g else f"address {asked.remote_addr}")
+            if rates is not None:
+                rates.spend(f"key {g.key}" if keys and "key" in g else f"address {asked.remote_addr}")
             if asked.method in WITH_BODY:
                 _receive(asked, settings.upload_seconds)
             g.slot = in_flight.enter(asked.environ.get("gunicorn.socket"))
@@ -64,6 +68,14 @@ def guard(app: Flask, settings: Settings, shared: Shared) -> None:
         response.headers.extend(HEADERS if POLICY not in response.headers else HEADERS[:-1])
         _share(response, settings.allowed_origins)
         return response
+
+
+def _rate_limit(settings: Settings) -> "RateLimit | None":
+    if not settings.rate_limit:
+        return None
+    from serving.gateway.rates import RateLimit  # what most do without takes a while to load
+
+    return RateLimit(settings.rate_limit, settings.rate_limit_storage)
 
 
 def client_has_gone() -> Callable[[], bool]:

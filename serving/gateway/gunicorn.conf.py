@@ -8,6 +8,12 @@ import tempfile
 import time
 from pathlib import Path
 
+# Before the fork, so that the workers need not load it each: what has no locks and no sockets, which gevent replaces.
+import serving.backend.predictor
+import serving.backend.protos.wire_pb2
+import serving.contract.card
+import serving.contract.image
+import serving.contract.preprocessing  # noqa: F401
 from serving.contract.errors import UsageError
 from serving.gateway.keys import read_key_file
 from serving.gateway.settings import read_settings, require_safe

@@ -13,13 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from serving.backend.targets import check_target
 from serving.contract.errors import UsageError
-from serving.contract.image import ImageLimits
+from serving.contract.image_limits import ImageLimits
+from serving.faces.settings import PREFIX as FACES_PREFIX
 from serving.faces.settings import FaceSettings
 from serving.gateway.keys import read_key_file, read_keys
-from serving.gateway.rates import check_rates
 
 PREFIX = "SIGHTLINE_"
-FACES_PREFIX = "SIGHTLINE_FACES_"
 CONFIG = "SIGHTLINE_CONFIG"  # a TOML file
 NOT_OURS = {CONFIG, "SIGHTLINE_DATA", "SIGHTLINE_URL", "SIGHTLINE_API_KEY"}  # the export's and the client's
 SECRET = "***"
@@ -117,7 +116,10 @@ class Settings(BaseModel):
     @field_validator("rate_limit")
     @classmethod
     def _rates_can_be_read(cls, value: str) -> str:
-        check_rates(value)
+        if value:
+            from serving.gateway.rates import check_rates  # what most do without takes a while to load
+
+            check_rates(value)
         return value
 
     @field_validator("backend")

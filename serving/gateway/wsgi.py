@@ -12,7 +12,7 @@ from serving.backend.tensor_function import TensorFunction
 from serving.faces import served_encoder
 from serving.faces.client import FaceClient
 from serving.faces.recognition import Faces
-from serving.faces.settings import FaceSettings
+from serving.faces.settings import FaceSettings, read_face_settings
 from serving.gateway import greenlets
 from serving.gateway.app import create_app
 from serving.gateway.logs import configure
@@ -73,7 +73,7 @@ backends = backends_of(settings, metrics)
 app = create_app(
     settings,
     predictor_of(settings, metrics, backends),
-    faces_at(FaceSettings(), settings, backends),
+    faces_at(read_face_settings(os.environ), settings, backends),
     metrics,
     functools.partial(GrpcBackend, backends),
     tracing=tracing_of(os.environ),

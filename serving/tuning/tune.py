@@ -15,8 +15,7 @@ import click
 import httpx
 
 from serving.contract.errors import ProcessDied, UsageError
-from serving.contract.golden import GOLDEN_DIR
-from serving.contract.versions import version_dirs
+from serving.contract.versions import GOLDEN_DIR, version_dirs
 from serving.gateway.settings import PREFIX, Settings
 from serving.tuning.load import Load, requests_of, run
 

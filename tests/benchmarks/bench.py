@@ -23,8 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.contract.golden import GOLDEN_DIR
-from serving.contract.versions import version_dirs
+from serving.contract.versions import GOLDEN_DIR, version_dirs
 from serving.tuning.load import form, requests_of
 from tests.benchmarks.services import (
     CEILING,

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from serving.contract.image import ImageLimits
+from serving.contract.image_limits import ImageLimits
 from serving.faces.dlib_detector import DlibDetector
 from serving.faces.dlib_encoder import DlibEncoder
 from serving.faces.dlib_models import import_face_recognition

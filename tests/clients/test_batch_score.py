@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from click.testing import Result as Invoked
 
-from clients.batch.journal import Journal
+from clients.batch.journal import Journal, Result
 from clients.batch.rows import FAILED, OK, Row
 from clients.batch.score import score
 from clients.batch.scorer import FailureLimit, Plan, Progress, Scorer
@@ -29,7 +30,8 @@ from serving.contract.errors import (
     UnreadableFile,
     UsageError,
 )
-from serving.contract.image import ImageLimits, decode_image
+from serving.contract.image import decode_image
+from serving.contract.image_limits import ImageLimits
 from tests.clients.shades import Serve, Service, ShadePredictor, png
 
 GRAYS = {"a.png": 10, "b.png": 100, "c/d.png": 150, "c/e.png": 250}
@@ -49,12 +51,12 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out.csv"
 
 
-def scored(service: Service, source: Path | str, out: Path, *more: str) -> Result:
+def scored(service: Service, source: Path | str, out: Path, *more: str) -> Invoked:
     arguments = [str(source), "--model", "shades", "--out", str(out), "--url", service.url, "--ordered", *more]
     return CliRunner().invoke(score, arguments)
 
 
-def summary(result: Result) -> dict[str, object]:
+def summary(result: Invoked) -> dict[str, object]:
     found: dict[str, object] = json.loads(result.stdout)
     return found
 
@@ -273,6 +275,15 @@ def listed_journal(tmp_path: Path, source: Memory) -> Journal:
     journal = Journal(str(tmp_path / "x.journal"))
     journal.list_inputs(source.inputs(), {})
     return journal
+
+
+@pytest.mark.parametrize("score", [0.1, 1, 1e-300, float("inf"), float("nan")])
+def test_the_journal_gives_back_what_it_was_given(tmp_path: Path, score: float) -> None:
+    top = (("T-shirt/top", score), ('a "quoted" \\ label', 0.30000000000000004), ("Füße\n", 0.0))
+    with listed_journal(tmp_path, Memory(1)) as journal:
+        journal.record([Result(1, label=top[0][0], score=score, top=top)])
+        (row,) = journal.rows("shades", ordered=True)
+    assert repr(row.top) == repr(top)
 
 
 def test_refusals_slow_it_down_and_lose_nothing(service: Service, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from serving.contract.image import ImageLimits, decode_image, decode_photo
+from serving.contract.image import decode_image, decode_photo
+from serving.contract.image_limits import ImageLimits
 from tests.contract.icc import (
     DISPLAY_P3,
     SRGB,

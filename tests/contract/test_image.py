@@ -13,7 +13,8 @@ from PIL import Image
 
 import serving.contract.image as image_module
 from serving.contract.errors import BadImage, EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
-from serving.contract.image import ImageLimits, decode_image
+from serving.contract.image import decode_image
+from serving.contract.image_limits import ImageLimits
 from tests.contract.icc import DISPLAY_P3, in_display_p3, rgb_profile
 
 LIMITS = ImageLimits()

@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from serving.contract.card import CARD_FILE, read_card
 from serving.contract.golden import read_golden
-from serving.contract.image import ImageLimits, decode_image
+from serving.contract.image import decode_image
+from serving.contract.image_limits import ImageLimits
 from serving.contract.versions import version_dirs
 from tests.e2e.conftest import ROOT, Exported, Service
 

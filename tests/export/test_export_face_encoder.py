@@ -12,7 +12,7 @@ from serving.contract.errors import InvalidData, VerificationFailed
 pytest.importorskip("dlib")
 
 from export.families.face_encoder import build, encode_with, export, verify
-from serving.contract.image import ImageLimits
+from serving.contract.image_limits import ImageLimits
 from serving.faces.dlib_detector import DlibDetector
 from serving.faces.dlib_encoder import DlibEncoder
 from serving.faces.dlib_models import weights_file

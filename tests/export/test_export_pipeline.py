@@ -17,7 +17,8 @@ from export.pipeline import Recipe, export
 from export.verify import verify
 from serving.contract.card import CARD_FILE, read_card
 from serving.contract.errors import NoSpace
-from serving.contract.golden import ANSWERS_FILE, GOLDEN_DIR, GoldenExamples, read_golden, write_golden
+from serving.contract.golden import ANSWERS_FILE, GoldenExamples, read_golden, write_golden
+from serving.contract.versions import GOLDEN_DIR
 
 
 def test_a_published_version_verifies(bars_version: Path) -> None:

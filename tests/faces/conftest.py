@@ -90,7 +90,7 @@ def photos() -> Path:
 def pool() -> Iterator["FacePool"]:
     """One face process with real dlib, for all tests."""
     pytest.importorskip("dlib")
-    from serving.contract.image import ImageLimits
+    from serving.contract.image_limits import ImageLimits
     from serving.faces.pool import FacePool
     from serving.faces.worker import WorkerSettings
 

@@ -16,7 +16,8 @@ from serving.contract.errors import (
     NotAnImage,
     UnknownGallery,
 )
-from serving.contract.image import ImageLimits, decode_image
+from serving.contract.image import decode_image
+from serving.contract.image_limits import ImageLimits
 from serving.faces.dlib_models import import_face_recognition
 from serving.faces.enrolment import Standards, Verdict, enrol, enrol_folder, named_files
 from serving.faces.face import Box, Found, Model

@@ -26,7 +26,7 @@ from serving.contract.errors import (
     PortTaken,
     UnknownPerson,
 )
-from serving.contract.image import ImageLimits
+from serving.contract.image_limits import ImageLimits
 from serving.faces.client import FaceClient
 from serving.faces.enrolment import enrol
 from serving.faces.gallery import Candidate, Entry
