@@ -5,7 +5,8 @@
 For each model it measures, in turn and repeatedly, the raw SavedModel (`raw`: two threads, and one run of the merged
 batch, whichever is faster), the server without batching, with our batcher, and with TensorFlow's own C++ batcher
 (`tf.nondifferentiable_batch_function` inside the served graph). Clients are threads of a process of their own and
-speak gRPC. The last lines give what one lone request costs beyond the model itself.
+speak gRPC. The last lines give what one lone request costs beyond the model itself, and what a call costs of a server
+that gives back what it was sent: less no server in Python can do.
 """
 
 import argparse
@@ -136,21 +137,52 @@ def part_client(port: str, name: str, seconds: str, model: str) -> None:
 
 
 def part_latency(port: str, root: str, name: str) -> None:
-    """Medians of one picture: over gRPC, and of the model alone in this process, in turn."""
+    """Medians of one picture, in turn: over gRPC, of the model alone in this process, and of a call of an echo."""
     from serving.model_server.runner import SavedModel
 
-    model = SavedModel(Path(root) / name / "1")
+    model = SavedModel(Path(root) / name / "1", intra_op_threads=max(1, (os.cpu_count() or 1) // 2))  # the server's
     signature = model.signatures["serving_default"]
     feed, fetch = signature.inputs["image"].name, signature.outputs["probabilities"].name
     batch = np.zeros((1, *CASES[name][0]), np.uint8)
-    times: dict[str, list[float]] = {"grpc": [], "model": []}
-    with _predicting(port, name, batch.shape) as call:
+    times: dict[str, list[float]] = {"grpc": [], "model": [], "echo": []}
+    with _predicting(port, name, batch.shape) as call, _echoing(batch.tobytes()) as echo:
         for _ in range(300):
-            for kind, run in (("grpc", call), ("model", lambda: model.run({feed: batch}, [fetch]))):
+            for kind, run in (("grpc", call), ("model", lambda: model.run({feed: batch}, [fetch])), ("echo", echo)):
                 started = time.perf_counter()
                 run()
                 times[kind].append((time.perf_counter() - started) * 1000)
     print(json.dumps({kind: statistics.median(values[50:]) for kind, values in times.items()}))
+
+
+def part_echo() -> None:
+    """A server that gives back what it was sent. Prints its port."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import grpc
+
+    server = grpc.server(ThreadPoolExecutor(8))
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, _: request)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("echo", {"Echo": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    server.wait_for_termination()
+
+
+@contextmanager
+def _echoing(message: bytes) -> Iterator[Callable[[], bytes]]:
+    """A call of an echo in a process of its own."""
+    import grpc
+
+    command = [sys.executable, "-m", "tests.benchmarks.bench_model_server", "--part", "echo"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            with grpc.insecure_channel(f"127.0.0.1:{process.stdout.readline().strip()}") as channel:
+                rpc = channel.unary_unary("/echo/Echo")
+                yield lambda: rpc(message, timeout=60)
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -219,7 +251,8 @@ def compare(root: Path, options: argparse.Namespace) -> None:
             median = json.loads(_side_process("latency", server.port, models, name))
         extra = median["grpc"] - median["model"]
         print(
-            f"{name:10} one picture: {median['grpc']:.2f} ms, model alone {median['model']:.2f}, extra {extra:.2f} ms"
+            f"{name:10} one picture: {median['grpc']:.2f} ms, model alone {median['model']:.2f}, extra {extra:.2f} ms, "
+            f"an echo {median['echo']:.2f}"
         )
 
 
