@@ -83,17 +83,18 @@ def watched(models: Path, listing: Path, folder: Path, every: float) -> list[Sam
         print(process.stdout.read().decode().strip())
         if process.returncode:
             raise RuntimeError(f"the command ended with {process.returncode}: {' '.join(command)}")
-    return [sample for sample in samples if sample.pictures and sample.memory["client"]]
+    # Without those before the first answer, and those after the last, while the file is written.
+    return [each for before, each in pairwise(samples) if each.pictures > before.pictures and each.memory["client"]]
 
 
 def table(samples: Sequence[Sample]) -> str:
-    """A line for each tenfold: the rate from the one before to it, and the memory at it."""
+    """A line for each tenfold: the rate since the line before, and the memory then."""
     lines = [f"{'pictures':>10}{'seconds':>9}{'per second':>12}" + "".join(f"{name:>16}" for name in samples[0].memory)]
-    before, last = Sample(0.0, 0, {}), samples[-1]
+    before = samples[0]
     wanted = FIRST
     for sample in samples:
-        if sample.pictures >= wanted or sample is last:
-            rate = (sample.pictures - before.pictures) / (sample.seconds - before.seconds)
+        if sample.pictures >= wanted:
+            rate = (sample.pictures - before.pictures) / max(sample.seconds - before.seconds, 1e-9)
             held = "".join(f"{size / 1e6:>13.0f} MB" for size in sample.memory.values())
             lines.append(f"{sample.pictures:>10,}{sample.seconds:>9.0f}{rate:>12.0f}{held}")
             before = sample
