@@ -222,10 +222,9 @@ class _Announcing:
             answer = self._client.get(f"{self._url}/readyz")
         except httpx.TransportError:
             return False
-        if answer.is_success:
+        if answer.status_code == httpx.codes.OK:
             self._times["ready"] += 1
-            states = self._client.get(f"{self._url}/models").json()["models"]
-            if self._times["ready"] < WAITING_TICKS and _is_loading(states):
+            if self._times["ready"] < WAITING_TICKS and self._is_loading():
                 return False
             click.echo(_banner(self._url, self._models, self._settings, answer.json()["models"]))
             return True
@@ -235,10 +234,10 @@ class _Announcing:
             click.echo(f"Not ready yet: {reason}")
         return False
 
-
-def _is_loading(models: list[dict[str, Any]]) -> bool:
-    """Some model has a version that is on its way: worth a moment before the models are named."""
-    return any(version["state"] in LOADING for model in models for version in model["versions"])
+    def _is_loading(self) -> bool:
+        """Some model has a version that is on its way: worth a moment before the models are named."""
+        models = self._client.get(f"{self._url}/models").json()["models"]
+        return any(version["state"] in LOADING for model in models for version in model["versions"])
 
 
 def _banner(url: str, models: Path, settings: Settings, names: list[str]) -> str:

@@ -51,7 +51,7 @@ def guard(app: Flask, settings: Settings, shared: Shared) -> None:
                 authorize(key, scope)
         if asked.path not in UNBOUNDED:
             if rates is not None:
-                rates.spend(f"key {g.key}" if keys and "key" in g else f"address {asked.remote_addr}")
+                rates.spend(f"key {g.key}" if "key" in g else f"address {asked.remote_addr}")
             if asked.method in WITH_BODY:
                 _receive(asked, settings.upload_seconds)
             g.slot = in_flight.enter(asked.environ.get("gunicorn.socket"))
