@@ -49,7 +49,7 @@ def layers_of_model(model: Any) -> tuple[Layer, ...]:
 
 def _walk(model: Any, prefix: str, given: Sequence[str], found: list[Layer]) -> str:
     """Append the model's layers. given: what feeds its inputs, in their order. Returns the layer that it ends with."""
-    graph = _graph(model)
+    graph = graph_of(model)
     if graph is None:
         found.append(
             Layer(prefix.rstrip("/") or model.name, type(model).__name__, (), int(model.count_params()), tuple(given))
@@ -65,7 +65,7 @@ def _walk(model: Any, prefix: str, given: Sequence[str], found: list[Layer]) -> 
         node = nodes[operation.name]
         inputs = tuple(dict.fromkeys(ends[parent.operation.name] for parent in node.parent_nodes))
         name = prefix + operation.name
-        if _graph(operation) is not None:
+        if graph_of(operation) is not None:
             ends[operation.name] = _walk(operation, f"{name}/", inputs, found)
             continue
         parameters = operation.count_params() if hasattr(operation, "count_params") else 0
@@ -75,7 +75,7 @@ def _walk(model: Any, prefix: str, given: Sequence[str], found: list[Layer]) -> 
     return ends[graph.outputs[0]._keras_history.operation.name]
 
 
-def _graph(operation: Any) -> Any:
+def graph_of(operation: Any) -> Any:
     """The graph of layers that an operation is made of, None where it is one layer or has none."""
     graph = getattr(operation, "_functional", None) or operation
     return graph if hasattr(graph, "operations") else None

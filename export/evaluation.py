@@ -8,13 +8,16 @@ from export.calibration import calibration_error
 from export.datasets import Labels, Split, batches_of
 from export.made import Probabilities, Servable
 
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 256  # pictures at once, fewer of large ones:
+EVALUATION_PIXELS = 8 * 224 * 224  # the largest networks take a gigabyte for more
 SMALLEST = 1e-7  # probabilities are kept above it, as Keras's cross-entropy does
 TOP = 5
 
 
-def predict(model: Servable, split: Split, batch: int = EVALUATION_BATCH) -> Probabilities:
+def predict(model: Servable, split: Split) -> Probabilities:
     """The model's probabilities for a whole split, a batch at a time: float32 (n, classes)."""
+    height, width = split.tensors([0]).shape[1:3]
+    batch = max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (height * width)))
     return np.concatenate([model.probabilities(tensors) for _, tensors in batches_of(split, batch)])
 
 

@@ -11,6 +11,7 @@ import click
 from export.augmentation import AUGMENTATIONS, Strengths, chosen
 from export.balance import BALANCES
 from export.datasets import Places
+from export.served_form import PRECISIONS
 from export.training import Plan
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -32,13 +33,15 @@ class Session:
 class Target:
     """Where the version goes: models/name/<next number>, and its report: reports/name/<the same number>.
 
-    report_only: only write the report of the newest version again. reports: None for no report.
+    report_only: only write the report of the newest version again. reports: None for no report. precision: what the
+    graph computes in, one of PRECISIONS.
     """
 
     models: Path
     name: str
     reports: Path | None = None
     report_only: bool = False
+    precision: str = PRECISIONS[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,13 @@ class Training:
 
 
 def publishing_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--out, --name, --reports, --report-only: the command is given `target`, a Target, in their place."""
+    """--out, --name, --reports and their like: the command is given `target`, a Target, in their place."""
+    others = ("reports", "report_only", "precision")
 
     @functools.wraps(command)
-    def gathered(*args: Any, out: Path, name: str | None, reports: Path, report_only: bool, **options: Any) -> Any:
+    def gathered(*args: Any, out: Path, name: str | None, **options: Any) -> Any:
         family = click.get_current_context().info_name or "model"
-        target = Target(models=out, name=name or family, reports=reports, report_only=report_only)
+        target = Target(models=out, name=name or family, **{other: options.pop(other) for other in others})
         return command(*args, target=target, **options)
 
     folder = click.Path(path_type=Path, file_okay=False)
@@ -87,6 +91,13 @@ def publishing_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--name", help="The model's name; by default the family's."),
         click.option("--reports", type=folder, default=Path("reports"), show_default=True, help="The reports' folder."),
         click.option("--report-only", is_flag=True, help="Write the newest version's report again; train nothing."),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            default=PRECISIONS[0],
+            show_default=True,
+            help="Of the served graph.",
+        ),
     )(gathered)
 
 

@@ -1,4 +1,4 @@
-"""make (load, train, judge) -> card -> write -> verify -> publish -> report: written once, for every family."""
+"""make (load, train, judge) -> served form -> card -> write -> verify -> publish -> report: once, for every family."""
 
 import io
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from export.progress import say
 from export.publishing import check_space, drafted, latest_version, sweep
 from export.report import write_report, write_report_again
 from export.saved_model import INPUT, OUTPUT, SIGNATURE, write_version
+from export.served_form import ATOL, served_form
 from export.tensorflow_start import start_tensorflow
 from export.verify import require_verified
 from serving.contract.card import SCHEMA_VERSION, Calibration, Golden, Input, ModelCard, Output, Training
@@ -24,7 +25,6 @@ from serving.contract.golden import GoldenExamples
 from serving.contract.image import Pixels, decode_image
 from serving.contract.image_limits import ImageLimits
 
-GOLDEN_ATOL = 1e-5  # what issue 2 allows between HTTP and Keras; float32 kernels differ by a tenth of it
 GOLDEN_SIDE = 640  # pixels; a golden picture is an example, not an archive
 BYTES_PER_PARAMETER = 4
 SPACE_FACTOR = 1.2  # of the weights: the graph, the golden examples, and something to spare
@@ -54,7 +54,8 @@ def export(recipe: Recipe, target: Target) -> Path:
         made = recipe.make()
         check_space(target.models, int(SPACE_FACTOR * BYTES_PER_PARAMETER * made.servable.parameters))
         golden = golden_examples(made)
-        card = card_of(recipe.family, target.name, made, len(golden))
+        made = served_form(made, golden, target.precision)
+        card = card_of(recipe.family, target.name, made, Golden(len(golden), ATOL[target.precision]))
         write_version(draft.path, made.servable, card, golden)
         verdict = require_verified(draft.path)
         version = draft.publish()
@@ -92,7 +93,7 @@ def encode_png(picture: Pixels) -> bytes:
     return file.getvalue()
 
 
-def card_of(family: str, name: str, made: Made, golden: int) -> ModelCard:
+def card_of(family: str, name: str, made: Made, golden: Golden) -> ModelCard:
     """What the model says about itself."""
     import keras
     import tensorflow as tf
@@ -120,5 +121,5 @@ def card_of(family: str, name: str, made: Made, golden: int) -> ModelCard:
             keras=keras.__version__,
         ),
         metrics=made.metrics,
-        golden=Golden(golden, GOLDEN_ATOL),
+        golden=golden,
     )

@@ -20,7 +20,7 @@ from export.balance import balanced, class_weights
 from export.calibration import fit_temperature, with_temperature
 from export.datasets import DataSet, Split
 from export.evaluation import metrics_of, predict
-from export.made import Judged, Made, servable_of_keras
+from export.made import Judged, KerasCall, Made, servable_of_keras
 from export.progress import say, training_progress
 from serving.contract.errors import InvalidData
 
@@ -185,9 +185,9 @@ def judged(
     temperature: where it is known already, because the model has been trained on the validation split.
     """
     if temperature is None:
-        plain = predict(servable_of_keras(fitted.core), data.validation)
+        plain = predict(servable_of_keras(KerasCall(fitted.core)), data.validation)
         temperature = fit_temperature(plain, data.validation.labels)
-    servable = servable_of_keras(with_temperature(fitted.core, temperature))
+    servable = servable_of_keras(KerasCall(with_temperature(fitted.core, temperature)))
     test = predict(servable, data.test)
     numbers = {**metrics_of(test, data.test.labels), **metrics}
     say(

@@ -13,7 +13,7 @@ from export.datasets import Places, check_host, sha256_of_files
 from export.evaluation import metrics_of, predict
 from export.examples import example_pictures
 from export.folders import FileSplit
-from export.made import Judged, Made, servable_of_keras
+from export.made import Judged, KerasCall, Made, servable_of_keras
 from export.options import Session, Target, arch_option, publishing_options
 from export.pipeline import Recipe, export
 from export.progress import say
@@ -23,7 +23,6 @@ from serving.contract.errors import DataNotFound
 CLASSES = 1000
 INDEX_FILE = "imagenet_class_index.json"
 INDEX_URL = "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
-BATCH = 8  # photos; the largest networks take a gigabyte for more
 
 
 @click.command("imagenet")
@@ -87,10 +86,10 @@ def pretrained(
     names = class_names(labels, classes, places)
     keras.utils.set_random_seed(seed)
     preprocessing = BACKBONES[arch].preprocessing_at(size)
-    servable = servable_of_keras(classifier(arch, size, classes, found))
+    servable = servable_of_keras(KerasCall(classifier(arch, size, classes, found)))
     photos = _photos(places, names)
     split = FileSplit(list(photos), np.array(list(photos.values()), np.int64), preprocessing) if photos else None
-    judged = Judged(split, predict(servable, split, BATCH)) if split and found else None
+    judged = Judged(split, predict(servable, split)) if split and found else None
     metrics = metrics_of(judged.probabilities, judged.split.labels) if judged else {}
     if judged:
         say(f"accuracy {metrics['test_accuracy']:.1%} on {len(judged.split)} photos")

@@ -19,7 +19,7 @@ from export.class_names import numbered, read_labels
 from export.datasets import Places, sha256_of_files
 from export.examples import example_pictures
 from export.inputs import pixels
-from export.made import Made, Servable
+from export.made import KerasCall, Made, Servable, servable_of_keras
 from export.options import Session, Target, publishing_options
 from export.pipeline import Recipe, export
 from export.progress import say
@@ -56,14 +56,18 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model as it came. call: floats (n, h, w, c), scaled, to its output (n, k). shape: (h, w, c), None where any."""
+    """A model as it came. call: floats (n, h, w, c), scaled, to its output (n, k). shape: (h, w, c), None where any.
+
+    core: the Keras model, from which kept and summary come; None for a SavedModel.
+    """
 
     call: Callable[[Any], Any]
-    kept: tuple[Any, ...]
     shape: tuple[int | None, ...]
     parameters: int
-    summary: str
     signature: tuple[str, str, str] | None  # of a SavedModel: its signature, input, output
+    kept: tuple[Any, ...] = ()
+    summary: str = ""
+    core: Any = None
 
 
 @click.command("keras")
@@ -130,15 +134,12 @@ def load_keras_file(path: Path) -> Loaded:
         raise InvalidData(
             f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is served"
         )
-    lines: list[str] = []
-    model.summary(print_fn=lines.append)
     return Loaded(
         call=lambda image: tf.cast(model(image, training=False), tf.float32),
-        kept=tuple(variable.value for variable in model.variables),
         shape=tuple(model.inputs[0].shape[1:]),
         parameters=int(model.count_params()),
-        summary="\n".join(lines),
         signature=None,
+        core=model,
     )
 
 
@@ -198,6 +199,8 @@ def wrapped(loaded: Loaded, wanted: Wanted, tensors: Any) -> Servable:
     except (ValueError, TypeError, tf.errors.OpError) as exc:
         raise _CannotWrapError(str(exc).splitlines()[0]) from exc
     finish = finisher(np.asarray(output))
+    if loaded.core is not None:
+        return servable_of_keras(KerasCall(loaded.core, before=scaled, after=finish))
     return Servable(
         call=lambda image: finish(loaded.call(scaled(image))),
         kept=loaded.kept,

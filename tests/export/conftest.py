@@ -57,9 +57,9 @@ def tiny(shape: tuple[int, int, int], classes: int) -> Any:
     )
 
 
-def bars_recipe(epochs: int = 12, seed: int = 0) -> Recipe:
+def bars_recipe(epochs: int = 12, seed: int = 0, build: Callable[..., Any] = tiny) -> Recipe:
     plan = Plan(epochs=epochs, batch_size=16, learning_rate=1e-2, patience=5, seed=seed)
-    return Recipe("bars", partial(trained, partial(bars_data, seed), tiny, plan))
+    return Recipe("bars", partial(trained, partial(bars_data, seed), build, plan))
 
 
 @pytest.fixture(scope="session")
