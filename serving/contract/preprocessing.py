@@ -130,9 +130,17 @@ class Preprocessing:
         picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
         if self.color == "gray":
             picture = picture.convert("L")  # ITU-R 601-2 luma; gray pixels keep their value exactly
-        if self.polarity == "dark_background":
-            picture = _on_dark(picture)
-        return np.asarray(self._fitted(picture)).reshape(self.height, self.width, self.channels)
+        values = np.asarray(self._fitted(picture)) if self.polarity == "as_is" else self._on_dark(picture)
+        return values.reshape(self.height, self.width, self.channels)
+
+    def _on_dark(self, picture: Image.Image) -> Pixels:
+        """The picture fitted, and inverted before that when its ground is light."""
+        gray = picture if picture.mode == "L" else picture.convert("L")
+        values = np.asarray(gray)
+        is_light = _has_light_ground(gray, values)
+        if gray is picture and self.fit in ("stretch", "pad") and picture.size == (self.width, self.height):
+            return 255 - values if is_light else values  # making the array again would take as long as all the rest
+        return np.asarray(self._fitted(ImageOps.invert(picture) if is_light else picture))
 
     def _fitted(self, picture: Image.Image) -> Image.Image:
         match self.fit:
@@ -182,20 +190,19 @@ class Preprocessing:
         return (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
 
 
-def _on_dark(picture: Image.Image) -> Image.Image:
-    """The picture, inverted when its ground is light: dark ink on light paper.
+def _has_light_ground(gray: Image.Image, values: Pixels) -> bool:
+    """Whether a picture is dark ink on light paper. values: uint8 (H, W), those of `gray`.
 
     The ground is the median of the border. It is light when it is nearer to the brightest than to the darkest part of
     the picture, so that a page in a dim room counts as light.
     """
-    gray = picture if picture.mode == "L" else picture.convert("L")
-    ground = _median(_border(np.asarray(gray)))
+    ground = _median(_border(values))
     if max(gray.size) > GROUND_SIDE:
         gray = gray.copy()
         gray.thumbnail((GROUND_SIDE, GROUND_SIDE), Image.Resampling.BOX)
     darkest, brightest = cast(tuple[int, int], gray.getextrema())
     middle = (darkest + brightest) / 2 if brightest - darkest > FLAT else BRIGHT
-    return ImageOps.invert(picture) if ground > middle else picture
+    return ground > middle
 
 
 def _median(values: Pixels) -> float:

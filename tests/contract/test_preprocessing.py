@@ -75,6 +75,15 @@ def test_dark_background_inverts_light_paper_only() -> None:
     assert np.array_equal(dark.apply(255 - paper), 255 - paper)
 
 
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+def test_a_picture_of_the_models_size_is_inverted_as_any_other(fit: str) -> None:
+    paper = np.random.default_rng(0).integers(200, 256, (4, 6, 1)).astype(np.uint8)
+    paper[1:3, 2:4] = 10
+    dark = replace(PHOTO, color="gray", fit=fit, polarity="dark_background", mean=(0,), std=(1,))
+    assert np.array_equal(dark.apply(paper.repeat(3, 2)), 255 - paper)
+    assert np.array_equal(dark.apply((255 - paper).repeat(3, 2)), 255 - paper)
+
+
 def test_float_tensors_are_scaled_as_the_numbers_say() -> None:
     image = np.full((4, 6, 3), (255, 0, 51), np.uint8)
     scaled = replace(

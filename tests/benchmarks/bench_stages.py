@@ -1,0 +1,153 @@
+"""What one core can do at each stage of a request: pictures a second, by model.
+
+    python -m tests.benchmarks.bench_stages [models]
+
+Everything runs in one process on one CPU, a stage at a time. `the gateway` is the WSGI application with all that it
+does for a request of one picture, before a model server that answers at once; a call of the model server and the
+network come on top (`bench_model_server`).
+"""
+
+import argparse
+import io
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionState
+from serving.contract.card import ModelCard, read_card
+from serving.contract.image import decode_picture
+from serving.contract.image_limits import ImageLimits
+from serving.contract.prediction import top_k
+from serving.contract.preprocessing import Tensor
+from serving.contract.versions import version_dirs
+from serving.gateway.app import create_app
+from serving.gateway.forms import read_form
+from serving.gateway.logs import configure
+from serving.gateway.settings import Settings
+from serving.tuning.load import form
+from tests.benchmarks.bench import LARGE, MANY, SMALL, pictures_of
+from tests.benchmarks.services import ROOT
+
+ROUNDS = 5
+ROUND_SECONDS = 0.4
+TOP = 5
+
+Work = Callable[[], object]
+
+
+class Immediate:
+    """A Predictor that answers at once and always the same."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self._card = card
+        self._row = np.full(len(card.labels), 1 / len(card.labels), np.float32)
+
+    def describe(self, ref: ModelRef, call: Call = ANYTIME) -> ServedModel:  # noqa: ARG002
+        return ServedModel(ref, 1, self._card)
+
+    def predict(self, served: ServedModel, batch: Tensor, call: Call = ANYTIME) -> Scores:  # noqa: ARG002
+        return Scores(1, np.broadcast_to(self._row, (len(batch), len(self._row))))
+
+    def models(self) -> Mapping[str, Sequence[VersionState]]:
+        return {}
+
+    def versions(self, name: str) -> Sequence[VersionState]:  # noqa: ARG002
+        return ()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="?", default=ROOT / "models")
+    models = parser.parse_args().models
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before TensorFlow counts the CPUs
+    configure("json", "WARNING")
+    print(f"{'model':14}{'stage':32}{'pictures/s':>12}{'ms a picture':>14}")
+    for name in (SMALL, LARGE):
+        for stage, count, work in stages_of(models, name):
+            seconds = seconds_of(work) / count
+            print(f"{name:14}{stage:32}{1 / seconds:>12,.0f}{1000 * seconds:>14.3f}", flush=True)
+
+
+def stages_of(models: Path, name: str) -> Iterator[tuple[str, int, Work]]:
+    """(stage, pictures that one round of work handles, the work) over all pictures of a model."""
+    version = version_dirs(models / name)[-1]
+    card, limits = read_card(version), ImageLimits()
+    files = [data for _, data in pictures_of(models, name)]
+    n = len(files)
+    body, kind = form([(f"{index}.png", files[index % n]) for index in range(MANY)])
+    boundary = kind.partition("boundary=")[2]
+    yield f"read a form of {MANY}", MANY, lambda: read_form(body, boundary)
+    yield "decode", n, lambda: [decode_picture(data, limits) for data in files]
+    decoded = [decode_picture(data, limits) for data in files]
+    yield "preprocess", n, lambda: [card.preprocessing.apply(picture) for picture in decoded]
+    row = np.random.default_rng(0).dirichlet(np.ones(len(card.labels))).astype(np.float32)
+    yield f"the best {TOP} labels", 1, lambda: top_k(row, card.label_names, TOP)
+    app = create_app(Settings(), Immediate(card))
+    yield "the gateway, one a request", n, lambda: [ask(app, name, data, "image/*") for data in files]
+    yield f"the gateway, a form of {MANY}", MANY, lambda: ask(app, name, body, kind)
+    tensors = np.stack([card.preprocessing.apply(picture) for picture in decoded])
+    for size in (1, MANY if name == SMALL else 4):
+        yield f"the model, {size} at once", size, model_run(version, np.resize(tensors, (size, *tensors.shape[1:])))
+
+
+def ask(app: Any, model: str, body: bytes, kind: str) -> None:
+    """One request of the application. Raises RuntimeError unless it is answered well."""
+    answered: list[str] = []
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": f"/predict/{model}",
+        "QUERY_STRING": "",
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "CONTENT_TYPE": kind,
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": io.StringIO(),
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    chunks = app(environ, lambda status, *_: answered.append(status))
+    b"".join(chunks)
+    if hasattr(chunks, "close"):
+        chunks.close()
+    if not answered[0].startswith("200"):
+        raise RuntimeError(f"{model} was answered with {answered[0]}")
+
+
+def model_run(version: Path, batch: Tensor) -> Work:
+    """One run of the SavedModel as the model server runs it."""
+    from serving.model_server.runner import SavedModel
+
+    model = SavedModel(version, intra_op_threads=1)
+    signature = model.signatures["serving_default"]
+    (feed,), (fetch,) = signature.inputs.values(), signature.outputs.values()
+    return lambda: model.run({feed.name: batch}, [fetch.name])
+
+
+def seconds_of(work: Work) -> float:
+    """The median of the rounds: seconds of one piece of work."""
+    for _ in range(12):  # the first runs of a graph are slow, and the runner has to get to know it
+        work()
+    rounds = []
+    for _ in range(ROUNDS):
+        count, started = 0, time.perf_counter()
+        while time.perf_counter() - started < ROUND_SECONDS:
+            work()
+            count += 1
+        rounds.append((time.perf_counter() - started) / count)
+    return statistics.median(rounds)
+
+
+if __name__ == "__main__":
+    main()
