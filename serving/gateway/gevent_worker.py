@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker, which stops as soon as what runs has ended."""
+"""gunicorn's gevent worker, which stops as soon as what runs has ended and takes its share of the connections."""
 
 import time
 from functools import partial
@@ -12,11 +12,13 @@ from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from serving.gateway.alarms import Alarm, ring_silent
+from serving.gateway.shared import SHARED
 
 BEAT_SECONDS = 1.0  # how often the arbiter is told that the worker lives
 TICK_SECONDS = 0.05  # how often a worker that stops looks whether it may
 LINGER_SECONDS = 2.0  # how long a worker that is replaced lets a connection rest
 SETTLE_SECONDS = 0.2  # for requests that are on their way when the worker is told to stop
+GIVE_WAY_SECONDS = 0.005  # for a worker with fewer connections to take the next one
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -41,6 +43,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         gevent.sleep(SETTLE_SECONDS)
         for server in servers:
             server.close()
+        SHARED.hold_no_more()
         while len(pool) and time.monotonic() < deadline:
             self.notify()
             gevent.get_hub().loop.run_callback(self._end_resting)
@@ -69,9 +72,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def _server(self, listener: Any, pool: Pool) -> StreamServer:
         listener.setblocking(1)
-        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=pool)
-        if self.cfg.workers > 1:
-            server.max_accept = 1  # the others get their share
+        kind = _SharingServer if self.cfg.workers > 1 else StreamServer
+        server = kind(listener, handle=partial(self.handle, listener), spawn=pool)
         server.start()
         return server
 
@@ -83,6 +85,44 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """
         is_told = self._told_to_stop is not None and self._told_to_stop.is_set()
         ring_silent(time.monotonic() - (0.0 if is_told else LINGER_SECONDS))
+
+
+class _SharingServer(StreamServer):  # type: ignore[misc]
+    """Takes a connection when no other worker has fewer, or when that one did not take it in a few milliseconds.
+
+    All workers are woken for each connection, and who happens to run takes it: of 32 clients that come at once one
+    worker got 26 and let them wait, while the other had little to do.
+    """
+
+    max_accept = 1
+
+    def start(self) -> None:
+        SHARED.hold(len(self.pool))
+        super().start()
+
+    def _do_read(self) -> None:
+        if len(self.pool) > SHARED.fewest_connections():
+            self.stop_accepting()
+            self._timer = self.loop.timer(GIVE_WAY_SECONDS)
+            self._timer.start(self._read_after_all)
+        else:
+            super()._do_read()
+
+    def _read_after_all(self) -> None:
+        """Take the connection if it is still there."""
+        if self.started:
+            self.start_accepting()
+            super()._do_read()
+
+    def do_handle(self, *args: Any) -> None:
+        super().do_handle(*args)
+        SHARED.hold(len(self.pool))
+
+    def do_close(self, *args: Any) -> None:
+        """A connection has ended; its greenlet still counts."""
+        super().do_close(*args)
+        if not self.closed:
+            SHARED.hold(len(self.pool) - 1)
 
 
 class _Joined:

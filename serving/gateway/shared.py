@@ -6,14 +6,16 @@ Plain numbers, each written by one process: no lock that a process could die wit
 import mmap
 
 PLACES = 1024  # more processes than ever live at a time, those that end included
-DRAINING, GENERATION, FIRST_PLACE = 0, 1, 2
+DRAINING, GENERATION = 0, 1
+IN_FLIGHT = slice(2, 2 + PLACES)
+CONNECTIONS = slice(2 + PLACES, 2 + 2 * PLACES)  # one more than are open; 0 of a process that takes none
 
 
 class Shared:
     """The page. Without gunicorn: of this process alone, whose place is 0."""
 
     def __init__(self) -> None:
-        self._numbers = memoryview(mmap.mmap(-1, 4 * (FIRST_PLACE + PLACES))).cast("I")
+        self._numbers = memoryview(mmap.mmap(-1, 4 * CONNECTIONS.stop)).cast("I")
         self._free = list(range(PLACES - 1, -1, -1))  # the arbiter's; it alone hands out places
         self.place = 0
 
@@ -40,17 +42,29 @@ class Shared:
         return self._free.pop()
 
     def free_place(self, place: int) -> None:
-        """The process has ended, however it did: nothing of it is in flight. Of the arbiter."""
-        self._numbers[FIRST_PLACE + place] = 0
+        """The process has ended, however it did: nothing of it is in flight or open. Of the arbiter."""
+        self._numbers[IN_FLIGHT.start + place] = self._numbers[CONNECTIONS.start + place] = 0
         self._free.append(place)
 
     def count(self, in_flight: int) -> None:
         """So many requests are in flight in this process."""
-        self._numbers[FIRST_PLACE + self.place] = in_flight
+        self._numbers[IN_FLIGHT.start + self.place] = in_flight
 
     def in_flight(self) -> int:
         """In all processes."""
-        return sum(self._numbers[FIRST_PLACE:])
+        return sum(self._numbers[IN_FLIGHT])
+
+    def hold(self, connections: int) -> None:
+        """So many are open in this process, and it takes more."""
+        self._numbers[CONNECTIONS.start + self.place] = connections + 1
+
+    def hold_no_more(self) -> None:
+        """This process takes no more connections."""
+        self._numbers[CONNECTIONS.start + self.place] = 0
+
+    def fewest_connections(self) -> int:
+        """Of the processes that take more, this one among them; 0 where none does."""
+        return min(set(self._numbers[CONNECTIONS].tolist()) - {0}, default=1) - 1
 
 
 SHARED = Shared()

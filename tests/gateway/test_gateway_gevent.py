@@ -1,5 +1,8 @@
 """What gunicorn's gevent workers have to stand: slow clients, clients that go away, a stop, large photos."""
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -81,6 +84,34 @@ def run_patched(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", PATCHED + code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def connections_of(pid: int, port: int) -> int:
+    """How many established connections to the port a process holds."""
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    inodes = {row[9] for row in rows if int(row[1].split(":")[1], 16) == port and row[3] == "01"}
+    held = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()}
+    return sum(f"socket:[{inode}]" in held for inode in inodes)
+
+
+def test_a_worker_with_more_connections_lets_another_take_the_next(tmp_path: Path) -> None:
+    with running(tmp_path, workers="2") as gateway, contextlib.ExitStack() as stack:
+
+        def connect() -> None:
+            client = stack.enter_context(httpx.Client(trust_env=False, timeout=20))
+            assert client.get(f"{gateway.url}/healthz").status_code == 200
+
+        one, other = gateway.workers()
+        os.kill(one, signal.SIGSTOP)  # a worker that hangs keeps nobody from being answered
+        for _ in range(12):
+            connect()
+        assert connections_of(other, gateway.port) == 12
+        os.kill(one, signal.SIGCONT)
+        for _ in range(12):
+            connect()
+        counts = [connections_of(pid, gateway.port) for pid in (one, other)]
+        assert sum(counts) == 24
+        assert min(counts) >= 10, counts  # one that has fewer is given five milliseconds
 
 
 def test_long_work_runs_in_a_thread_while_others_go_on() -> None:
