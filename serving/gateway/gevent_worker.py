@@ -19,6 +19,8 @@ TICK_SECONDS = 0.05  # how often a worker that stops looks whether it may
 LINGER_SECONDS = 2.0  # how long a worker that is replaced lets a connection rest
 SETTLE_SECONDS = 0.2  # for requests that are on their way when the worker is told to stop
 GIVE_WAY_SECONDS = 0.005  # for a worker with fewer connections to take the next one
+TAKEN_AT_ONCE = 16  # connections; a worker that is busy comes to it rarely
+TAKEN_AFTER_ALL = 4  # when nobody took them
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -88,31 +90,34 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
 
 class _SharingServer(StreamServer):  # type: ignore[misc]
-    """Takes a connection when no other worker has fewer, or when that one did not take it in a few milliseconds.
+    """Takes connections until it has more than another worker has; then only what that one leaves for 5 milliseconds.
 
     All workers are woken for each connection, and who happens to run takes it: of 32 clients that come at once one
     worker got 26 and let them wait, while the other had little to do.
     """
-
-    max_accept = 1
 
     def start(self) -> None:
         SHARED.hold(len(self.pool))
         super().start()
 
     def _do_read(self) -> None:
-        if len(self.pool) > SHARED.fewest_connections():
+        fewest = SHARED.fewest_elsewhere()
+        share = TAKEN_AT_ONCE if fewest is None else min(TAKEN_AT_ONCE, fewest + 1 - len(self.pool))
+        if share > 0:
+            self._take(share)
+        else:
             self.stop_accepting()
             self._timer = self.loop.timer(GIVE_WAY_SECONDS)
-            self._timer.start(self._read_after_all)
-        else:
-            super()._do_read()
+            self._timer.start(self._take_what_is_left)
 
-    def _read_after_all(self) -> None:
-        """Take the connection if it is still there."""
+    def _take_what_is_left(self) -> None:
         if self.started:
             self.start_accepting()
-            super()._do_read()
+            self._take(TAKEN_AFTER_ALL)
+
+    def _take(self, most: int) -> None:
+        self.max_accept = most
+        super()._do_read()
 
     def do_handle(self, *args: Any) -> None:
         super().do_handle(*args)

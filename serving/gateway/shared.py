@@ -62,9 +62,11 @@ class Shared:
         """This process takes no more connections."""
         self._numbers[CONNECTIONS.start + self.place] = 0
 
-    def fewest_connections(self) -> int:
-        """Of the processes that take more, this one among them; 0 where none does."""
-        return min(set(self._numbers[CONNECTIONS].tolist()) - {0}, default=1) - 1
+    def fewest_elsewhere(self) -> int | None:
+        """The fewest connections of another process that takes more; None where there is no other."""
+        held = self._numbers[CONNECTIONS].tolist()
+        held[self.place] = 0
+        return min(set(held) - {0}, default=0) - 1 if any(held) else None
 
 
 SHARED = Shared()

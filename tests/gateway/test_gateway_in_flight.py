@@ -91,14 +91,18 @@ def test_a_file_without_keys_is_refused_at_start(tmp_path: Path, text: str) -> N
         require_safe(Settings(api_keys_file=str(tmp_path / "nowhere")))
 
 
-def test_the_fewest_connections_are_of_a_process_that_takes_more() -> None:
+def test_the_fewest_connections_are_of_another_process_that_takes_more() -> None:
     shared = Shared()
-    assert shared.fewest_connections() == 0
-    for connections in (7, 3, 5):
+    assert shared.fewest_elsewhere() is None
+    for connections in (7, 3, 0, 2):
         shared.place = shared.take_place()
         shared.hold(connections)
-    assert shared.fewest_connections() == 3
-    shared.free_place(1)  # killed
-    assert shared.fewest_connections() == 5
+    assert shared.fewest_elsewhere() == 0
+    shared.free_place(2)  # killed
+    assert shared.fewest_elsewhere() == 3
+    shared.place = 1
+    assert shared.fewest_elsewhere() == 2
+    shared.place = 3
     shared.hold_no_more()  # about to stop
-    assert shared.fewest_connections() == 7
+    shared.place = 0
+    assert shared.fewest_elsewhere() == 3
