@@ -65,6 +65,8 @@ def cloned(
     for old, new in made:
         if new is not old and getattr(old, "weights", None):
             new.set_weights(weights(old) if weights else old.get_weights())
+        if hasattr(new, "finalize_state"):
+            new.finalize_state()  # of Normalization: what it works out from its weights
     return twin
 
 

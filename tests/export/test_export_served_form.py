@@ -89,6 +89,17 @@ def test_models_inside_a_model_are_folded_too() -> None:
     assert np.allclose(answers(folded), answers(model), atol=2e-6)
 
 
+def test_what_was_learnt_about_pixels_goes_along() -> None:
+    pixels = layers.Normalization()
+    pixels.adapt(np.random.default_rng(0).normal(3, 2, (50, *SHAPE)).astype(np.float32))
+    image = keras.Input(SHAPE)
+    convolved = layers.BatchNormalization()(layers.Conv2D(4, 3)(pixels(image)))
+    model = keras.Model(image, layers.GlobalAveragePooling2D()(convolved))
+    folded = fold_batch_norm(model)
+    assert norms_of(folded) == []
+    assert np.allclose(answers(folded), answers(model), atol=1e-5)
+
+
 def test_a_normalisation_stays_where_it_cannot_be_put_into_one_layer() -> None:
     image = keras.Input(SHAPE)
     first = layers.BatchNormalization(name="before_any_layer")(image)
