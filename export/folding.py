@@ -29,9 +29,8 @@ def fold_batch_norm(model: Model) -> Model:
     an activation, and where either is used twice. Raises CannotCloneError.
     """
     graph = graph_of(model)
-    if graph is None or not any(_foldable(inner) for inner in _graphs(graph)):
-        return model
-    return _folded(graph)
+    pairs = {} if graph is None else {layer: norm for inner in _graphs(graph) for layer, norm in _foldable(inner)}
+    return _folded(graph, pairs) if pairs else model
 
 
 def cloned(
@@ -70,8 +69,7 @@ def cloned(
     return twin
 
 
-def _folded(graph: Model) -> Model:
-    pairs = {layer: norm for inner in _graphs(graph) for layer, norm in _foldable(inner)}
+def _folded(graph: Model, pairs: dict[Layer, Layer]) -> Model:
     dropped = {id(norm) for norm in pairs.values()}
 
     def clone(operation: Layer) -> Layer:

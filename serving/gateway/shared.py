@@ -66,7 +66,7 @@ class Shared:
         """The fewest connections of another process that takes more; None where there is no other."""
         held = self._numbers[CONNECTIONS].tolist()
         held[self.place] = 0
-        return min(set(held) - {0}, default=0) - 1 if any(held) else None
+        return min(set(held) - {0}) - 1 if any(held) else None
 
 
 SHARED = Shared()
