@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from werkzeug.test import create_environ, run_wsgi_app
 
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionState
 from serving.contract.card import ModelCard, read_card
@@ -89,40 +90,20 @@ def stages_of(models: Path, name: str) -> Iterator[tuple[str, int, Work]]:
     row = np.random.default_rng(0).dirichlet(np.ones(len(card.labels))).astype(np.float32)
     yield f"the best {TOP} labels", 1, lambda: top_k(row, card.label_names, TOP)
     app = create_app(Settings(), Immediate(card))
-    yield "the gateway, one a request", n, lambda: [ask(app, name, data, "image/*") for data in files]
-    yield f"the gateway, a form of {MANY}", MANY, lambda: ask(app, name, body, kind)
+    single = [create_environ(f"/predict/{name}", method="POST", data=data, content_type="image/*") for data in files]
+    whole = create_environ(f"/predict/{name}", method="POST", data=body, content_type=kind)
+    yield "the gateway, one a request", n, lambda: [ask(app, *each) for each in zip(single, files, strict=True)]
+    yield f"the gateway, a form of {MANY}", MANY, lambda: ask(app, whole, body)
     tensors = np.stack([card.preprocessing.apply(picture) for picture in decoded])
     for size in (1, MANY if name == SMALL else 4):
         yield f"the model, {size} at once", size, model_run(version, np.resize(tensors, (size, *tensors.shape[1:])))
 
 
-def ask(app: Any, model: str, body: bytes, kind: str) -> None:
+def ask(app: Any, environ: dict[str, Any], body: bytes) -> None:
     """One request of the application. Raises RuntimeError unless it is answered well."""
-    answered: list[str] = []
-    environ = {
-        "REQUEST_METHOD": "POST",
-        "PATH_INFO": f"/predict/{model}",
-        "QUERY_STRING": "",
-        "SERVER_NAME": "127.0.0.1",
-        "SERVER_PORT": "80",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "REMOTE_ADDR": "127.0.0.1",
-        "CONTENT_TYPE": kind,
-        "CONTENT_LENGTH": str(len(body)),
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(body),
-        "wsgi.errors": io.StringIO(),
-        "wsgi.multithread": False,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-    }
-    chunks = app(environ, lambda status, *_: answered.append(status))
-    b"".join(chunks)
-    if hasattr(chunks, "close"):
-        chunks.close()
-    if not answered[0].startswith("200"):
-        raise RuntimeError(f"{model} was answered with {answered[0]}")
+    answered = run_wsgi_app(app, {**environ, "wsgi.input": io.BytesIO(body)}, buffered=True)[1]
+    if not answered.startswith("200"):
+        raise RuntimeError(f"{environ['PATH_INFO']} was answered with {answered}")
 
 
 def model_run(version: Path, batch: Tensor) -> Work:
