@@ -34,7 +34,7 @@ class Target:
     """Where the version goes: models/name/<next number>, and its report: reports/name/<the same number>.
 
     report_only: only write the report of the newest version again. reports: None for no report. precision: what the
-    graph computes in, one of PRECISIONS.
+    graph computes in, one of PRECISIONS. tflite: write model.tflite beside the SavedModel.
     """
 
     models: Path
@@ -42,6 +42,7 @@ class Target:
     reports: Path | None = None
     report_only: bool = False
     precision: str = PRECISIONS[0]
+    tflite: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Training:
 
 def publishing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--out, --name, --reports and their like: the command is given `target`, a Target, in their place."""
-    others = ("reports", "report_only", "precision")
+    others = ("reports", "report_only", "precision", "tflite")
 
     @functools.wraps(command)
     def gathered(*args: Any, out: Path, name: str | None, **options: Any) -> Any:
@@ -97,6 +98,12 @@ def publishing_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=PRECISIONS[0],
             show_default=True,
             help="Of the served graph.",
+        ),
+        click.option(
+            "--tflite/--no-tflite",
+            default=True,
+            show_default=True,
+            help="Write model.tflite too, for CPUs; float32 only.",
         ),
     )(gathered)
 

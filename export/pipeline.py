@@ -10,13 +10,14 @@ import click
 import numpy as np
 from PIL import Image
 
+from export.lite import write_tflite
 from export.made import Made
 from export.options import Target
 from export.progress import say
 from export.publishing import check_space, drafted, latest_version, sweep
 from export.report import write_report, write_report_again
 from export.saved_model import INPUT, OUTPUT, SIGNATURE, write_version
-from export.served_form import ATOL, served_form
+from export.served_form import ATOL, FLOAT32, served_form
 from export.tensorflow_start import start_tensorflow
 from export.verify import require_verified
 from serving.contract.card import SCHEMA_VERSION, Calibration, Golden, Input, ModelCard, Output, Training
@@ -27,7 +28,7 @@ from serving.contract.image_limits import ImageLimits
 
 GOLDEN_SIDE = 640  # pixels; a golden picture is an example, not an archive
 BYTES_PER_PARAMETER = 4
-SPACE_FACTOR = 1.2  # of the weights: the graph, the golden examples, and something to spare
+SPACE_FACTOR = 2.2  # of the weights: SavedModel, model.tflite, the golden examples, and something to spare
 SMALLEST_SPACE = 20_000_000  # bytes; less than this is not worth beginning with
 
 
@@ -57,6 +58,8 @@ def export(recipe: Recipe, target: Target) -> Path:
         made = served_form(made, golden, target.precision)
         card = card_of(recipe.family, target.name, made, Golden(len(golden), ATOL[target.precision]))
         write_version(draft.path, made.servable, card, golden)
+        if target.tflite and target.precision == FLOAT32 and not made.servable.copied_from:
+            write_tflite(draft.path, card, golden)
         verdict = require_verified(draft.path)
         version = draft.publish()
     say(f"verified: {verdict.detail} within {verdict.max_abs_difference:.1e}")

@@ -7,17 +7,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export.lite import LiteError, lite_answers
 from export.tensorflow_start import native_stderr_silenced, start_tensorflow
 from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_from_json, read_card
 from serving.contract.errors import SightlineError, VerificationFailed
 from serving.contract.golden import GoldenExamples, read_golden
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
+from serving.contract.versions import TFLITE_FILE
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What verifying found. stage: the last one that was reached: files, load, card, preprocessing, model, or done.
+    """What verifying found. stage: the last one that was reached: files, load, card, preprocessing,
+    model, tflite, or done.
 
     max_abs_difference: of the probabilities, from those that Keras gave; 0 when the model was not asked.
     n: golden examples that were replayed.
@@ -45,10 +48,13 @@ def verify(version_dir: Path) -> Verdict:
             stage = "model"
             answers = loaded.run(card.input.signature, {card.input.tensor: golden.tensors}, card.output.tensor)
         difference = _check_answers(card, golden, answers)
+        if (version_dir / TFLITE_FILE).exists():
+            stage = "tflite"
+            difference = max(difference, _check_answers(card, golden, lite_answers(version_dir, card, golden)))
         return Verdict(True, "done", n, difference, f"{n} golden examples agree")
     except _Difference as exc:
         return Verdict(False, stage, n, exc.difference, str(exc))
-    except SightlineError as exc:
+    except (SightlineError, LiteError) as exc:
         return Verdict(False, stage, n, difference, str(exc))
 
 

@@ -34,3 +34,14 @@ def face_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(command, ["--out", str(models)], catch_exceptions=False)
     assert result.exit_code == 0
     return models
+
+
+@pytest.fixture(scope="session")
+def bars_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published version of the tiny model of bars. Tests that change it copy it first."""
+    pytest.importorskip("tensorflow")
+    from export.options import Target
+    from export.pipeline import export
+    from tests.bars import bars_recipe
+
+    return export(bars_recipe(), Target(tmp_path_factory.mktemp("models"), "bars"))

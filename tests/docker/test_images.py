@@ -13,9 +13,9 @@ import pytest
 
 from export.options import Target
 from export.pipeline import export
+from tests.bars import bars_recipe
 from tests.docker.image import ROOT, Stage, build, is_healthy, start
 from tests.e2e.conftest import free_port
-from tests.export.conftest import bars_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

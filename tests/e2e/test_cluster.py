@@ -8,8 +8,8 @@ import pytest
 
 from export.options import Target
 from export.pipeline import export
+from tests.bars import bars_recipe
 from tests.benchmarks.cluster import Cluster, Node, during, failures, request_for, running
-from tests.export.conftest import bars_recipe
 
 pytestmark = [
     pytest.mark.slow,

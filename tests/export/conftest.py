@@ -1,71 +1,15 @@
-"""A tiny model that is exported once for all tests, from pictures that are made here."""
+"""The tiny model of bars as recipes and data."""
 
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-
-from export.datasets import Arrays, DataSet, split_arrays
-from export.families.fashion import PREPROCESSING
-from export.options import Target
-from export.pipeline import Recipe, export
-from export.training import Plan, trained
-from serving.contract.card import Class, Source
 
 pytest.importorskip("tensorflow")
 
-
-def bars(n: int, seed: int) -> Arrays:
-    """Pictures of 28 x 28 with a bright bar, upright (class 0) or lying (class 1)."""
-    random = np.random.default_rng(seed)
-    images = random.integers(0, 60, (n, 28, 28)).astype(np.uint8)
-    labels = np.arange(n) % 2
-    for image, label in zip(images, labels, strict=True):
-        at = random.integers(4, 20)
-        bar = image[:, at : at + 5] if label == 0 else image[at : at + 5]
-        bar[:] = 250
-    return Arrays(images, labels.astype(np.int64))
-
-
-def bars_data(seed: int = 0) -> DataSet:
-    return split_arrays(
-        bars(120, 1),
-        bars(40, 2),
-        labels=(Class("0", "upright"), Class("1", "lying")),
-        source=Source("dataset", "bars", "0" * 64),
-        preprocessing=PREPROCESSING,
-        validation_share=0.1,
-        seed=seed,
-    )
-
-
-def tiny(shape: tuple[int, int, int], classes: int) -> Any:
-    import keras
-    from keras import layers
-
-    return keras.Sequential(
-        [
-            keras.Input(shape),
-            layers.Rescaling(1 / 255),
-            layers.Conv2D(8, 5, 2, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(classes, activation="softmax"),
-        ]
-    )
-
-
-def bars_recipe(epochs: int = 12, seed: int = 0, build: Callable[..., Any] = tiny) -> Recipe:
-    plan = Plan(epochs=epochs, batch_size=16, learning_rate=1e-2, patience=5, seed=seed)
-    return Recipe("bars", partial(trained, partial(bars_data, seed), build, plan))
-
-
-@pytest.fixture(scope="session")
-def bars_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A published version of the tiny model. Tests that change it copy it first."""
-    return export(bars_recipe(), Target(tmp_path_factory.mktemp("models"), "bars"))
+from export.datasets import DataSet
+from export.pipeline import Recipe
+from tests.bars import bars_data, bars_recipe, tiny
 
 
 @pytest.fixture

@@ -1,0 +1,57 @@
+"""A tiny model of pictures that are made here: bars, upright or lying."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from export.datasets import Arrays, DataSet, split_arrays
+from export.families.fashion import PREPROCESSING
+from export.pipeline import Recipe
+from export.training import Plan, trained
+from serving.contract.card import Class, Source
+
+
+def bars(n: int, seed: int) -> Arrays:
+    """Pictures of 28 x 28 with a bright bar, upright (class 0) or lying (class 1)."""
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 60, (n, 28, 28)).astype(np.uint8)
+    labels = np.arange(n) % 2
+    for image, label in zip(images, labels, strict=True):
+        at = random.integers(4, 20)
+        bar = image[:, at : at + 5] if label == 0 else image[at : at + 5]
+        bar[:] = 250
+    return Arrays(images, labels.astype(np.int64))
+
+
+def bars_data(seed: int = 0) -> DataSet:
+    return split_arrays(
+        bars(120, 1),
+        bars(40, 2),
+        labels=(Class("0", "upright"), Class("1", "lying")),
+        source=Source("dataset", "bars", "0" * 64),
+        preprocessing=PREPROCESSING,
+        validation_share=0.1,
+        seed=seed,
+    )
+
+
+def tiny(shape: tuple[int, int, int], classes: int) -> Any:
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(8, 5, 2, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(classes, activation="softmax"),
+        ]
+    )
+
+
+def bars_recipe(epochs: int = 12, seed: int = 0, build: Callable[..., Any] = tiny) -> Recipe:
+    plan = Plan(epochs=epochs, batch_size=16, learning_rate=1e-2, patience=5, seed=seed)
+    return Recipe("bars", partial(trained, partial(bars_data, seed), build, plan))
