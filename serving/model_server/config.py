@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
-from tensorflow_serving.config import model_server_config_pb2
 
 from serving.model_server.models import All, Latest, ModelConfig, Policy, Specific
 from serving.model_server.status import invalid_argument
+from serving.model_server.tensorflow_messages import model_server_config_pb2
 
 logger = logging.getLogger(__name__)
 

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from serving.model_server.predict import DEFAULT_SIGNATURE, Runnable, version_of
 from serving.model_server.status import failed_precondition, invalid_argument
 from serving.model_server.tensors import Array
 
-CLASSIFY = tf.saved_model.CLASSIFY_METHOD_NAME
-REGRESS = tf.saved_model.REGRESS_METHOD_NAME
+CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"  # a signature's method_name
 INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
 
 

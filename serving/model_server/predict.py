@@ -6,13 +6,11 @@ Source: tensorflow_serving/servables/tensorflow/predict_impl.cc, predict_util.cc
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-import tensorflow as tf
-from tensorflow_serving.apis import get_model_metadata_pb2
-
 from serving.model_server.status import failed_precondition, invalid_argument
+from serving.model_server.tensorflow_messages import get_model_metadata_pb2
 from serving.model_server.tensors import Array, to_numpy, to_proto
 
-DEFAULT_SIGNATURE: str = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+DEFAULT_SIGNATURE = "serving_default"
 METADATA_FIELD = "signature_def"
 IMAGE_RANK = 4
 

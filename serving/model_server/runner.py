@@ -18,7 +18,6 @@ from serving.model_server.status import CallError, failed_precondition, from_ten
 from serving.model_server.tensors import Array
 
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-SERVE_TAGS = ("serve",)
 INLINE_SECONDS = 0.005  # a model that runs for less gains more from staying on the calling thread (measured: 140 us)
 TRUSTED_RUNS = 10  # so many runs tell how long a model takes
 TIMEOUT_FACTOR = 20  # a deadline farther off than so many of its slowest runs needs no timeout, which costs 100 us
@@ -32,7 +31,7 @@ class SavedModel:
     the first model's number holds for all. Raises CallError when the directory holds no SavedModel that can be loaded.
     """
 
-    def __init__(self, directory: Path, tags: Sequence[str] = SERVE_TAGS, intra_op_threads: int = 0) -> None:
+    def __init__(self, directory: Path, tags: Sequence[str] = ("serve",), intra_op_threads: int = 0) -> None:
         self._graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=self._graph, config=_session_config(intra_op_threads))
         try:

@@ -3,46 +3,59 @@
 import ctypes
 import gc
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from serving.contract.versions import TFLITE_FILE
 from serving.model_server.batching import BatchedModel, BatchScheduler, BatchSettings
 from serving.model_server.metrics import Metrics
-from serving.model_server.runner import SavedModel
+from serving.model_server.predict import Runnable
 from serving.model_server.status import CallError
+from serving.model_server.tensorflow_start import start_tensorflow
 from serving.model_server.tensors import Array
 from serving.model_server.warmup import warm_up
 
 logger = logging.getLogger(__name__)
+
+CPUS = os.cpu_count() or 1
+SERVE_TAGS = ("serve",)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
     """batching: None runs every request on its own. warm_up: replay recorded requests, `warmup_iterations` times.
 
-    intra_op_threads: as SavedModel's.
+    intra_op_threads: as SavedModel's. prefer_tflite: a version's model.tflite answers where its golden examples agree.
     """
 
     batching: BatchSettings | None = None
     warm_up: bool = True
     warmup_iterations: int = 1
-    tags: tuple[str, ...] = ("serve",)
+    tags: tuple[str, ...] = SERVE_TAGS
     intra_op_threads: int = 0
+    prefer_tflite: bool = False
+
+
+class Model(Runnable, Protocol):
+    """A version in memory, whatever runs it."""
+
+    def close(self) -> None: ...
 
 
 class Servable:
     """A version that answers, perhaps batched."""
 
-    def __init__(self, model: SavedModel, batched: BatchedModel | None) -> None:
+    def __init__(self, model: Model, batched: BatchedModel | None) -> None:
         self._model = model
         self._runs = batched if batched is not None else model
         self.signatures: Mapping[str, Any] = model.signatures
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], deadline: float | None = None) -> list[Array]:
-        """As SavedModel.run."""
+        """As the model's own."""
         return self._runs.run(feeds, fetches, deadline)
 
     def close(self) -> None:
@@ -59,7 +72,7 @@ def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path
     def load(name: str, version: int, directory: Path) -> Servable:
         started = time.monotonic()
         try:
-            servable = _load(directory)
+            servable = _load(name, version, directory)
             _warm_up(servable, name, version, directory)
         except CallError:
             metrics.load_attempts.add(str(directory), "fail")
@@ -68,11 +81,32 @@ def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path
         metrics.load_latency.add(str(directory), amount=int((time.monotonic() - started) * 1e6))
         return servable
 
-    def _load(directory: Path) -> Servable:
+    def _load(name: str, version: int, directory: Path) -> Servable:
         started = time.monotonic()
-        model = SavedModel(directory, settings.tags, settings.intra_op_threads)
+        model = _lite(name, version, directory) or _saved_model(directory)
         metrics.load_stages.observe((time.monotonic() - started) * 1e6, str(directory), "load")
         return Servable(model, BatchedModel(model, scheduler) if scheduler is not None else None)
+
+    def _lite(name: str, version: int, directory: Path) -> Model | None:
+        """The version's model.tflite, where there is one that answers as Keras did."""
+        if not settings.prefer_tflite or settings.tags != SERVE_TAGS or not (directory / TFLITE_FILE).exists():
+            return None
+        from serving.model_server.lite import LiteModel, NotFit
+
+        threads = settings.intra_op_threads or CPUS
+        try:
+            model = LiteModel(directory, threads=threads, runs=max(1, CPUS // threads))
+        except NotFit as exc:
+            logger.warning("%s version %d runs on TensorFlow, which takes longer: %s", name, version, exc)
+            return None
+        logger.info("%s version %d runs on LiteRT", name, version)
+        return model
+
+    def _saved_model(directory: Path) -> Model:
+        start_tensorflow()
+        from serving.model_server.runner import SavedModel
+
+        return SavedModel(directory, settings.tags, settings.intra_op_threads)
 
     def _warm_up(servable: Servable, name: str, version: int, directory: Path) -> None:
         if not settings.warm_up:

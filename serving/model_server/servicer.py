@@ -6,7 +6,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import grpc
-from tensorflow_serving.apis import (
+
+from serving.backend.protos import wire_pb2 as wire
+from serving.model_server.service import ModelServerService
+from serving.model_server.status import CallError, cut
+from serving.model_server.tensorflow_messages import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -17,10 +21,6 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
     regression_pb2,
 )
-
-from serving.backend.protos import wire_pb2 as wire
-from serving.model_server.service import ModelServerService
-from serving.model_server.status import CallError, cut
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,9 @@ The texts are part of the protocol: clients and readiness probes look for them. 
 refuses is a `CallError`; `servicer.py` turns it into a gRPC status and `http.py` into an HTTP one.
 """
 
+from typing import Any
+
 import grpc
-import tensorflow as tf
 
 MAX_MESSAGE_CHARS = 1024  # tensorflow_serving/model_servers/grpc_status_util.cc
 CUT_MARK = "...TRUNCATED"
@@ -45,8 +46,8 @@ def not_found(message: str) -> CallError:
     return CallError(grpc.StatusCode.NOT_FOUND, message)
 
 
-def from_tensorflow(error: tf.errors.OpError) -> CallError:
-    """TensorFlow numbers its codes as gRPC does."""
+def from_tensorflow(error: Any) -> CallError:
+    """A tf.errors.OpError as ours: TensorFlow numbers its codes as gRPC does."""
     return CallError(CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
 
 

@@ -9,34 +9,36 @@ Source: tensorflow/core/framework/tensor.cc, Tensor::FromProto and Tensor::AsPro
 import math
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from tensorflow import dtypes
-from tensorflow.core.framework import types_pb2
+
+from serving.model_server.tensorflow_messages import types_pb2
 
 Array = npt.NDArray[Any]
 
 _BITS, _PAIRS = "bits", "pairs"  # half_val holds 16-bit patterns; scomplex_val holds real, imaginary, real, ...
-# dtype on the wire: field of loose values, and how they lie in it
-FIELDS: dict[int, tuple[str, str]] = {
-    types_pb2.DT_FLOAT: ("float_val", ""),
-    types_pb2.DT_DOUBLE: ("double_val", ""),
-    types_pb2.DT_INT32: ("int_val", ""),
-    types_pb2.DT_UINT8: ("int_val", ""),
-    types_pb2.DT_INT16: ("int_val", ""),
-    types_pb2.DT_INT8: ("int_val", ""),
-    types_pb2.DT_UINT16: ("int_val", ""),
-    types_pb2.DT_STRING: ("string_val", ""),
-    types_pb2.DT_COMPLEX64: ("scomplex_val", _PAIRS),
-    types_pb2.DT_INT64: ("int64_val", ""),
-    types_pb2.DT_BOOL: ("bool_val", ""),
-    types_pb2.DT_COMPLEX128: ("dcomplex_val", _PAIRS),
-    types_pb2.DT_HALF: ("half_val", _BITS),
-    types_pb2.DT_BFLOAT16: ("half_val", _BITS),
-    types_pb2.DT_UINT32: ("uint32_val", ""),
-    types_pb2.DT_UINT64: ("uint64_val", ""),
+# dtype on the wire: field of loose values, how they lie in it, and the array's type
+_TYPES: dict[int, tuple[str, str, Any]] = {
+    types_pb2.DT_FLOAT: ("float_val", "", "float32"),
+    types_pb2.DT_DOUBLE: ("double_val", "", "float64"),
+    types_pb2.DT_INT32: ("int_val", "", "int32"),
+    types_pb2.DT_UINT8: ("int_val", "", "uint8"),
+    types_pb2.DT_INT16: ("int_val", "", "int16"),
+    types_pb2.DT_INT8: ("int_val", "", "int8"),
+    types_pb2.DT_UINT16: ("int_val", "", "uint16"),
+    types_pb2.DT_STRING: ("string_val", "", "object"),
+    types_pb2.DT_COMPLEX64: ("scomplex_val", _PAIRS, "complex64"),
+    types_pb2.DT_INT64: ("int64_val", "", "int64"),
+    types_pb2.DT_BOOL: ("bool_val", "", "bool"),
+    types_pb2.DT_COMPLEX128: ("dcomplex_val", _PAIRS, "complex128"),
+    types_pb2.DT_HALF: ("half_val", _BITS, "float16"),
+    types_pb2.DT_BFLOAT16: ("half_val", _BITS, ml_dtypes.bfloat16),
+    types_pb2.DT_UINT32: ("uint32_val", "", "uint32"),
+    types_pb2.DT_UINT64: ("uint64_val", "", "uint64"),
 }
-NUMPY_TYPES: dict[int, np.dtype[Any]] = {code: np.dtype(dtypes.as_dtype(code).as_numpy_dtype) for code in FIELDS}
+FIELDS = {code: (field, layout) for code, (field, layout, _) in _TYPES.items()}
+NUMPY_TYPES: dict[int, np.dtype[Any]] = {code: np.dtype(dtype) for code, (_, _, dtype) in _TYPES.items()}
 WIRE_TYPES = {dtype: code for code, dtype in NUMPY_TYPES.items()}
 # The packed form of these fields on the wire is the array's own bytes: field number << 3 | 2, a length, the bytes.
 _PACKED_TAGS = {"float_val": b"\x2a", "double_val": b"\x32"}

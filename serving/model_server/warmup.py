@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import tensorflow as tf
-from tensorflow_serving.apis import classification_pb2, inference_pb2, predict_pb2, prediction_log_pb2, regression_pb2
+from google.protobuf.message import DecodeError
 
 from serving.model_server import examples
 from serving.model_server.metrics import Metrics
 from serving.model_server.predict import Runnable, predict
-from serving.model_server.status import CallError, from_tensorflow, invalid_argument
+from serving.model_server.status import CallError, invalid_argument
+from serving.model_server.tensorflow_messages import (
+    classification_pb2,
+    inference_pb2,
+    predict_pb2,
+    prediction_log_pb2,
+    regression_pb2,
+)
+from serving.model_server.tfrecord import DamagedRecord, read_records
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_RECORDS = 1000
@@ -42,18 +49,17 @@ def warm_up(model: Runnable, directory: Path, metrics: Metrics, iterations: int 
 
 def _records(path: Path) -> Iterator[Any]:
     try:
-        for data in tf.compat.v1.io.tf_record_iterator(str(path)):
+        for data in read_records(path):
             yield _parsed(data, path)
-    except tf.errors.OpError as exc:
-        error = from_tensorflow(exc)
-        message = f"{error.message}. Please verify your warmup data is in TFRecord format."
+    except (DamagedRecord, OSError) as exc:
+        message = f"{exc}. Please verify your warmup data is in TFRecord format."
         raise CallError(grpc.StatusCode.DATA_LOSS, message) from exc
 
 
 def _parsed(data: bytes, path: Path) -> Any:
     try:
         return prediction_log_pb2.PredictionLog.FromString(data)
-    except ValueError as exc:  # protobuf's DecodeError is one
+    except DecodeError as exc:
         raise invalid_argument(f"Failed to parse warmup record: {path}") from exc
 
 

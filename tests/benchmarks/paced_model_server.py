@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.model_server.__main__ import _import_tensorflow, model_server
+from serving.model_server.__main__ import model_server
+from serving.model_server.tensorflow_start import start_tensorflow
 from sightline import run
 
 
 def pace(seconds_per_row: float) -> None:
     """Let every model of this process share one device of that speed."""
-    _import_tensorflow()
+    start_tensorflow()
     from serving.model_server.runner import SavedModel
 
     computed = SavedModel.run
@@ -35,4 +36,5 @@ def pace(seconds_per_row: float) -> None:
 
 if __name__ == "__main__":
     pace(float(sys.argv.pop(1)) / 1000)
+    sys.argv.append("--prefer_tflite_model=false")  # what is paced is TensorFlow's run
     run(model_server, "python -m tests.benchmarks.paced_model_server")

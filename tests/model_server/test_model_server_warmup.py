@@ -76,6 +76,12 @@ def test_other_files_are_refused(model: SavedModel, tmp_path: Path) -> None:
     assert caught.value.code is grpc.StatusCode.DATA_LOSS
 
 
+def test_a_record_of_something_else_is_refused(model: SavedModel, tmp_path: Path) -> None:
+    with pytest.raises(CallError, match="Failed to parse warmup record") as caught:
+        warm_up(model, write(tmp_path, b"\xff\xff"), Metrics())
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_too_many_records_are_refused(model: SavedModel, tmp_path: Path) -> None:
     directory = write(tmp_path, *[predict_log(np.float32(1))] * 1001)
     with pytest.raises(CallError, match="Number of warmup records exceeds the maximum"):
