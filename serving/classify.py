@@ -98,12 +98,15 @@ def classify(
     """
     expected = predictor.describe(ref, call)  # before decoding: an unknown model costs nothing
     run = elsewhere if are_large(pictures) else here
-    with stages.timed("decode"):
-        decoded = run(lambda: decode_all(pictures, limits))
-    good = [pixels for pixels in decoded if not isinstance(pixels, BadImage)]
+    decoded, batch = run(lambda: _prepared(pictures, expected.card, limits, stages))
     served, scores = expected, None
-    if good:
-        served, scores = scored(lambda card: run(lambda: to_batch(good, card)), expected, predictor, stages, call)
+    if batch is not None:
+        good = [item for item in decoded if not isinstance(item, BadImage)]
+
+        def again(card: ModelCard) -> Tensor:
+            return run(lambda: to_batch(good, card, stages))
+
+        served, scores = scored(batch, again, expected, predictor, stages=stages, call=call)
     rows = iter(() if scores is None else scores.probabilities)
     return Classified(
         served,
@@ -132,32 +135,49 @@ def are_large(pictures: Sequence[bytes | BadImage]) -> bool:
     return max(sizes, default=0) >= LARGE_BYTES or sum(sizes) >= MANY_BYTES
 
 
+def _prepared(
+    pictures: Sequence[bytes | BadImage], card: ModelCard, limits: ImageLimits, stages: Stages
+) -> tuple[list[Image.Image | BadImage], Tensor | None]:
+    """The pictures decoded, and a batch of the good ones, None where all are bad: one turn of a thread for both."""
+    with stages.timed("decode"):
+        decoded = decode_all(pictures, limits)
+    good = [item for item in decoded if not isinstance(item, BadImage)]
+    return decoded, to_batch(good, card, stages) if good else None
+
+
 def decode_all(pictures: Sequence[bytes | BadImage], limits: ImageLimits) -> list[Image.Image | BadImage]:
     """Each picture decoded, or why it is not."""
     return [_decoded(picture, limits) for picture in pictures]
 
 
 def scored(
-    batch_of: Callable[[ModelCard], Tensor], served: ServedModel, predictor: Predictor, stages: Stages, call: Call
+    batch: Tensor,
+    again: Callable[[ModelCard], Tensor],
+    served: ServedModel,
+    predictor: Predictor,
+    *,
+    stages: Stages,
+    call: Call,
 ) -> tuple[ServedModel, Scores]:
-    """Preprocess and predict with one and the same version, even while versions are being swapped.
+    """Predict with the version that the batch was made for, even while versions are being swapped.
 
-    batch_of: makes the batch as a card wants it; asked again when another version answers. Raises ModelNotReady.
+    batch: as `served.card` wants it. again: makes it as another card wants it, when another version answers. Raises
+    ModelNotReady.
     """
     for _ in range(SWAPS):
-        with stages.timed("preprocess"):
-            batch = batch_of(served.card)
         try:
             with stages.timed("predict"):
                 return served, predictor.predict(served, batch, call)
         except VersionChanged:
             served = predictor.describe(served.ref, call)
+            batch = again(served.card)
     raise ModelNotReady(f"model {served.ref} changed {SWAPS} times during one request", hint="Try again in a moment.")
 
 
-def to_batch(images: Sequence[Image.Image], card: ModelCard) -> Tensor:
+def to_batch(images: Sequence[Image.Image], card: ModelCard, stages: Stages) -> Tensor:
     """Decoded pictures as one tensor (n, height, width, channels), as the card's preprocessing says."""
-    return np.stack([card.preprocessing.apply(image) for image in images])
+    with stages.timed("preprocess"):
+        return np.stack([card.preprocessing.apply(image) for image in images])
 
 
 def _decoded(picture: bytes | BadImage, limits: ImageLimits) -> Image.Image | BadImage:

@@ -147,9 +147,9 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared
                 raise bad
 
         def batch_of(card: ModelCard) -> Tensor:
-            return run(lambda: to_batch(images, card)) if asked.input.tensor is None else asked.input.tensor
+            return run(lambda: to_batch(images, card, g.stages)) if asked.input.tensor is None else asked.input.tensor
 
-        served, scores = scored(batch_of, served, predictor, g.stages, call)
+        served, scores = scored(batch_of(served.card), batch_of, served, predictor, stages=g.stages, call=call)
         g.version = served.version
         metrics.pictures(name, len(scores.probabilities), 0)
         with g.stages.timed("postprocess"):
