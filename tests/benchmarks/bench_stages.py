@@ -25,13 +25,14 @@ from serving.contract.image import decode_picture
 from serving.contract.image_limits import ImageLimits
 from serving.contract.prediction import top_k
 from serving.contract.preprocessing import Tensor
-from serving.contract.versions import version_dirs
+from serving.contract.versions import TFLITE_FILE, version_dirs
 from serving.gateway.app import create_app
 from serving.gateway.forms import read_form
 from serving.gateway.logs import configure
 from serving.gateway.settings import Settings
 from serving.tuning.load import form
 from tests.benchmarks.bench import LARGE, MANY, SMALL, pictures_of
+from tests.benchmarks.raw_model import LITERT, TENSORFLOW, load
 from tests.benchmarks.services import ROOT
 
 ROUNDS = 5
@@ -95,8 +96,11 @@ def stages_of(models: Path, name: str) -> Iterator[tuple[str, int, Work]]:
     yield "the gateway, one a request", n, lambda: [ask(app, *each) for each in zip(single, files, strict=True)]
     yield f"the gateway, a form of {MANY}", MANY, lambda: ask(app, whole, body)
     tensors = np.stack([card.preprocessing.apply(picture) for picture in decoded])
-    for size in (1, MANY if name == SMALL else 4):
-        yield f"the model, {size} at once", size, model_run(version, np.resize(tensors, (size, *tensors.shape[1:])))
+    has_tflite = (version / TFLITE_FILE).exists()
+    for runtime in (LITERT, TENSORFLOW) if has_tflite else (TENSORFLOW,):
+        for size in (1, MANY if name == SMALL else 4):
+            batch = np.resize(tensors, (size, *tensors.shape[1:]))
+            yield f"{runtime}, {size} at once", size, model_run(version, runtime, batch)
 
 
 def ask(app: Any, environ: dict[str, Any], body: bytes) -> None:
@@ -106,11 +110,9 @@ def ask(app: Any, environ: dict[str, Any], body: bytes) -> None:
         raise RuntimeError(f"{environ['PATH_INFO']} was answered with {answered}")
 
 
-def model_run(version: Path, batch: Tensor) -> Work:
-    """One run of the SavedModel as the model server runs it."""
-    from serving.model_server.runner import SavedModel
-
-    model = SavedModel(version, intra_op_threads=1)
+def model_run(version: Path, runtime: str, batch: Tensor) -> Work:
+    """One run of the model as the model server runs it."""
+    model = load(version, runtime, threads=1, runs=1)
     signature = model.signatures["serving_default"]
     (feed,), (fetch,) = signature.inputs.values(), signature.outputs.values()
     return lambda: model.run({feed.name: batch}, [fetch.name])

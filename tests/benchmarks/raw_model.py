@@ -1,4 +1,7 @@
-"""Pictures a second of a SavedModel in a process that does nothing else: FOLDER THREADS BATCH SECONDS."""
+"""Pictures a second of a model in a process that does nothing else: FOLDER THREADS BATCH SECONDS [RUNTIME].
+
+RUNTIME: tensorflow, which runs the SavedModel, or litert, which runs model.tflite.
+"""
 
 import os
 import sys
@@ -10,12 +13,25 @@ import numpy as np
 
 from serving.contract.golden import read_golden
 from serving.contract.versions import version_dirs
-from serving.model_server.runner import SavedModel
+from serving.model_server.servable import Model
+
+TENSORFLOW, LITERT = "tensorflow", "litert"
 
 
-def main(folder: str, threads: str, size: str, seconds: str) -> None:
-    version = version_dirs(Path(folder))[-1]
-    model = SavedModel(version, intra_op_threads=max(1, (os.cpu_count() or 1) // int(threads)))
+def load(version: Path, runtime: str, *, threads: int, runs: int) -> Model:
+    """A version as the model server loads it. threads: of one run; runs: side by side."""
+    if runtime == LITERT:
+        from serving.model_server.lite import LiteModel
+
+        return LiteModel(version, threads=threads, runs=runs)
+    from serving.model_server.runner import SavedModel
+
+    return SavedModel(version, intra_op_threads=threads)
+
+
+def main(folder: str, threads: str, size: str, seconds: str, runtime: str = TENSORFLOW) -> None:
+    version, runs = version_dirs(Path(folder))[-1], int(threads)
+    model = load(version, runtime, threads=max(1, (os.cpu_count() or 1) // runs), runs=runs)
     signature = model.signatures["serving_default"]
     (feed,), (fetch,) = signature.inputs.values(), signature.outputs.values()
     tensors = read_golden(version).tensors
