@@ -1,12 +1,12 @@
 """The settings of faces: one frozen class, read from the environment in the entry points only."""
 
-import os
 from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.contract.errors import UsageError
+from serving.contract.machine import usable_cpus
 
 PREFIX = "SIGHTLINE_FACES_"
 
@@ -17,7 +17,7 @@ TOLERANCE = 0.6
 
 def _half_of_the_cores() -> int:
     """At least one: the other half predicts."""
-    return max(1, (os.cpu_count() or 1) // 2)
+    return max(1, usable_cpus() // 2)
 
 
 class FaceSettings(BaseModel):

@@ -11,6 +11,7 @@ import click
 
 import sightline
 from serving.contract.errors import UsageError
+from serving.contract.machine import usable_cpus
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -131,7 +132,7 @@ def _serve(flags: dict[str, Any]) -> None:
         flags["enable_model_warmup"],
         flags["num_request_iterations_for_warmup"],
         tuple(flags["saved_model_tags"].split(",")),
-        flags["tensorflow_intra_op_parallelism"] or max(1, (os.cpu_count() or 1) // 2),
+        flags["tensorflow_intra_op_parallelism"] or max(1, usable_cpus() // 2),
         not _has_gpu() if flags["prefer_tflite_model"] is None else flags["prefer_tflite_model"],
     )
     settings = RepositorySettings(

@@ -7,7 +7,6 @@ client never fails its neighbours. Parameters, words and codes are TensorFlow Se
 tensorflow_serving/batching/batching_session.cc and tensorflow/core/kernels/batching_util/shared_batch_scheduler.h.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from serving.contract.machine import usable_cpus
 from serving.model_server.config import read_text_file
 from serving.model_server.metrics import Metrics
 from serving.model_server.predict import Runnable
@@ -38,7 +38,7 @@ class BatchSettings:
     max_batch_size: int = 1000
     batch_timeout_seconds: float = 0.0
     max_enqueued_batches: int = 10
-    threads: int = os.cpu_count() or 1
+    threads: int = usable_cpus()
     allowed_sizes: tuple[int, ...] = ()
     pad_inputs: bool = False
     split: bool = False

@@ -6,7 +6,6 @@ no longer wanted goes only when a wanted one has taken over, and only after the 
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 import grpc
 
+from serving.contract.machine import usable_cpus
 from serving.model_server.models import Latest, ModelConfig
 from serving.model_server.status import CallError, failed_precondition, invalid_argument, not_found
 from serving.model_server.version_dirs import Fingerprint, find_models, find_versions, fingerprint
@@ -115,7 +115,7 @@ class Repository(Generic[Servable]):
         self._labels: dict[str, dict[str, int]] = {}
         self._changed = threading.Condition()
         self._stop = threading.Event()
-        self._loaders = ThreadPoolExecutor(4 * (os.cpu_count() or 1), thread_name_prefix="load")
+        self._loaders = ThreadPoolExecutor(4 * usable_cpus(), thread_name_prefix="load")
         self._thread = threading.Thread(target=self._watch, name="repository", daemon=True)
         if configs:
             self.configure(configs)

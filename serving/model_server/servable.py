@@ -3,13 +3,13 @@
 import ctypes
 import gc
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from serving.contract.machine import usable_cpus
 from serving.contract.versions import TFLITE_FILE
 from serving.model_server.batching import BatchedModel, BatchScheduler, BatchSettings
 from serving.model_server.metrics import Metrics
@@ -21,7 +21,7 @@ from serving.model_server.warmup import warm_up
 
 logger = logging.getLogger(__name__)
 
-CPUS = os.cpu_count() or 1
+CPUS = usable_cpus()
 SERVE_TAGS = ("serve",)
 
 

@@ -15,6 +15,7 @@ import click
 import httpx
 
 from serving.contract.errors import ProcessDied, UsageError
+from serving.contract.machine import usable_cpus
 from serving.contract.versions import GOLDEN_DIR, version_dirs
 from serving.gateway.settings import PREFIX, Settings
 from serving.tuning.load import Load, requests_of, run
@@ -53,7 +54,7 @@ def tune(*, models: Path, model: str, clients: int, seconds: float, pictures: tu
     sightline tune --model mobilenetv2 --clients 8 photos/*.jpg
     """
     files = [(path.name, path.read_bytes()) for path in pictures] or golden_pictures(models, model)
-    candidates = candidates_for(os.cpu_count() or 1)
+    candidates = candidates_for(usable_cpus())
     each = seconds / (1 + sum(len(values) - 1 for values in candidates.values()))
 
     def measure(values: Values) -> Load:
