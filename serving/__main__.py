@@ -235,8 +235,17 @@ class _Announcing:
         return False
 
     def _is_loading(self) -> bool:
-        """Some model has a version that is on its way: worth a moment before the models are named."""
-        models = self._client.get(f"{self._url}/models").json()["models"]
+        """Some model has a version that is on its way: worth a moment before the models are named.
+
+        False where nobody can tell: the gateway has too much to do, or answers only those who have a key.
+        """
+        import httpx
+
+        try:
+            answer = self._client.get(f"{self._url}/models")
+        except httpx.TransportError:
+            return False
+        models = answer.json()["models"] if answer.status_code == httpx.codes.OK else ()
         return any(version["state"] in LOADING for model in models for version in model["versions"])
 
 

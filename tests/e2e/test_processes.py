@@ -1,6 +1,7 @@
 """What happens when processes die, versions come and the port is taken. Each test has a service of its own."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -45,6 +46,25 @@ def ask(http: httpx.Client, own_service: Service) -> Ask:
 def publish_copy(model: Path, version: int) -> None:
     shutil.copytree(version_dirs(model)[0], model / ".tmp-copy")
     (model / ".tmp-copy").rename(model / str(version))
+
+
+def test_a_service_with_keys_starts_and_answers_who_has_one(
+    bars_version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, http: httpx.Client
+) -> None:
+    secret = "a long secret that nobody guesses"
+    monkeypatch.setenv("SIGHTLINE_API_KEYS", f"me:{hashlib.sha256(secret.encode()).hexdigest()}:predict")
+    shutil.copytree(bars_version, tmp_path / "models" / "bars" / "1")
+    service = start_service(tmp_path / "models")
+    try:
+        picture = next((bars_version / "assets.extra/golden").glob("*.png")).read_bytes()
+        for headers, status in (({}, 401), ({"authorization": f"Bearer {secret}"}, 200)):
+            answer = http.post(
+                f"{service.url}/predict/bars", content=picture, headers={"content-type": "image/png", **headers}
+            )
+            assert answer.status_code == status, answer.text
+        assert service.process.poll() is None
+    finally:
+        stop_service(service)
 
 
 def test_ctrl_c_stops_everything_within_five_seconds(own_service: Service) -> None:

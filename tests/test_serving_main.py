@@ -1,0 +1,59 @@
+"""`sightline serve` while it waits for its gateway: whatever that answers, it is announced and goes on."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.__main__ import _Announcing
+from serving.gateway.settings import Settings
+
+
+class Gateway(http.server.BaseHTTPRequestHandler):
+    """Ready, and answers /models as `models` says: a status and a body; None hangs up."""
+
+    models: tuple[int, object] | None = None
+
+    def do_GET(self) -> None:
+        answer = (200, {"models": ["digits"]}) if self.path == "/readyz" else self.models
+        if answer is None:
+            return
+        body = json.dumps(answer[1]).encode()
+        self.send_response(answer[0])
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "models", [(503, {"code": "overloaded"}), (401, {"code": "unauthorized"}), None], ids=["full", "keys", "hangs up"]
+)
+def test_a_gateway_that_does_not_tell_its_models_is_announced(
+    url: str, models: tuple[int, object] | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gateway, "models", models)
+    assert _Announcing(url, Path("nowhere"), Settings())()
+    assert f"Sightline is ready at {url} with digits" in capsys.readouterr().out
+
+
+def test_models_that_are_loading_are_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    announcing = _Announcing(url, Path("nowhere"), Settings())
+    for state, announced in (("LOADING", False), ("AVAILABLE", True)):
+        told = {"models": [{"name": "digits", "versions": [{"version": 1, "state": state}]}]}
+        monkeypatch.setattr(Gateway, "models", (200, told))
+        assert announcing() is announced
