@@ -24,7 +24,7 @@ require_safe(_settings)
 
 wsgi_app = "serving.gateway.wsgi:app"
 bind = f"{_settings.host}:{_settings.port}"
-workers = _settings.workers
+workers = _settings.processes
 worker_class = {"gevent": "serving.gateway.gevent_worker.Worker", "gthread": "gthread"}[_settings.worker_class]
 threads = _settings.threads + 8  # of gthread: the others tell whoever is too much so at once, and answer probes
 preload_app = False  # the gRPC channel must be opened after the fork

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from serving.backend.targets import check_target
 from serving.contract.errors import UsageError
 from serving.contract.image_limits import ImageLimits
+from serving.contract.machine import usable_cpus
 from serving.faces.settings import PREFIX as FACES_PREFIX
 from serving.faces.settings import FaceSettings
 from serving.gateway.keys import read_key_file, read_keys
@@ -22,7 +23,17 @@ PREFIX = "SIGHTLINE_"
 CONFIG = "SIGHTLINE_CONFIG"  # a TOML file
 NOT_OURS = {CONFIG, "SIGHTLINE_DATA", "SIGHTLINE_URL", "SIGHTLINE_API_KEY"}  # the export's and the client's
 SECRET = "***"
+FEWEST_WORKERS, MOST_WORKERS = 2, 8  # of those that nobody asked for, where there is more than one CPU
 TLS_SETTINGS = ("backend_tls_ca", "backend_tls_certificate", "backend_tls_key", "backend_tls_server_name")
+
+
+def workers_for(cpus: int) -> int:
+    """How many gateway processes suit a machine that runs the models, too.
+
+    Measured: on one CPU one answers 1.2 to 1.5 times as many requests as two do, on two CPUs two 1.4 times as many as
+    one.
+    """
+    return 1 if cpus == 1 else min(MOST_WORKERS, max(FEWEST_WORKERS, cpus // 2))
 
 
 class Settings(BaseModel):
@@ -32,7 +43,7 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
-    workers: int = Field(2, ge=1, description="Gateway processes.")
+    workers: int = Field(0, ge=0, description="Gateway processes; 0: one on one CPU, else half the CPUs, 2 to 8.")
     worker_class: Literal["gevent", "gthread"] = Field(
         "gevent", description="How a gateway process runs requests side by side: gevent or gthread."
     )
@@ -139,6 +150,11 @@ class Settings(BaseModel):
         if bool(self.backend_tls_certificate) != bool(self.backend_tls_key):
             raise ValueError("backend_tls_certificate and backend_tls_key belong together; one of them is given")
         return self
+
+    @property
+    def processes(self) -> int:
+        """The gateway processes to start: `workers`, or as many as suit this machine."""
+        return self.workers or workers_for(usable_cpus())
 
     @property
     def api_key_entries(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import httpx
 from serving.contract.errors import ProcessDied, UsageError
 from serving.contract.machine import usable_cpus
 from serving.contract.versions import GOLDEN_DIR, version_dirs
-from serving.gateway.settings import PREFIX, Settings
+from serving.gateway.settings import PREFIX, Settings, workers_for
 from serving.tuning.load import Load, requests_of, run
 
 START_SECONDS = 120.0
@@ -69,23 +69,34 @@ def tune(*, models: Path, model: str, clients: int, seconds: float, pictures: tu
 def candidates_for(cpus: int) -> dict[str, tuple[int, ...]]:
     """What is tried of each setting, the default first. Names are those of Settings."""
     threads = (0, *sorted({1, cpus} - {max(1, cpus // 2)}))
-    workers = (2, *(number for number in sorted({1, cpus // 2, cpus}) if number not in (0, 2)))
+    workers = (0, *sorted({1, 2, cpus // 2, cpus} - {0, workers_for(cpus)}))
     return {"workers": workers, "merge_pictures": (32, 8, 128), "model_threads": threads}
 
 
 def search(candidates: Mapping[str, Sequence[int]], measure: Measure, tell: Callable[[Trial], None]) -> Trial:
-    """One setting after the other, each with the best of those before it. tell: hears of every trial."""
+    """One setting after the other, each with the best of those before it. tell: hears of every trial.
+
+    What seems better is measured again, after that which it would replace: a machine's speed changes meanwhile.
+    """
+
+    def tried(values: Values) -> Trial:
+        trial = Trial(values, measure(values))
+        tell(trial)
+        return trial
+
     values = {name: options[0] for name, options in candidates.items()}
-    best = Trial(values, measure(values))
-    tell(best)
+    best = tried(values)
     for name, options in candidates.items():
         for option in options[1:]:
-            changed = {**best.values, name: option}
-            trial = Trial(changed, measure(changed))
-            tell(trial)
-            if trial.load.per_second > WORTH * best.load.per_second:
-                best = trial
+            trial = tried({**best.values, name: option})
+            if _is_better(trial, best):
+                best, trial = tried(best.values), tried(trial.values)
+                best = trial if _is_better(trial, best) else best
     return best
+
+
+def _is_better(trial: Trial, than: Trial) -> bool:
+    return trial.load.per_second > WORTH * than.load.per_second
 
 
 def golden_pictures(models: Path, model: str) -> list[tuple[str, bytes]]:

@@ -49,7 +49,7 @@ def test_the_settings_of_other_rooms_are_left_alone(name: str) -> None:
         ({"SIGHTLINE_PROT": "1"}, ("SIGHTLINE_PROT", "Did you mean SIGHTLINE_PORT?")),
         ({"SIGHTLINE_FACES_SOKET": "1"}, ("SIGHTLINE_FACES_SOKET", "SIGHTLINE_FACES_SOCKET")),
         ({"SIGHTLINE_PORT": "x"}, ("port is 'x' (SIGHTLINE_PORT)",)),
-        ({"SIGHTLINE_WORKERS": "0"}, ("workers is '0'", "greater than or equal to 1")),
+        ({"SIGHTLINE_WORKERS": "-1"}, ("workers is '-1'", "greater than or equal to 0")),
         ({"SIGHTLINE_LOG_LEVEL": "LOUD"}, ("log_level is 'LOUD'",)),
         ({"SIGHTLINE_CONFIG": "/nowhere/x.toml"}, ("/nowhere/x.toml", "No such file")),
     ],
@@ -76,3 +76,12 @@ def test_what_is_shown_can_be_used_as_a_file() -> None:
     assert "[SIGHTLINE_PORT]\nport = 9" in text
     document: dict[str, Any] = tomllib.loads(text)
     assert Settings.model_validate(document) == given.settings
+
+
+@pytest.mark.parametrize(("cpus", "processes"), [(1, 1), (2, 2), (3, 2), (4, 2), (8, 4), (16, 8), (64, 8)])
+def test_the_machine_decides_how_many_processes_there_are_where_nobody_does(
+    cpus: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.gateway.settings.usable_cpus", lambda: cpus)
+    assert Settings().processes == processes
+    assert Settings(workers=3).processes == 3
