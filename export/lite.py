@@ -6,13 +6,11 @@ The name is TensorFlow Serving's, which leaves the file alone unless it is told 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from export.progress import say
 from export.tensorflow_start import native_stderr_silenced, start_tensorflow
-from serving.contract.card import CARD_SIGNATURE, ModelCard
-from serving.contract.golden import GoldenExamples
+from serving.contract.proof import Proof
 from serving.contract.versions import TFLITE_FILE
 
 
@@ -20,36 +18,34 @@ class LiteError(Exception):
     """LiteRT cannot run it."""
 
 
-def write_tflite(folder: Path, card: ModelCard, golden: GoldenExamples) -> None:
+def write_tflite(folder: Path, signatures: list[str], proof: Proof) -> None:
     """Write model.tflite of a version's SavedModel; say why, where it is not written: then TensorFlow runs the version.
 
-    It is not where an operation is missing in LiteRT, or where an answer to the golden examples would differ by more
-    than half of what the card allows.
+    signatures: all of the SavedModel. It is not written where an operation is missing in LiteRT, or where an answer
+    differs by more than half of what the proof allows.
     """
     path = folder / TFLITE_FILE
     try:
-        path.write_bytes(_converted(folder, [card.input.signature, CARD_SIGNATURE]))
-        answers = lite_answers(folder, card, golden)
+        path.write_bytes(_converted(folder, signatures))
+        moved = proof.difference(lite_answers(folder, proof))
     except LiteError as exc:
         path.unlink(missing_ok=True)
         say(f"no {TFLITE_FILE} is written: {exc}")
         return
-    moved = float(np.abs(answers - golden.probabilities).max())
-    if not moved <= card.golden.atol / 2:
+    if not moved <= proof.atol / 2:
         path.unlink()
         say(f"no {TFLITE_FILE} is written: answers would move by {moved:.1e}")
 
 
-def lite_answers(folder: Path, card: ModelCard, golden: GoldenExamples) -> npt.NDArray[Any]:
-    """What model.tflite answers to the golden examples, float32 (n, classes). Raises LiteError."""
+def lite_answers(folder: Path, proof: Proof) -> npt.NDArray[Any]:
+    """What model.tflite answers to what the proof gives it, float32 (n, ...). Raises LiteError."""
     start_tensorflow()  # which sets the level of the log that LiteRT shares
     with native_stderr_silenced():
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            interpreter = Interpreter(model_path=str(folder / TFLITE_FILE))
-            run = interpreter.get_signature_runner(card.input.signature)
-            answers: npt.NDArray[Any] = run(**{card.input.tensor: golden.tensors})[card.output.tensor]
+            run = Interpreter(model_path=str(folder / TFLITE_FILE)).get_signature_runner(proof.signature)
+            answers: npt.NDArray[Any] = run(**{proof.input: proof.given})[proof.output]
         except (ValueError, RuntimeError, KeyError) as exc:
             raise LiteError(f"LiteRT cannot run it: {exc}") from exc
     return answers

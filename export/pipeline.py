@@ -20,11 +20,21 @@ from export.saved_model import INPUT, OUTPUT, SIGNATURE, write_version
 from export.served_form import ATOL, FLOAT32, served_form
 from export.tensorflow_start import start_tensorflow
 from export.verify import require_verified
-from serving.contract.card import SCHEMA_VERSION, Calibration, Golden, Input, ModelCard, Output, Training
+from serving.contract.card import (
+    CARD_SIGNATURE,
+    SCHEMA_VERSION,
+    Calibration,
+    Golden,
+    Input,
+    ModelCard,
+    Output,
+    Training,
+)
 from serving.contract.errors import UsageError
 from serving.contract.golden import GoldenExamples
 from serving.contract.image import Pixels, decode_image
 from serving.contract.image_limits import ImageLimits
+from serving.contract.proof import proof_of
 
 GOLDEN_SIDE = 640  # pixels; a golden picture is an example, not an archive
 BYTES_PER_PARAMETER = 4
@@ -59,7 +69,7 @@ def export(recipe: Recipe, target: Target) -> Path:
         card = card_of(recipe.family, target.name, made, Golden(len(golden), ATOL[target.precision]))
         write_version(draft.path, made.servable, card, golden)
         if target.tflite and target.precision == FLOAT32 and not made.servable.copied_from:
-            write_tflite(draft.path, card, golden)
+            write_tflite(draft.path, [card.input.signature, CARD_SIGNATURE], proof_of(card, golden))
         verdict = require_verified(draft.path)
         version = draft.publish()
     say(f"verified: {verdict.detail} within {verdict.max_abs_difference:.1e}")

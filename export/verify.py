@@ -14,6 +14,7 @@ from serving.contract.errors import SightlineError, VerificationFailed
 from serving.contract.golden import GoldenExamples, read_golden
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
+from serving.contract.proof import proof_of
 from serving.contract.versions import TFLITE_FILE
 
 
@@ -50,7 +51,9 @@ def verify(version_dir: Path) -> Verdict:
         difference = _check_answers(card, golden, answers)
         if (version_dir / TFLITE_FILE).exists():
             stage = "tflite"
-            difference = max(difference, _check_answers(card, golden, lite_answers(version_dir, card, golden)))
+            difference = max(
+                difference, _check_answers(card, golden, lite_answers(version_dir, proof_of(card, golden)))
+            )
         return Verdict(True, "done", n, difference, f"{n} golden examples agree")
     except _Difference as exc:
         return Verdict(False, stage, n, exc.difference, str(exc))

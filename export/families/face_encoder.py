@@ -13,11 +13,13 @@ import click
 import numpy as np
 
 from export.dlib_network import Floats, Layer, Network, read_network
+from export.lite import write_tflite
 from export.progress import say
 from export.publishing import check_space, drafted, sweep
 from export.saved_model import WARMUP_BATCHES, WARMUP_FILE, logged_request
 from export.tensorflow_start import start_tensorflow
 from serving.contract.errors import InvalidData, VerificationFailed
+from serving.contract.proof import Proof, write_proof
 from serving.faces.dlib_encoder import DlibEncoder
 from serving.faces.dlib_models import weights_file
 from serving.faces.face import CHIP_SIDE, ENCODING_SIZE, Chips, Encodings
@@ -50,7 +52,7 @@ def command(out: Path, name: str) -> None:
 
 
 def export(models: Path, name: str) -> Path:
-    """Publish the encoder as the next version of models/name and return its directory.
+    """Publish the encoder as the next version of models/name, for LiteRT too, and return its directory.
 
     Raises FacesNotInstalled, InvalidData for weights that are not dlib's, VerificationFailed where the reloaded model
     differs from dlib by more than PARITY.
@@ -63,6 +65,9 @@ def export(models: Path, name: str) -> Path:
         start_tensorflow()
         write_version(draft.path, build(network), name)
         difference = verify(draft.path)
+        proof = Proof(SIGNATURE, INPUT, OUTPUT, probe_chips(), DlibEncoder().encode(probe_chips()), PARITY)
+        write_proof(draft.path, proof)
+        write_tflite(draft.path, [SIGNATURE], proof)
         version = draft.publish()
     say(f"verified: largest difference from dlib {difference:.1e}, {PARITY:.0e} is allowed")
     return version

@@ -44,10 +44,10 @@ def read_golden(version_dir: Path) -> GoldenExamples:
     """The golden examples of a version on disk. Raises ModelError where they are missing, damaged or do not agree."""
     folder = version_dir / GOLDEN_DIR
     try:
-        with np.load(folder / ANSWERS_FILE, allow_pickle=False) as answers:
+        with (folder / ANSWERS_FILE).open("rb") as file, np.load(file, allow_pickle=False) as answers:
             tensors, probabilities = answers["tensors"], answers["probabilities"]
         pictures = tuple(path.read_bytes() for path in sorted(folder.glob("*.png")))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as exc:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as exc:
         raise ModelError(
             f"the golden examples in {folder} cannot be read: {exc}", hint="Export the model again."
         ) from exc

@@ -12,7 +12,9 @@ from serving.contract.errors import InvalidData, VerificationFailed
 pytest.importorskip("dlib")
 
 from export.families.face_encoder import build, encode_with, export, verify
+from export.lite import lite_answers
 from serving.contract.image_limits import ImageLimits
+from serving.contract.proof import read_proof
 from serving.faces.dlib_detector import DlibDetector
 from serving.faces.dlib_encoder import DlibEncoder
 from serving.faces.dlib_models import weights_file
@@ -88,3 +90,10 @@ def test_version_that_differs_is_not_published(version: Path, monkeypatch: pytes
     with pytest.raises(VerificationFailed, match="differs from dlib"):
         export(version.parent.parent, "face-encoder")
     assert {path.name for path in version.parent.iterdir()} == {"1"}
+
+
+def test_litert_says_what_dlib_says(version: Path) -> None:
+    proof = read_proof(version)
+    assert np.array_equal(proof.given, probe_chips())
+    assert np.abs(proof.expected - DlibEncoder().encode(probe_chips())).max() == 0
+    assert proof.difference(lite_answers(version, proof)) <= PARITY / 2

@@ -16,6 +16,7 @@ from export.pipeline import Recipe, export
 from export.verify import verify
 from serving.contract.card import read_card
 from serving.contract.golden import GoldenExamples, read_golden
+from serving.contract.proof import proof_of, read_proof
 from serving.contract.versions import TFLITE_FILE
 
 
@@ -26,7 +27,7 @@ def copied(tmp_path: Path, bars_version: Path) -> Path:
 
 def test_a_version_has_it_and_it_answers_as_keras(bars_version: Path) -> None:
     card, golden = read_card(bars_version), read_golden(bars_version)
-    assert np.abs(lite_answers(bars_version, card, golden) - golden.probabilities).max() <= 5e-6
+    assert np.abs(lite_answers(bars_version, proof_of(card, golden)) - golden.probabilities).max() <= 5e-6
 
 
 def test_it_is_left_out_where_it_is_not_wanted(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
@@ -38,7 +39,7 @@ def test_it_is_left_out_where_it_is_not_wanted(tmp_path: Path, make_recipe: Call
 def test_it_is_left_out_where_answers_would_move(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     card, golden = read_card(copied), read_golden(copied)
     moved = GoldenExamples(golden.pictures, golden.tensors, golden.probabilities + np.float32(1e-4))
-    write_tflite(copied, card, moved)
+    write_tflite(copied, ["serving_default", "model_card"], proof_of(card, moved))
     assert not (copied / TFLITE_FILE).exists()
     assert "no model.tflite is written: answers would move by 1.0e-04" in capsys.readouterr().err
 
@@ -70,6 +71,6 @@ def test_bfloat16_has_none(tmp_path: Path, make_recipe: Callable[..., Recipe]) -
 def test_one_that_is_damaged_is_found_at_stage_tflite(copied: Path) -> None:
     (copied / TFLITE_FILE).write_bytes(b"not a model")
     with pytest.raises(LiteError, match="LiteRT cannot run it"):
-        lite_answers(copied, read_card(copied), read_golden(copied))
+        lite_answers(copied, read_proof(copied))
     verdict = verify(copied)
     assert (verdict.ok, verdict.stage) == (False, "tflite")

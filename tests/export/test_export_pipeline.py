@@ -99,6 +99,12 @@ def test_missing_answers_are_found_at_stage_files(copied: Path) -> None:
     assert (verify(copied).ok, verify(copied).stage) == (False, "files")
 
 
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no zip", b"not a zip file"])
+def test_damaged_answers_are_found_at_stage_files(copied: Path, damage: bytes) -> None:
+    (copied / GOLDEN_DIR / ANSWERS_FILE).write_bytes(damage)
+    assert (verify(copied).ok, verify(copied).stage) == (False, "files")
+
+
 def test_verify_command_prints_json_and_says_it_with_its_exit_status(bars_version: Path, copied: Path) -> None:
     (copied / GOLDEN_DIR / ANSWERS_FILE).write_bytes(b"not a zip file")
     for version, status in ((bars_version, 0), (copied, 1)):

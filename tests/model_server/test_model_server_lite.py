@@ -134,7 +134,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no model": (lambda v: (v / TFLITE_FILE).write_bytes(b"not a model"), "cannot be loaded"),
     "a folder": (lambda v: ((v / TFLITE_FILE).unlink(), (v / TFLITE_FILE).mkdir()), "cannot be read"),
     "no golden examples": (lambda v: (v / GOLDEN_DIR / ANSWERS_FILE).unlink(), "cannot be replayed"),
-    "other answers": (other_answers, "differ by 0.0001 from Keras's"),
+    "other answers": (other_answers, "differs by 0.0001 from the exported model"),
 }
 
 
