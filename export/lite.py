@@ -3,6 +3,7 @@
 The name is TensorFlow Serving's, which leaves the file alone unless it is told --prefer_tflite_model.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from export.progress import say
 from export.tensorflow_start import native_stderr_silenced, start_tensorflow
 from serving.contract.proof import Proof
 from serving.contract.versions import TFLITE_FILE
+
+MISSING_OPERATION = re.compile(r"'tf\.(\w+)' op is neither a custom op")
+MOST_CHARS = 200  # of an error that nobody foresaw
 
 
 class LiteError(Exception):
@@ -60,5 +64,13 @@ def _converted(folder: Path, signatures: list[str]) -> bytes:
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=signatures)
             converted: bytes = converter.convert()
         except (ConverterError, ValueError, RuntimeError) as exc:
-            raise LiteError(f"it cannot be converted: {str(exc).strip().splitlines()[0]}") from exc
+            raise LiteError(_why_not(str(exc))) from exc
     return converted
+
+
+def _why_not(error: str) -> str:
+    """The converter's error, which tells where in the graph each operation stands, in a few words."""
+    missing = sorted(set(MISSING_OPERATION.findall(error)))
+    if missing:
+        return f"LiteRT lacks {', '.join(missing)}"
+    return f"it cannot be converted: {error.strip()[:MOST_CHARS]}"
