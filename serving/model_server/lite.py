@@ -101,16 +101,22 @@ class LiteModel:
 
     @contextmanager
     def _interpreter(self, deadline: float | None) -> Any:
-        """One that nobody else uses meanwhile. One that failed is not used again: its tensors may be half resized."""
+        """One that nobody else uses meanwhile. One that failed is not used again: its tensors may be half resized.
+
+        Raises CallError where it fails, and where none is free in time.
+        """
         if not self._places.acquire(timeout=None if deadline is None else max(0.0, deadline - time.monotonic())):
             raise _too_late()
         try:
             interpreter = self._resting.pop() if self._resting else self._start()
             try:
                 yield interpreter
-            except (ValueError, RuntimeError) as exc:
-                raise CallError(grpc.StatusCode.INTERNAL, str(exc)) from exc
+            except CallError:  # the caller's: it is as it was
+                self._resting.append(interpreter)
+                raise
             self._resting.append(interpreter)
+        except (NotFit, ValueError, RuntimeError) as exc:
+            raise CallError(grpc.StatusCode.INTERNAL, str(exc)) from exc
         finally:
             self._places.release()
 

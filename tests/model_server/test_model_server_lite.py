@@ -124,6 +124,22 @@ def test_a_deadline_is_looked_at_between_runs_and_while_all_interpreters_are_bus
     assert lite.run({IMAGE: pictures(1)}, [PROBABILITIES], time.monotonic() + 60)[0].shape == (1, 2)
 
 
+def test_an_interpreter_that_fails_is_replaced_and_one_that_is_late_is_kept(bars_version: Path) -> None:
+    lite = LiteModel(bars_version, threads=1, runs=1)
+    with lite._interpreter(None) as first:
+        pass
+    with pytest.raises(CallError, match="Deadline"):
+        lite.run({IMAGE: pictures(1)}, [PROBABILITIES], time.monotonic() - 1)
+    with lite._interpreter(None) as kept:
+        assert kept is first
+    with pytest.raises(CallError) as caught, lite._interpreter(None) as broken:
+        broken.get_signature_runner("serving_default")(image=np.zeros((1, 32, 32, 1), np.uint8))
+    assert caught.value.code.name == "INTERNAL"
+    with lite._interpreter(None) as replaced:
+        assert replaced is not first
+    assert lite.run({IMAGE: pictures(1)}, [PROBABILITIES])[0].shape == (1, 2)
+
+
 def other_answers(version: Path) -> None:
     golden = read_golden(version)
     write_golden(version, GoldenExamples(golden.pictures, golden.tensors, golden.probabilities + np.float32(1e-4)))
