@@ -33,7 +33,7 @@ $(VENV)/serve.done: $(VENV)/uv.done locks/serve.txt
 	@$(INSTALL) --require-hashes -r locks/serve.txt
 	@$(INSTALL) ./packaging/dlib-shim -e .
 	@# compiled once, so that no start has to, also where PYTHONDONTWRITEBYTECODE is set
-	@PYTHONDONTWRITEBYTECODE= TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -c 'import serving.gateway.app, serving.gateway.v1_backend, serving.model_server.server' 2>/dev/null
+	@PYTHONDONTWRITEBYTECODE= TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -c 'import serving.gateway.app, serving.gateway.v1_backend, serving.model_server.server, serving.model_server.lite, serving.model_server.runner' 2>/dev/null
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/serve.done locks/dev.txt
