@@ -10,9 +10,9 @@ import numpy.typing as npt
 from export.made import Servable
 from serving.contract.card import CARD_FILE, CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_to_json
 from serving.contract.golden import GoldenExamples, write_golden
+from serving.contract.versions import SAVED_MODEL_FILE
 
 SIGNATURE, INPUT, OUTPUT = "serving_default", "image", "probabilities"
-SAVED_MODEL_FILE = "saved_model.pb"
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 WARMUP_BATCHES = (1, 8, 32)  # a graph is compiled for a shape when it first meets it
 WARMUP_BYTES = 8_000_000  # no request is larger; photos are warmed up in smaller batches

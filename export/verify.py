@@ -14,7 +14,7 @@ from serving.contract.errors import SightlineError, VerificationFailed
 from serving.contract.golden import GoldenExamples, read_golden
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
-from serving.contract.proof import proof_of
+from serving.contract.proof import Proof, proof_of
 from serving.contract.versions import TFLITE_FILE
 
 
@@ -47,13 +47,12 @@ def verify(version_dir: Path) -> Verdict:
             stage = "preprocessing"
             _check_tensors(card, golden)
             stage = "model"
-            answers = loaded.run(card.input.signature, {card.input.tensor: golden.tensors}, card.output.tensor)
-        difference = _check_answers(card, golden, answers)
+            proof = proof_of(card, golden)
+            answers = loaded.run(proof.signature, {proof.input: proof.given}, proof.output)
+        difference = _check_answers(proof, answers)
         if (version_dir / TFLITE_FILE).exists():
             stage = "tflite"
-            difference = max(
-                difference, _check_answers(card, golden, lite_answers(version_dir, proof_of(card, golden)))
-            )
+            difference = max(difference, _check_answers(proof, lite_answers(version_dir, proof)))
         return Verdict(True, "done", n, difference, f"{n} golden examples agree")
     except _Difference as exc:
         return Verdict(False, stage, n, exc.difference, str(exc))
@@ -126,12 +125,10 @@ def _check_tensors(card: ModelCard, golden: GoldenExamples) -> None:
             raise _Difference(f"picture {index} gives another tensor than it did when the model was exported")
 
 
-def _check_answers(card: ModelCard, golden: GoldenExamples, answers: npt.NDArray[Any]) -> float:
-    if answers.shape != golden.probabilities.shape:
-        raise _Difference(f"the model answers {answers.shape}; Keras answered {golden.probabilities.shape}")
-    difference = float(np.abs(answers - golden.probabilities).max())
-    if not difference <= card.golden.atol:
-        raise _Difference(
-            f"the probabilities differ by {difference:.2g}; {card.golden.atol:.2g} is allowed", difference
-        )
+def _check_answers(proof: Proof, answers: npt.NDArray[Any]) -> float:
+    if answers.shape != proof.expected.shape:
+        raise _Difference(f"the model answers {answers.shape}; Keras answered {proof.expected.shape}")
+    difference = proof.difference(answers)
+    if not difference <= proof.atol:
+        raise _Difference(f"the probabilities differ by {difference:.2g}; {proof.atol:.2g} is allowed", difference)
     return difference

@@ -64,8 +64,8 @@ def export(models: Path, name: str) -> Path:
         check_space(models, SIZE_BYTES)
         start_tensorflow()
         write_version(draft.path, build(network), name)
-        difference = verify(draft.path)
-        proof = Proof(SIGNATURE, INPUT, OUTPUT, probe_chips(), DlibEncoder().encode(probe_chips()), PARITY)
+        proof = proof_by_dlib()
+        difference = verify(draft.path, proof)
         write_proof(draft.path, proof)
         write_tflite(draft.path, [SIGNATURE], proof)
         version = draft.publish()
@@ -115,13 +115,18 @@ def write_version(folder: Path, model: Any, name: str) -> None:
             writer.write(logged_request(name, SIGNATURE, INPUT, batch))
 
 
-def verify(folder: Path) -> float:
-    """Reload a version and hold it against dlib. Returns the largest difference; raises VerificationFailed."""
+def proof_by_dlib() -> Proof:
+    """What dlib says of the probe chips."""
     chips = probe_chips()
-    difference = float(np.abs(encode_with(folder, chips) - DlibEncoder().encode(chips)).max())
-    if not difference <= PARITY:
+    return Proof(SIGNATURE, INPUT, OUTPUT, chips, DlibEncoder().encode(chips), PARITY)
+
+
+def verify(folder: Path, proof: Proof) -> float:
+    """Reload a version and hold it against dlib. Returns the largest difference; raises VerificationFailed."""
+    difference = proof.difference(encode_with(folder, proof.given))
+    if not difference <= proof.atol:
         raise VerificationFailed(
-            f"the exported face encoder differs from dlib by {difference:.1e}; {PARITY:.0e} is allowed",
+            f"the exported face encoder differs from dlib by {difference:.1e}; {proof.atol:.0e} is allowed",
             hint="Use the encoder dlib (SIGHTLINE_FACES_ENCODER=dlib), and report this.",
         )
     return difference

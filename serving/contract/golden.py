@@ -5,7 +5,6 @@ exactly, and the model must give `probabilities` within the card's `golden.atol`
 broken one.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving.contract.arrays import read_arrays, unreadable
 from serving.contract.errors import ModelError
 from serving.contract.versions import GOLDEN_DIR
 
@@ -43,14 +43,12 @@ def write_golden(version_dir: Path, examples: GoldenExamples) -> None:
 def read_golden(version_dir: Path) -> GoldenExamples:
     """The golden examples of a version on disk. Raises ModelError where they are missing, damaged or do not agree."""
     folder = version_dir / GOLDEN_DIR
+    what = f"the golden examples in {folder}"
+    tensors, probabilities = read_arrays(folder / ANSWERS_FILE, what, "tensors", "probabilities")
     try:
-        with (folder / ANSWERS_FILE).open("rb") as file, np.load(file, allow_pickle=False) as answers:
-            tensors, probabilities = answers["tensors"], answers["probabilities"]
         pictures = tuple(path.read_bytes() for path in sorted(folder.glob("*.png")))
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as exc:
-        raise ModelError(
-            f"the golden examples in {folder} cannot be read: {exc}", hint="Export the model again."
-        ) from exc
+    except OSError as exc:
+        raise unreadable(what, exc) from exc
     if not len(pictures) == len(tensors) == len(probabilities):
         raise ModelError(
             f"{folder} holds {len(pictures)} pictures, {len(tensors)} tensors and {len(probabilities)} rows of "

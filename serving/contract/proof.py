@@ -3,7 +3,6 @@
 A classifier's proof is its golden examples. Another model's (the face encoder's) lies in a file of its own.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving.contract.arrays import read_arrays
 from serving.contract.card import CARD_FILE, ModelCard, read_card
-from serving.contract.errors import ModelError
 from serving.contract.golden import GoldenExamples, read_golden
 
 PROOF_FILE = Path("assets.extra") / "proof.npz"
@@ -57,11 +56,7 @@ def read_proof(version_dir: Path) -> Proof:
     """The proof of a version on disk. Raises ModelError where it is missing or damaged."""
     if (version_dir / CARD_FILE).exists():
         return proof_of(read_card(version_dir), read_golden(version_dir))
-    try:
-        with (version_dir / PROOF_FILE).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            signature, given_name, output = map(str, stored["names"])
-            return Proof(signature, given_name, output, stored["given"], stored["expected"], float(stored["atol"]))
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as exc:
-        raise ModelError(
-            f"the proof {version_dir / PROOF_FILE} cannot be read: {exc}", hint="Export the model again."
-        ) from exc
+    path = version_dir / PROOF_FILE
+    names, given, expected, atol = read_arrays(path, f"the proof {path}", "names", "given", "expected", "atol")
+    signature, input_name, output = map(str, names)
+    return Proof(signature, input_name, output, given, expected, float(atol))

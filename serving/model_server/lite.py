@@ -20,13 +20,12 @@ from google.protobuf.message import DecodeError
 
 from serving.contract.errors import SightlineError
 from serving.contract.proof import read_proof
-from serving.contract.versions import TFLITE_FILE
-from serving.model_server.status import CallError, invalid_argument
+from serving.contract.versions import SAVED_MODEL_FILE, TFLITE_FILE
+from serving.model_server.predict import SERVE_TAG
+from serving.model_server.status import CallError, deadline_exceeded, invalid_argument
 from serving.model_server.tensorflow_messages import saved_model_pb2
 from serving.model_server.tensors import NUMPY_TYPES, Array, dtype_name
 
-SAVED_MODEL_FILE = "saved_model.pb"
-SERVE_TAG = "serve"
 INIT_SIGNATURE = "__saved_model_init_op"  # TensorFlow writes it into every SavedModel; nobody asks for it
 LARGEST_RUN = 32  # rows; more at once is not faster
 CACHE_BYTES = 256 * 1024  # of input in one run; more only grows the memory for what lies between the layers
@@ -82,7 +81,7 @@ class LiteModel:
             answers = []
             for at in range(0, rows, size):
                 if deadline is not None and time.monotonic() >= deadline:
-                    raise _too_late()
+                    raise deadline_exceeded()
                 answers.append(run(**{name: array[at : at + size] for name, array in inputs.items()}))
         if len(answers) == 1:
             return [answers[0][name] for name in plan.outputs]
@@ -106,7 +105,7 @@ class LiteModel:
         Raises CallError where it fails, and where none is free in time.
         """
         if not self._places.acquire(timeout=None if deadline is None else max(0.0, deadline - time.monotonic())):
-            raise _too_late()
+            raise deadline_exceeded()
         try:
             interpreter = self._resting.pop() if self._resting else self._start()
             try:
@@ -199,7 +198,3 @@ def _require_proof(model: LiteModel, directory: Path) -> None:
     difference = proof.difference(answers)
     if not difference <= proof.atol:
         raise NotFit(f"{TFLITE_FILE} differs by {difference:.2g} from the exported model; {proof.atol:.2g} is allowed")
-
-
-def _too_late() -> CallError:
-    return CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")

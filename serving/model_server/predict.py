@@ -11,6 +11,7 @@ from serving.model_server.tensorflow_messages import get_model_metadata_pb2
 from serving.model_server.tensors import Array, to_numpy, to_proto
 
 DEFAULT_SIGNATURE = "serving_default"
+SERVE_TAG = "serve"  # of the graph in a SavedModel that is served
 METADATA_FIELD = "signature_def"
 IMAGE_RANK = 4
 

@@ -14,7 +14,16 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session
 
-from serving.model_server.status import CallError, failed_precondition, from_tensorflow, invalid_argument, not_found
+from serving.contract.versions import SAVED_MODEL_FILE
+from serving.model_server.predict import SERVE_TAG
+from serving.model_server.status import (
+    CallError,
+    deadline_exceeded,
+    failed_precondition,
+    from_tensorflow,
+    invalid_argument,
+    not_found,
+)
 from serving.model_server.tensors import Array
 
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
@@ -31,7 +40,7 @@ class SavedModel:
     the first model's number holds for all. Raises CallError when the directory holds no SavedModel that can be loaded.
     """
 
-    def __init__(self, directory: Path, tags: Sequence[str] = ("serve",), intra_op_threads: int = 0) -> None:
+    def __init__(self, directory: Path, tags: Sequence[str] = (SERVE_TAG,), intra_op_threads: int = 0) -> None:
         self._graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=self._graph, config=_session_config(intra_op_threads))
         try:
@@ -92,7 +101,7 @@ class SavedModel:
         if deadline is not None:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+                raise deadline_exceeded()
             if not is_known or left < TIMEOUT_FACTOR * self._slowest_seconds:
                 return _buffer(config_pb2.RunOptions(timeout_in_ms=max(1, int(left * 1000))))
         return INLINE if is_known and self._usual_seconds < INLINE_SECONDS else None
@@ -114,7 +123,7 @@ INLINE = _buffer(config_pb2.RunOptions(inter_op_thread_pool=-1))
 
 def _load(session: Any, graph: Any, directory: Path, tags: Sequence[str]) -> Any:
     """Read and restore a SavedModel. A model is foreign code: whatever it raises is a load that failed."""
-    if not any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+    if not any((directory / name).is_file() for name in (SAVED_MODEL_FILE, f"{SAVED_MODEL_FILE}txt")):
         raise not_found(f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {directory}")
     try:
         with graph.as_default():

@@ -13,7 +13,7 @@ from serving.contract.machine import usable_cpus
 from serving.contract.versions import TFLITE_FILE
 from serving.model_server.batching import BatchedModel, BatchScheduler, BatchSettings
 from serving.model_server.metrics import Metrics
-from serving.model_server.predict import Runnable
+from serving.model_server.predict import SERVE_TAG, Runnable
 from serving.model_server.status import CallError
 from serving.model_server.tensorflow_start import start_tensorflow
 from serving.model_server.tensors import Array
@@ -22,7 +22,6 @@ from serving.model_server.warmup import warm_up
 logger = logging.getLogger(__name__)
 
 CPUS = usable_cpus()
-SERVE_TAGS = ("serve",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class LoadSettings:
     batching: BatchSettings | None = None
     warm_up: bool = True
     warmup_iterations: int = 1
-    tags: tuple[str, ...] = SERVE_TAGS
+    tags: tuple[str, ...] = (SERVE_TAG,)
     intra_op_threads: int = 0
     prefer_tflite: bool = False
 
@@ -89,7 +88,7 @@ def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path
 
     def _lite(name: str, version: int, directory: Path) -> Model | None:
         """The version's model.tflite, where there is one that answers as Keras did."""
-        if not settings.prefer_tflite or settings.tags != SERVE_TAGS or not (directory / TFLITE_FILE).exists():
+        if not settings.prefer_tflite or settings.tags != (SERVE_TAG,) or not (directory / TFLITE_FILE).exists():
             return None
         from serving.model_server.lite import LiteModel, NotFit
 

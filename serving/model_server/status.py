@@ -46,6 +46,11 @@ def not_found(message: str) -> CallError:
     return CallError(grpc.StatusCode.NOT_FOUND, message)
 
 
+def deadline_exceeded() -> CallError:
+    """The time that the client allowed has run out."""
+    return CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+
 def from_tensorflow(error: Any) -> CallError:
     """A tf.errors.OpError as ours: TensorFlow numbers its codes as gRPC does."""
     return CallError(CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)

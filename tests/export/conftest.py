@@ -1,6 +1,8 @@
 """The tiny model of bars as recipes and data."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,3 +27,9 @@ def make_bars() -> Callable[[], DataSet]:
 @pytest.fixture
 def build_tiny() -> Callable[[tuple[int, int, int], int], Any]:
     return tiny
+
+
+@pytest.fixture
+def copied(tmp_path: Path, bars_version: Path) -> Path:
+    """A copy of the published version, which a test may change."""
+    return Path(shutil.copytree(bars_version, tmp_path / "1"))

@@ -11,7 +11,7 @@ from serving.contract.errors import InvalidData, VerificationFailed
 
 pytest.importorskip("dlib")
 
-from export.families.face_encoder import build, encode_with, export, verify
+from export.families.face_encoder import build, encode_with, export, proof_by_dlib, verify
 from export.lite import lite_answers
 from serving.contract.image_limits import ImageLimits
 from serving.contract.proof import read_proof
@@ -83,7 +83,7 @@ def test_answer_does_not_depend_on_the_batch(version: Path) -> None:
 
 
 def test_version_that_differs_is_not_published(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert verify(version) < PARITY
+    assert verify(version, proof_by_dlib()) < PARITY
     assert (version / "assets.extra" / "tf_serving_warmup_requests").stat().st_size > 0
     assert {path.name for path in version.parent.iterdir()} == {"1"}
     monkeypatch.setattr("export.families.face_encoder.SCALE", 1 / 255)

@@ -1,7 +1,6 @@
 """model.tflite beside the SavedModel: written where LiteRT answers as Keras did, left out and said where not."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,6 @@ from serving.contract.card import read_card
 from serving.contract.golden import GoldenExamples, read_golden
 from serving.contract.proof import proof_of, read_proof
 from serving.contract.versions import TFLITE_FILE
-
-
-@pytest.fixture
-def copied(tmp_path: Path, bars_version: Path) -> Path:
-    return Path(shutil.copytree(bars_version, tmp_path / "1"))
 
 
 def test_a_version_has_it_and_it_answers_as_keras(bars_version: Path) -> None:

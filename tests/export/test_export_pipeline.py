@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,11 +61,6 @@ def test_same_seed_gives_the_same_weights(
     expected = read_golden(bars_version).probabilities
     assert np.array_equal(read_golden(again).probabilities, expected)
     assert not np.array_equal(read_golden(other).probabilities, expected)
-
-
-@pytest.fixture
-def copied(tmp_path: Path, bars_version: Path) -> Path:
-    return Path(shutil.copytree(bars_version, tmp_path / "1"))
 
 
 def test_another_tensor_is_found_at_stage_preprocessing(copied: Path) -> None:

@@ -164,7 +164,7 @@ def test_tensorflow_runs_what_litert_does_not_run_rightly(
         LiteModel(copied, threads=1, runs=1)
     with caplog.at_level(logging.WARNING):
         servable = load(copied)
-    assert f"bars version 1 runs on TensorFlow, which takes longer: {TFLITE_FILE}"[:45] in caplog.text
+    assert "bars version 1 runs on TensorFlow, which takes longer: " in caplog.text
     (expected,), (answers,) = (model.run({IMAGE: pictures(3)}, [PROBABILITIES]) for model in (full, servable))
     assert np.array_equal(answers, expected)
 
