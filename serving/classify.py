@@ -101,10 +101,9 @@ def classify(
     decoded, batch = run(lambda: _prepared(pictures, expected.card, limits, stages))
     served, scores = expected, None
     if batch is not None:
-        good = [item for item in decoded if not isinstance(item, BadImage)]
 
         def again(card: ModelCard) -> Tensor:
-            return run(lambda: to_batch(good, card, stages))
+            return run(lambda: to_batch(_good(decoded), card, stages))
 
         served, scores = scored(batch, again, expected, predictor, stages=stages, call=call)
     rows = iter(() if scores is None else scores.probabilities)
@@ -141,8 +140,12 @@ def _prepared(
     """The pictures decoded, and a batch of the good ones, None where all are bad: one turn of a thread for both."""
     with stages.timed("decode"):
         decoded = decode_all(pictures, limits)
-    good = [item for item in decoded if not isinstance(item, BadImage)]
+    good = _good(decoded)
     return decoded, to_batch(good, card, stages) if good else None
+
+
+def _good(decoded: Sequence[Image.Image | BadImage]) -> list[Image.Image]:
+    return [item for item in decoded if not isinstance(item, BadImage)]
 
 
 def decode_all(pictures: Sequence[bytes | BadImage], limits: ImageLimits) -> list[Image.Image | BadImage]:

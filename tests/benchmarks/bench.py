@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.contract.versions import GOLDEN_DIR, TFLITE_FILE, version_dirs
+from serving.contract.versions import GOLDEN_DIR, version_dirs
 from serving.tuning.load import form, requests_of
-from tests.benchmarks.raw_model import LITERT, TENSORFLOW
+from tests.benchmarks.raw_model import runtimes_of
 from tests.benchmarks.services import (
     CEILING,
     PEER_SERVICES,
@@ -124,8 +124,7 @@ def median_row(rows: Sequence[Row]) -> Row:
 
 def raw_rows(options: argparse.Namespace, model: str) -> Iterator[Row]:
     """The model in a process that does nothing else, on TensorFlow and on LiteRT: the limit of all that serve it."""
-    has_tflite = (version_dirs(options.models / model)[-1] / TFLITE_FILE).exists()
-    for runtime in (TENSORFLOW, LITERT) if has_tflite else (TENSORFLOW,):
+    for runtime in runtimes_of(version_dirs(options.models / model)[-1]):
         say(f"the raw model, {runtime}: {model}")
         for threads, size in ((1, 1), (2, 1), (2, 8), *([(1, 128)] if model == SMALL else [(1, 8)])):
             arguments = (options.models / model, threads, size, options.seconds, runtime)

@@ -25,14 +25,14 @@ from serving.contract.image import decode_picture
 from serving.contract.image_limits import ImageLimits
 from serving.contract.prediction import top_k
 from serving.contract.preprocessing import Tensor
-from serving.contract.versions import TFLITE_FILE, version_dirs
+from serving.contract.versions import version_dirs
 from serving.gateway.app import create_app
 from serving.gateway.forms import read_form
 from serving.gateway.logs import configure
 from serving.gateway.settings import Settings
 from serving.tuning.load import form
 from tests.benchmarks.bench import LARGE, MANY, SMALL, pictures_of
-from tests.benchmarks.raw_model import LITERT, TENSORFLOW, load
+from tests.benchmarks.raw_model import load, runtimes_of
 from tests.benchmarks.services import ROOT
 
 ROUNDS = 5
@@ -96,8 +96,7 @@ def stages_of(models: Path, name: str) -> Iterator[tuple[str, int, Work]]:
     yield "the gateway, one a request", n, lambda: [ask(app, *each) for each in zip(single, files, strict=True)]
     yield f"the gateway, a form of {MANY}", MANY, lambda: ask(app, whole, body)
     tensors = np.stack([card.preprocessing.apply(picture) for picture in decoded])
-    has_tflite = (version / TFLITE_FILE).exists()
-    for runtime in (LITERT, TENSORFLOW) if has_tflite else (TENSORFLOW,):
+    for runtime in runtimes_of(version):
         for size in (1, MANY if name == SMALL else 4):
             batch = np.resize(tensors, (size, *tensors.shape[1:]))
             yield f"{runtime}, {size} at once", size, model_run(version, runtime, batch)

@@ -3,7 +3,6 @@
 RUNTIME: tensorflow, which runs the SavedModel, or litert, which runs model.tflite.
 """
 
-import os
 import sys
 import threading
 import time
@@ -12,10 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from serving.contract.golden import read_golden
-from serving.contract.versions import version_dirs
+from serving.contract.machine import usable_cpus
+from serving.contract.versions import TFLITE_FILE, version_dirs
 from serving.model_server.servable import Model
 
 TENSORFLOW, LITERT = "tensorflow", "litert"
+
+
+def runtimes_of(version: Path) -> tuple[str, ...]:
+    """What can run a version."""
+    return (TENSORFLOW, LITERT) if (version / TFLITE_FILE).exists() else (TENSORFLOW,)
 
 
 def load(version: Path, runtime: str, *, threads: int, runs: int) -> Model:
@@ -31,7 +36,7 @@ def load(version: Path, runtime: str, *, threads: int, runs: int) -> Model:
 
 def main(folder: str, threads: str, size: str, seconds: str, runtime: str = TENSORFLOW) -> None:
     version, runs = version_dirs(Path(folder))[-1], int(threads)
-    model = load(version, runtime, threads=max(1, (os.cpu_count() or 1) // runs), runs=runs)
+    model = load(version, runtime, threads=max(1, usable_cpus() // runs), runs=runs)
     signature = model.signatures["serving_default"]
     (feed,), (fetch,) = signature.inputs.values(), signature.outputs.values()
     tensors = read_golden(version).tensors
