@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parents[2]
+CONFIG = "serving/gateway/gunicorn.conf.py"
 
 
 def children_of(pid: int) -> list[int]:
@@ -39,8 +40,11 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running(folder: Path, **settings: str) -> Iterator[Gateway]:
-    """A gateway with these settings. Without a backend it has no model server behind it."""
+def running(folder: Path, before: str = "", **settings: str) -> Iterator[Gateway]:
+    """A gateway with these settings. Without a backend it has no model server behind it.
+
+    before: Python that gunicorn runs before its configuration, to change what is no setting.
+    """
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -48,7 +52,9 @@ def running(folder: Path, **settings: str) -> Iterator[Gateway]:
     environ |= {"SIGHTLINE_PORT": str(port), "SIGHTLINE_BACKEND": "127.0.0.1:1", "TMPDIR": str(folder)}
     environ |= {f"SIGHTLINE_{name.upper()}": value for name, value in settings.items()}
     log = folder / "log"
-    command = [sys.executable, "-m", "gunicorn", "--config", "serving/gateway/gunicorn.conf.py"]
+    config = folder / "gunicorn.conf.py"
+    config.write_text(f"{before}\n{(ROOT / CONFIG).read_text()}")
+    command = [sys.executable, "-m", "gunicorn", "--config", str(config)]
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=file)
     gateway = Gateway(process, port, log, folder)
