@@ -14,10 +14,11 @@ SOURCES = sorted(
 
 # room: the rooms below it. A room may import itself, what is named here, and nothing else of the project.
 CONTRACT = {"serving.contract"}
-MIDDLE = CONTRACT | {"serving.backend"}
+MIDDLE = CONTRACT | {"serving.backend", "serving.local_calls"}
 BELOW = {
     "serving.contract": set(),
-    "serving.backend": CONTRACT,
+    "serving.local_calls": CONTRACT,
+    "serving.backend": CONTRACT | {"serving.local_calls"},
     "serving.tfserving_rest": MIDDLE,
     "serving.faces": MIDDLE,
     "serving.classify": MIDDLE,

@@ -1,8 +1,5 @@
 """The face service from the outside: a finder, a dlib encoder and a store over its socket."""
 
-import contextlib
-import queue
-import socket
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -15,12 +12,13 @@ from serving.faces.wire import (
     Message,
     chips_blob,
     encodings_blob,
+    pack,
     raised,
     read_encodings,
     read_found,
-    receive,
-    send,
+    unpack,
 )
+from serving.local_calls.client import LocalClient
 
 SLACK_SECONDS = 5.0  # beyond the service's own limit, which answers with the better words
 
@@ -32,15 +30,12 @@ class FaceClient:
     """
 
     def __init__(self, path: str, *, timeout_seconds: float) -> None:
-        self._path = path
+        self._client = LocalClient(path)
         self._timeout_seconds = timeout_seconds + SLACK_SECONDS
-        self._idle: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
 
     def close(self) -> None:
         """Close what is idle."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._idle.get_nowait().close()
+        self._client.close()
 
     # ---- a finder and an encoder
 
@@ -112,53 +107,11 @@ class FaceClient:
 
     def _ask(self, message: Message) -> Message:
         try:
-            return raised(self._exchange(message))
+            return raised(unpack(self._client.ask(pack(message), self._timeout_seconds)))
         except TimeoutError as exc:  # an OSError too: asked first
             raise FacesUnavailable("the face service does not answer", hint="Try again in a moment.") from exc
-        except OSError as exc:  # among them BlockingIOError: more connect at once than it takes
+        except OSError as exc:
             raise FacesUnavailable(
-                f"the face service at {self._path or 'no socket'} cannot be reached: {exc}",
+                f"the face service at {self._client.path or 'no socket'} cannot be reached: {exc}",
                 hint="Is it running? `sightline serve` starts it; try again in a moment.",
             ) from exc
-
-    def _exchange(self, message: Message) -> Message:
-        connection = self._connection()
-        try:
-            send(connection, message)
-            answer = receive(connection)
-            if answer is None:
-                raise ConnectionError("it closed the connection")
-        except BaseException:
-            connection.close()
-            raise
-        self._idle.put(connection)
-        return answer
-
-    def _connection(self) -> socket.socket:
-        """One that is idle and still open, or a new one."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                idle = self._idle.get_nowait()
-                if _is_open(idle):
-                    idle.settimeout(self._timeout_seconds)
-                    return idle
-                idle.close()
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(self._timeout_seconds)
-        try:
-            connection.connect(self._path)
-        except OSError:
-            connection.close()
-            raise
-        return connection
-
-
-def _is_open(connection: socket.socket) -> bool:
-    """Whether the other side has not closed an idle connection: it would then be readable."""
-    connection.setblocking(False)
-    try:
-        return bool(connection.recv(1, socket.MSG_PEEK))
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False

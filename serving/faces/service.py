@@ -4,11 +4,7 @@ All gateway workers ask it, so there is one queue, one copy of the vectors, and 
 itself: while its processes compute, it answers searches.
 """
 
-import contextlib
 import logging
-import os
-import socket
-import socketserver
 import threading
 import time
 from collections.abc import Callable
@@ -16,10 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from serving.contract.errors import PortTaken, SightlineError
+from serving.contract.errors import SightlineError
 from serving.faces.gallery import Archive, Entry, Store
 from serving.faces.pool import FacePool
-from serving.faces.wire import Message, error_message, read_encodings, receive, send
+from serving.faces.wire import Message, error_message, pack, read_encodings, unpack
+from serving.local_calls.server import LocalServer
 
 log = logging.getLogger(__name__)
 
@@ -116,48 +113,13 @@ class StoreAtHand:
                 self._store.close()
 
 
-class _Connection(socketserver.BaseRequestHandler):
-    """One gateway thread's connection: requests in turn, until it is closed."""
-
-    server: "FaceServer"
-
-    def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):
-            while (message := receive(self.request)) is not None:
-                send(self.request, self.server.service.answer(message))
-
-
-class FaceServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Listens at `path` for this user alone. Raises PortTaken where another service does."""
-
-    daemon_threads = True
-    request_queue_size = 128
+class FaceServer(LocalServer):
+    """Answers at `path`. Raises PortTaken where another service does."""
 
     def __init__(self, path: Path, service: FaceService) -> None:
-        self.service = service
-        self.path = path
-        _clear(path)
-        before = os.umask(0o177)
-        try:
-            super().__init__(str(path), _Connection)
-        finally:
-            os.umask(before)
-
-    def server_close(self) -> None:
-        super().server_close()
-        self.path.unlink(missing_ok=True)
-
-
-def _clear(path: Path) -> None:
-    """Remove the socket of a service that is gone."""
-    if not path.exists():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except OSError as exc:
-            raise PortTaken(f"{path} is there and is no socket of ours: {exc.strerror}") from exc
-    raise PortTaken(f"another face service listens at {path}", hint="Stop it, or set SIGHTLINE_FACES_SOCKET.")
+        super().__init__(
+            path,
+            lambda data: pack(service.answer(unpack(data))),
+            what="face service",
+            setting="SIGHTLINE_FACES_SOCKET",
+        )

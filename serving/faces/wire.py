@@ -1,7 +1,6 @@
 """Messages between processes: a JSON header and blobs. No pickle: nothing that is received is ever run."""
 
 import json
-import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,6 @@ from serving.contract.errors import SightlineError
 from serving.faces.face import CHIP_SIDE, ENCODING_SIZE, Box, Chips, Encodings, Found, FoundFace, Quality
 
 LENGTH = struct.Struct("<I")
-LARGEST = 2**30  # bytes; a length beyond it is no message of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,40 +39,6 @@ def unpack(data: bytes) -> Message:
     if start != len(data):
         raise ValueError(f"a message of {len(data)} bytes that says it has {start}")
     return Message(header, blobs)
-
-
-def send(connection: socket.socket, message: Message) -> None:
-    """Write one message to a stream."""
-    data = pack(message)
-    connection.sendall(LENGTH.pack(len(data)) + data)
-
-
-def receive(connection: socket.socket) -> Message | None:
-    """Read one message from a stream; None where it ended before one began. Raises ConnectionError in its midst."""
-    head = _read(connection, LENGTH.size)
-    if not head:
-        return None
-    (size,) = LENGTH.unpack(head)
-    if size > LARGEST:
-        raise ConnectionError(f"a message of {size} bytes was announced")
-    data = _read(connection, size)
-    if not data:
-        raise ConnectionError("the stream ended inside a message")
-    return unpack(data)
-
-
-def _read(connection: socket.socket, size: int) -> bytes:
-    """Exactly `size` bytes, or b"" where the stream is at its end."""
-    parts, missing = [], size
-    while missing:
-        part = connection.recv(min(missing, 2**20))
-        if not part:
-            if missing == size:
-                return b""
-            raise ConnectionError("the stream ended inside a message")
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
 
 
 def error_message(error: SightlineError) -> Message:
