@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,6 +31,7 @@ GRPC_PORT = 8500  # TensorFlow Serving's
 FACE_ENCODER = "face-encoder"  # the model; exported beside the first ones where faces are installed
 FACES = ("dlib", "face_recognition_models")
 FACE_SOCKET = "SIGHTLINE_FACES_SOCKET"
+LONGEST_TMPDIR = 80  # a socket's path has at most 107 bytes
 FIRST_MODELS = ("digits", "fashion")
 DATA_NOT_FOUND_EXIT = 2
 LOADING = ("START", "LOADING")  # states of a version that is on its way
@@ -84,18 +85,31 @@ def serve(
     settings = given.settings
     require_safe(settings)
     require_free_port(settings.host, settings.port, "--port, PORT=9000 make serve")
-    if given.sources["backend"] == "default":
-        if export_if_empty:
-            _export_first_models(models)
-        settings = settings.model_copy(update={"backend": f"127.0.0.1:{_embedded_port(grpc_port)}"})
-        children = [_model_server(models, settings, os.environ)]
-    else:
-        children = []
+    is_embedded = given.sources["backend"] == "default"
+    if is_embedded and export_if_empty:
+        _export_first_models(models)
     url = f"http://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else settings.host}:{settings.port}"
-    faces_environ = _face_environ(encoder, preload_faces, {**os.environ, **settings.environ()})
-    with _face_service(faces_environ) as (faces, environ):
-        supervisor = Supervisor([*children, *faces, _gateway(settings, environ)], _Announcing(url, models, settings))
+    with _folder_of_sockets() as sockets:
+        children = []
+        if is_embedded:
+            backend = f"127.0.0.1:{_embedded_port(grpc_port)}"
+            predict_socket = settings.backend_socket or str(sockets / "predict")
+            settings = settings.model_copy(update={"backend": backend, "backend_socket": predict_socket})
+            children.append(_model_server(models, settings, os.environ))
+        environ = _face_environ(encoder, preload_faces, {**os.environ, **settings.environ()})
+        if not environ.get(FACE_SOCKET) and _has_faces():  # else one is named, or /faces says how to install them
+            environ = {**environ, FACE_SOCKET: str(sockets / "faces")}
+            children.append(Child("face service", [sys.executable, "-m", "serving.faces"], environ))
+        supervisor = Supervisor([*children, _gateway(settings, environ)], _Announcing(url, models, settings))
         _run(supervisor, reloads=settings.key_file is not None)
+
+
+@contextlib.contextmanager
+def _folder_of_sockets() -> Iterator[Path]:
+    """A new folder, for this user alone."""
+    where = tempfile.gettempdir()
+    with tempfile.TemporaryDirectory(prefix="sightline-", dir=where if len(where) < LONGEST_TMPDIR else "/tmp") as name:
+        yield Path(name)
 
 
 def require_free_port(host: str, port: int, flag: str) -> None:
@@ -147,6 +161,8 @@ def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) 
         "--enable_grpc_healthcheck_service",
         "--tensorflow_intra_op_parallelism",
         str(settings.model_threads),
+        "--predict_socket_path",
+        settings.backend_socket,
     ]
     return Child("model server", command, environ)
 
@@ -155,20 +171,6 @@ def _face_environ(encoder: str | None, preload: bool, environ: Mapping[str, str]
     """The environment with what the flags say of faces."""
     given = {"SIGHTLINE_FACES_ENCODER": encoder, "SIGHTLINE_FACES_PRELOAD": "true" if preload else None}
     return {**environ, **{name: value for name, value in given.items() if value is not None}}
-
-
-@contextlib.contextmanager
-def _face_service(environ: Mapping[str, str]) -> Iterator[tuple[Sequence[Child], Mapping[str, str]]]:
-    """The face service to run, and the environment in which gateways find it.
-
-    None is run where one is named already, or where faces are not installed: /faces then says how to.
-    """
-    if environ.get(FACE_SOCKET) or not _has_faces():
-        yield (), environ
-        return
-    with tempfile.TemporaryDirectory(prefix="sightline-") as folder:  # for this user alone
-        found = {**environ, FACE_SOCKET: str(Path(folder) / "faces")}
-        yield (Child("face service", [sys.executable, "-m", "serving.faces"], found),), found
 
 
 def _has_faces() -> bool:

@@ -79,6 +79,9 @@ class Settings(BaseModel):
     backend_tls_server_name: str = Field(
         "", description="Name in the model server's certificate; empty: the host in SIGHTLINE_BACKEND."
     )
+    backend_socket: str = Field(
+        "", description="Unix socket on which the embedded model server answers Predict, faster than over gRPC."
+    )
     models: str = Field(
         "", description="Names to list, with commas, where the model server cannot list its own (TensorFlow Serving)."
     )
@@ -149,6 +152,12 @@ class Settings(BaseModel):
             raise ValueError(f"{files[0]} is given without backend_tls")
         if bool(self.backend_tls_certificate) != bool(self.backend_tls_key):
             raise ValueError("backend_tls_certificate and backend_tls_key belong together; one of them is given")
+        return self
+
+    @model_validator(mode="after")
+    def _socket_is_of_one_backend(self) -> Self:
+        if self.backend_socket and len(self.backends) > 1:
+            raise ValueError("backend_socket is of one model server; backend names several")
         return self
 
     @property

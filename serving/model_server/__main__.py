@@ -49,6 +49,7 @@ def file(name: str, text: str) -> Decorator:
 @click.option("--host", default="127.0.0.1", help="Address to listen on; the stock server's is 0.0.0.0.")
 @click.option("--port", default=8500, help="gRPC port; 0 is off.")
 @click.option("--grpc_socket_path", default="", help="Unix socket to listen on for gRPC as well.")
+@click.option("--predict_socket_path", default="", help="Unix socket for Predict without gRPC, for gateways beside it.")
 @click.option("--grpc_channel_arguments", default="", help="key=value,key=value for the gRPC server.")
 @click.option("--grpc_max_threads", default=64, help="Calls that run or wait at a time.")
 @file("ssl_config_file", "Text SSLConfig; then gRPC speaks TLS.")
@@ -86,7 +87,8 @@ def model_server(**flags: Any) -> None:
     python -m serving.model_server --model_name=half --model_base_path=/srv/half --rest_api_port=8501
     """
     _check(flags)
-    logging.basicConfig(level=logging.INFO, stream=_log(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    sys.stderr = _own_stderr()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from serving.model_server.status import CallError
 
     try:
@@ -148,6 +150,7 @@ def _serve(flags: dict[str, Any]) -> None:
         host=flags["host"],
         port=flags["port"],
         socket_path=flags["grpc_socket_path"],
+        predict_socket_path=flags["predict_socket_path"],
         threads=flags["grpc_max_threads"],
         channel_arguments=tuple(config.parse_channel_arguments(flags["grpc_channel_arguments"])),
         ssl_config_file=flags["ssl_config_file"],
@@ -184,8 +187,8 @@ def _metrics_path(monitoring_config_file: Path | None) -> str:
     return (prometheus.path or DEFAULT_PATH) if prometheus.enable else ""
 
 
-def _log() -> TextIO:
-    """Stderr for the log alone: the import of TensorFlow, which may come late, holds back what native code writes."""
+def _own_stderr() -> TextIO:
+    """Stderr for Python alone: the import of TensorFlow, which may come late, holds back what native code writes."""
     return os.fdopen(os.dup(2), "w", buffering=1)
 
 

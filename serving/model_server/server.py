@@ -19,6 +19,7 @@ from serving.contract.errors import PortTaken
 from serving.model_server.config import read_model_config_file, read_text_file
 from serving.model_server.health import Health
 from serving.model_server.http import HttpServer
+from serving.model_server.predict_socket import PredictServer
 from serving.model_server.protos import SSLConfig
 from serving.model_server.repository import Repository
 from serving.model_server.servable import Servable
@@ -36,12 +37,14 @@ DRAIN_SECONDS = 30.0  # how long running calls may take to end once the server i
 class ServerSettings:
     """host, port: of gRPC; port 0 is off. socket_path: a Unix socket beside it, "" for none. threads: calls at a time.
 
+    predict_socket_path: a Unix socket for Predict alone, "" for none; see `predict_socket`.
     rest_port 0 is off. metrics_path: "" for none. wait_for: models that have to answer before a port opens.
     """
 
     host: str = "127.0.0.1"
     port: int = 8500
     socket_path: str = ""
+    predict_socket_path: str = ""
     threads: int = 64
     channel_arguments: tuple[tuple[str, int | str], ...] = ()
     ssl_config_file: Path | None = None
@@ -67,8 +70,8 @@ def serve(repository: Repository[Servable], service: ModelServerService, setting
         if stop.is_set():
             return
         server = grpc_server(service, health, settings)
-        with _rest(service, settings), _polled_config(service, settings, stop):
-            server.start()
+        with _rest(service, settings), _polled_config(service, settings, stop), _predict_socket(service, settings):
+            server.start()  # after the socket is open: whoever is connected to this may use that
             _say_where(settings)
             stop.wait()
             logger.info("draining")
@@ -160,6 +163,22 @@ def _rest(service: ModelServerService, settings: ServerSettings) -> Iterator[Non
 
 
 @contextlib.contextmanager
+def _predict_socket(service: ModelServerService, settings: ServerSettings) -> Iterator[None]:
+    """The socket for Predict, open while the block runs; requests that run when it ends may finish."""
+    if not settings.predict_socket_path:
+        yield
+        return
+    with PredictServer(Path(settings.predict_socket_path), service, settings.threads) as server:
+        thread = threading.Thread(target=server.serve_forever, name="predict socket", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.drain(DRAIN_SECONDS)
+            thread.join()
+
+
+@contextlib.contextmanager
 def _polled_config(service: ModelServerService, settings: ServerSettings, stop: threading.Event) -> Iterator[None]:
     """Read the configuration file again every so often; a bad one is only logged."""
     path = settings.config_file
@@ -185,5 +204,7 @@ def _say_where(settings: ServerSettings) -> None:
         logger.info("listening for gRPC on %s:%d", settings.host, settings.port)
     if settings.socket_path:
         logger.info("listening for gRPC on unix:%s", settings.socket_path)
+    if settings.predict_socket_path:
+        logger.info("listening for Predict on %s", settings.predict_socket_path)
     if settings.rest_port:
         logger.info("listening for HTTP on %s:%d", settings.host, settings.rest_port)

@@ -1,4 +1,4 @@
-"""What the model server answers, whoever asks: gRPC and REST are two thin faces of this.
+"""What the model server answers, whoever asks: gRPC, REST and the socket for Predict are thin faces of this.
 
 Requests and responses are protobuf messages, the official ones or the project's own, which have the same fields: every
 method gets the response to fill.
@@ -18,7 +18,7 @@ from serving.model_server.models import ModelConfig
 from serving.model_server.predict import check_metadata_fields, fill_metadata, predict, require_spec, version_of
 from serving.model_server.repository import Repository
 from serving.model_server.servable import Servable
-from serving.model_server.status import invalid_argument
+from serving.model_server.status import CallError, invalid_argument, unexpected
 from serving.model_server.tensors import Array, to_content_proto, to_proto
 
 RUNTIME = "TF1"
@@ -121,8 +121,23 @@ class ModelServerService:
             new = self._repository.configure(configs)
         self._repository.wait_until_settled(new, what="model", give_up=lambda: not is_wanted())
 
+    def counted(self, model_name: str, api: str, entrypoint: str, call: Callable[[], Any]) -> Any:
+        """What `call`, of a method of this service, returns, noted in the metrics. Raises CallError alone."""
+        started, code = time.perf_counter(), grpc.StatusCode.INTERNAL
+        try:
+            answer = call()
+            code = grpc.StatusCode.OK
+            return answer
+        except CallError as exc:
+            code = exc.code
+            raise
+        except Exception as exc:
+            raise unexpected() from exc
+        finally:
+            self.count(model_name, api, entrypoint, started, code)
+
     def count(self, model_name: str, api: str, entrypoint: str, started: float, code: grpc.StatusCode) -> None:
-        """Note one finished request. api: `Predict` over gRPC, `predict` over REST. started: of time.perf_counter."""
+        """Note one finished request. api: `Predict`; over REST `predict`. started: of time.perf_counter."""
         self._metrics.requests.add(model_name, code.name)
         if code is grpc.StatusCode.OK:
             self._metrics.request_latency.observe((time.perf_counter() - started) * 1e6, model_name, api, entrypoint)

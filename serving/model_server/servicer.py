@@ -1,6 +1,5 @@
 """gRPC's face of the model server: the official services, thin over `service.py`."""
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -9,7 +8,7 @@ import grpc
 
 from serving.backend.protos import wire_pb2 as wire
 from serving.model_server.service import ModelServerService
-from serving.model_server.status import CallError, cut
+from serving.model_server.status import CallError, cut, unexpected
 from serving.model_server.tensorflow_messages import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -21,8 +20,6 @@ from serving.model_server.tensorflow_messages import (
     prediction_service_pb2_grpc,
     regression_pb2,
 )
-
-logger = logging.getLogger(__name__)
 
 ENTRYPOINT = "GRPC"
 NO_DEADLINE_SECONDS = 10 * 365 * 24 * 3600  # gRPC tells "for ever" as a very long time
@@ -55,18 +52,10 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
     def _counted(
         self, context: grpc.ServicerContext, api: str, call: Callable[..., Any], request: Any, response: Any
     ) -> Any:
-        started, code = time.perf_counter(), grpc.StatusCode.INTERNAL
-        try:
-            answer = call(request, response, _deadline(context))
-            code = grpc.StatusCode.OK
-            return answer
-        except CallError as exc:
-            code = exc.code
-            _abort(context, exc)
-        except Exception:  # noqa: BLE001  the border, see _unexpected
-            _abort(context, _unexpected())
-        finally:
-            self._service.count(request.model_spec.name, api, ENTRYPOINT, started, code)
+        def answer() -> Any:
+            return call(request, response, _deadline(context))
+
+        return _answer(context, lambda: self._service.counted(request.model_spec.name, api, ENTRYPOINT, answer))
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
@@ -110,13 +99,8 @@ def _answer(context: grpc.ServicerContext, call: Callable[[], Any]) -> Any:
         return call()
     except CallError as exc:
         _abort(context, exc)
-    except Exception:  # noqa: BLE001  see _unexpected
-        _abort(context, _unexpected())
-
-
-def _unexpected() -> CallError:
-    logger.exception("a call failed that should not have")
-    return CallError(grpc.StatusCode.INTERNAL, "internal error of the model server; its log has the details")
+    except Exception:  # noqa: BLE001  the border, see unexpected
+        _abort(context, unexpected())
 
 
 def _abort(context: grpc.ServicerContext, error: CallError) -> NoReturn:

@@ -4,9 +4,12 @@ The texts are part of the protocol: clients and readiness probes look for them. 
 refuses is a `CallError`; `servicer.py` turns it into a gRPC status and `http.py` into an HTTP one.
 """
 
+import logging
 from typing import Any
 
 import grpc
+
+logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARS = 1024  # tensorflow_serving/model_servers/grpc_status_util.cc
 CUT_MARK = "...TRUNCATED"
@@ -49,6 +52,12 @@ def not_found(message: str) -> CallError:
 def deadline_exceeded() -> CallError:
     """The time that the client allowed has run out."""
     return CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+
+def unexpected() -> CallError:
+    """What a client is told of an exception that is being handled and should not have been: the log has it whole."""
+    logger.exception("a call failed that should not have")
+    return CallError(grpc.StatusCode.INTERNAL, "internal error of the model server; its log has the details")
 
 
 def from_tensorflow(error: Any) -> CallError:

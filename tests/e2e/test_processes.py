@@ -117,6 +117,28 @@ def test_a_killed_model_server_returns_and_meanwhile_requests_are_told_to_wait(o
     own_service.wait_until(lambda: ask().status_code == 200, 60)
 
 
+def test_predictions_go_over_the_socket_and_over_grpc_where_it_is_gone(own_service: Service, ask: Ask) -> None:
+    environ = Path(f"/proc/{own_service.workers()[0]}/environ").read_bytes().split(b"\0")
+    path = next(
+        Path(pair.partition(b"=")[2].decode()) for pair in environ if pair.startswith(b"SIGHTLINE_BACKEND_SOCKET=")
+    )
+
+    def connections() -> int:
+        """Connections to the socket; one row more is the listener's."""
+        return [row.split()[-1] for row in Path("/proc/net/unix").read_text().splitlines()].count(str(path)) - 1
+
+    assert ask().status_code == 200
+    assert connections() >= 1
+    os.kill(own_service.children()["model server"], signal.SIGKILL)
+    own_service.wait_until(lambda: path.exists() and ask().status_code == 200, 60)
+    assert connections() >= 1
+    path.unlink()
+    before = own_service.workers()
+    os.kill(before[0], signal.SIGTERM)  # the next worker has no connection that was there before
+    own_service.wait_until(lambda: before[0] not in (now := own_service.workers()) and len(now) == len(before))
+    assert {ask().status_code for _ in range(50)} == {200}
+
+
 @dataclass
 class Load:
     """Clients that ask without a pause. answers: what came, in the order of arrival; broken: connections that ended."""

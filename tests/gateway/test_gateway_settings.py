@@ -50,6 +50,7 @@ def test_the_settings_of_other_rooms_are_left_alone(name: str) -> None:
         ({"SIGHTLINE_FACES_SOKET": "1"}, ("SIGHTLINE_FACES_SOKET", "SIGHTLINE_FACES_SOCKET")),
         ({"SIGHTLINE_PORT": "x"}, ("port is 'x' (SIGHTLINE_PORT)",)),
         ({"SIGHTLINE_WORKERS": "-1"}, ("workers is '-1'", "greater than or equal to 0")),
+        ({"SIGHTLINE_BACKEND": "a:1,b:2", "SIGHTLINE_BACKEND_SOCKET": "/s"}, ("one model server", "names several")),
         ({"SIGHTLINE_LOG_LEVEL": "LOUD"}, ("log_level is 'LOUD'",)),
         ({"SIGHTLINE_CONFIG": "/nowhere/x.toml"}, ("/nowhere/x.toml", "No such file")),
     ],
