@@ -129,6 +129,7 @@ def run(
     chosen = balanced(train, plan.balance, plan.seed)
     steps = -(-len(chosen) // plan.batch_size)
     say(f"training on {len(chosen):,} pictures, {core.count_params():,} parameters, at most {plan.epochs} epochs")
+    _make_variables(trainer, core.output_shape[-1])
     with _Backup(plan, mark) as backup:
         history = trainer.fit(
             _prefetched(chosen.shuffled_batches(plan.batch_size, plan.seed)),
@@ -145,6 +146,19 @@ def run(
     if not np.isfinite(numbers.get("loss", [0.0])).all():
         raise InvalidData("training diverged: the loss is not a number any more", hint="Lower --learning-rate.")
     return numbers
+
+
+def _make_variables(trainer: Model, classes: int) -> None:
+    """Those of the optimizer and of the metrics, before the first step: one that makes any is traced a second time.
+
+    On several GPUs Keras makes them itself.
+    """
+    import tensorflow as tf
+
+    if tf.distribute.has_strategy():
+        return
+    trainer.optimizer.build(trainer.trainable_variables)
+    trainer.compute_metrics(None, np.zeros(1), np.zeros((1, classes)))
 
 
 def cross_validated(data: DataSet, build: Build, plan: Plan) -> tuple[dict[str, float], int]:

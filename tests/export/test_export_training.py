@@ -106,6 +106,24 @@ def uneven() -> ArraySplit:
     return ArraySplit(Arrays(images, labels), images[..., None])
 
 
+def test_a_step_of_training_is_traced_once(bars: DataSet, build_tiny: Build) -> None:
+    import keras
+
+    traced: list[bool] = []
+
+    class Watching(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any, training: bool | None = None) -> Any:
+            if training:
+                traced.append(training)
+            return x
+
+    def build(shape: tuple[int, int, int], classes: int) -> Any:
+        return keras.Sequential([build_tiny(shape, classes), Watching()])
+
+    fit(bars.train, bars.validation, build, replace(PLAN, epochs=2), 2)
+    assert len(traced) == 1
+
+
 def test_class_weights_make_classes_count_alike() -> None:
     assert class_weights(uneven().labels) == {0: pytest.approx(16 / 24), 1: 2.0}
 
