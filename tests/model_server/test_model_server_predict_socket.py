@@ -65,6 +65,11 @@ def request_of(model: str, inputs: dict[str, Any], signature: str = "", **more: 
     return wire.PredictRequest(model_spec=spec, inputs={name: to_proto(value) for name, value in inputs.items()})
 
 
+def only(model: str, models_dir: Path) -> tuple[str | Path, ...]:
+    """Arguments of a server of one model, whose port opens when it answers."""
+    return ("--model_name", model, "--model_base_path", models_dir / model)
+
+
 def ask(where: PredictSocket, request: wire.PredictRequest, timeout: float = 20.0) -> Any:
     return where.call(request, wire.PredictResponse, timeout)
 
@@ -124,34 +129,32 @@ def test_calls_are_counted_by_where_they_came_in(beside: ModelServer, path: Path
 
 def test_a_server_that_is_told_to_stop_answers_what_runs(models_dir: Path, tmp_path: Path, at: At) -> None:
     path = tmp_path / "s"
-    with running(tmp_path, "--models", models_dir, "--predict_socket_path", path) as server:
-        server.wait_for("slow", 1)
+    with running(tmp_path, *only("slow", models_dir), "--predict_socket_path", path) as server:
         where = at(path)
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(ask, where, request_of("slow", {"n": np.array(2_000_000, np.int32)}))
+            answer = pool.submit(ask, where, request_of("slow", {"n": np.array(1_000_000, np.int32)}))
             time.sleep(0.3)
             assert not answer.done()
             server.process.send_signal(signal.SIGTERM)
-            assert from_proto(answer.result(20).outputs["counted"]) == 2_000_000
+            assert from_proto(answer.result(20).outputs["counted"]) == 1_000_000
         assert server.process.wait(15) == 0
         assert not path.exists()
         with pytest.raises(NotReached):
-            ask(where, request_of("half_plus_two", {"x": FLOATS}))
+            ask(where, request_of("slow", {}))
 
 
 def test_a_server_that_was_killed_leaves_its_socket_to_the_next(models_dir: Path, tmp_path: Path, at: At) -> None:
     path = tmp_path / "s"
     where, request = at(path), request_of("half_plus_two", {"x": FLOATS})
-    with running(tmp_path, "--models", models_dir, "--predict_socket_path", path) as server:
-        server.wait_for("half_plus_two", 123)
+    arguments = (*only("half_plus_two", models_dir), "--predict_socket_path", path)
+    with running(tmp_path, *arguments) as server:
         ask(where, request)
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait(15)
         with pytest.raises(NotReached):
             ask(where, request)
     assert path.exists()
-    with running(tmp_path, "--models", models_dir, "--predict_socket_path", path) as server:
-        server.wait_for("half_plus_two", 123)
+    with running(tmp_path, *arguments):
         assert ask(where, request).model_spec.version.value == 123
 
 
