@@ -21,7 +21,7 @@ from tests.gateway.gateway_process import children_of
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 120.0
-EPOCHS = {"digits": 1, "fashion": 3}
+EPOCHS = {"digits": 1, "fashion": 4}
 
 
 def free_port() -> int:
