@@ -132,11 +132,11 @@ def test_a_server_that_is_told_to_stop_answers_what_runs(models_dir: Path, tmp_p
     with running(tmp_path, *only("slow", models_dir), "--predict_socket_path", path) as server:
         where = at(path)
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(ask, where, request_of("slow", {"n": np.array(1_000_000, np.int32)}))
+            answer = pool.submit(ask, where, request_of("slow", {"n": np.array(2_000_000, np.int32)}))
             time.sleep(0.3)
             assert not answer.done()
             server.process.send_signal(signal.SIGTERM)
-            assert from_proto(answer.result(20).outputs["counted"]) == 1_000_000
+            assert from_proto(answer.result(20).outputs["counted"]) == 2_000_000
         assert server.process.wait(15) == 0
         assert not path.exists()
         with pytest.raises(NotReached):
