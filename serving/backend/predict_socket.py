@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from serving.backend.protos import wire_pb2 as wire
+from serving.backend.status_codes import STATUS_CODES
 from serving.local_calls.client import LocalClient, NotReached
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,6 @@ log = logging.getLogger(__name__)
 SECONDS = struct.Struct("<d")
 CODE = struct.Struct("<i")
 OK = 0
-STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class PredictFailed(grpc.RpcError):  # type: ignore[misc]

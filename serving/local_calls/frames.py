@@ -29,14 +29,13 @@ def receive_frame(connection: socket.socket) -> bytes | None:
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
-    """Exactly `size` bytes, or b"" where the stream is at its end. Most frames come in one piece: no copy is made."""
-    data = connection.recv(min(size, 2**20)) if size else b""
-    if len(data) == size or not data:
-        return data
-    parts, missing = [data], size - len(data)
+    """Exactly `size` bytes, or b"" where the stream is at its end."""
+    parts, missing = [], size
     while missing:
         part = connection.recv(min(missing, 2**20))
         if not part:
+            if missing == size:
+                return b""
             raise ConnectionError("the stream ended inside a frame")
         parts.append(part)
         missing -= len(part)

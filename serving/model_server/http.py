@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import grpc
 
 from serving.backend.protos import wire_pb2 as wire
+from serving.backend.status_codes import STATUS_CODES
 from serving.contract.errors import PortTaken
 from serving.model_server.metrics import CONTENT_TYPE
 from serving.model_server.service import ModelServerService
-from serving.model_server.status import CODES, CallError, cut
+from serving.model_server.status import CallError, cut
 from serving.tfserving_rest import BackendError, Reply, answer
 
 Response = TypeVar("Response")
@@ -177,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
             logger.exception("a REST request failed that should not have")
             reply = Reply(500, b'{"error": "internal error of the model server; its log has the details"}', code=13)
         if reply.model:
-            code = CODES.get(reply.code, grpc.StatusCode.UNKNOWN)
+            code = STATUS_CODES.get(reply.code, grpc.StatusCode.UNKNOWN)
             self.server.service.count(reply.model, reply.method, ENTRYPOINT, started, code)
         return reply
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import grpc
 
+from serving.backend.status_codes import STATUS_CODES
+
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARS = 1024  # tensorflow_serving/model_servers/grpc_status_util.cc
 CUT_MARK = "...TRUNCATED"
-CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class CallError(Exception):
@@ -62,7 +63,7 @@ def unexpected() -> CallError:
 
 def from_tensorflow(error: Any) -> CallError:
     """A tf.errors.OpError as ours: TensorFlow numbers its codes as gRPC does."""
-    return CallError(CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
+    return CallError(STATUS_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
 
 
 def cut(message: str) -> str:
