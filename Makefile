@@ -33,7 +33,7 @@ $(VENV)/serve.done: $(VENV)/uv.done locks/serve.txt
 	@$(INSTALL) --require-hashes -r locks/serve.txt
 	@$(INSTALL) ./packaging/dlib-shim -e .
 	@# compiled once, so that no start has to, also where PYTHONDONTWRITEBYTECODE is set
-	@PYTHONDONTWRITEBYTECODE= TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -c 'import serving.gateway.app, serving.gateway.v1_backend, serving.model_server.server, serving.model_server.lite, serving.model_server.runner' 2>/dev/null
+	@PYTHONDONTWRITEBYTECODE= TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -c 'import serving.gateway.app, serving.gateway.http.v1_backend, serving.model_server.server, serving.runtimes.litert, serving.runtimes.tensorflow_session' 2>/dev/null
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/serve.done locks/dev.txt
@@ -106,18 +106,18 @@ lock: $(VENV)/uv.done ## Pin the dependencies anew (UPGRADE=--upgrade for newer 
 
 .PHONY: bench
 bench: $(VENV)/dev.done ## Measure everything in one run (ARGS="--peers --rounds 5"); wants a machine that does nothing else
-	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
 .PHONY: bench-compare
 bench-compare: $(VENV)/dev.done ## Two runs side by side: BEFORE=a.json AFTER=b.json
-	@$(BIN)/python -m tests.benchmarks.compare $(BEFORE) $(AFTER)
+	@$(BIN)/python -m benchmarks.compare $(BEFORE) $(AFTER)
 
 .PHONY: bench-peers
 bench-peers: $(VENV)/uv.done ## Install the peers, each in an environment of its own (2 GB each), and measure with them
 	@for peer in inprocess litserve bentoml; do \
 	  echo "Installing $$peer into .venv-peers/$$peer ..."; \
 	  $(PYTHON) -m venv .venv-peers/$$peer && \
-	  $(UV) pip install -q -p .venv-peers/$$peer/bin/python -r tests/benchmarks/peers/$$peer.txt || exit 1; done
+	  $(UV) pip install -q -p .venv-peers/$$peer/bin/python -r benchmarks/peers/$$peer.txt || exit 1; done
 	@$(MAKE) -s bench ARGS="--peers $(ARGS)"
 
 .PHONY: clean

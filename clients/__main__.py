@@ -1,13 +1,13 @@
 """`python -m clients`: the commands that call a running service."""
 
 import click
+from sightline.cli import run
 
 from clients.batch.compare import compare_models
 from clients.batch.review import review
 from clients.batch.score import score
 from clients.commands import models, predict
 from clients.doctor import doctor
-from sightline import run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,9 +10,9 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from sightline.client import DEFAULT_URL, Client
+from sightline.results import Failed, Model, Prediction
 
-from clients.python.client import DEFAULT_URL, Client
-from clients.python.results import Failed, Model, Prediction
 from serving.contract.errors import OperatorError, SightlineError
 
 CLIENT_OPTIONS = (

@@ -15,10 +15,10 @@ from pathlib import Path
 import click
 import numpy as np
 import numpy.typing as npt
+from sightline.client import Client
+from sightline.results import Failed, Prediction
 
 from clients.commands import client_options, console
-from clients.python.client import Client
-from clients.python.results import Failed, Prediction
 from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.predictor import ModelRef

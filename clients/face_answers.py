@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
+from sightline.calls import Call, multipart
+from sightline.client import Client
+from sightline.faces import PEOPLE, person_path
+from sightline.pictures import to_upload
 
 from clients.commands import printable
-from clients.python.calls import Call, multipart
-from clients.python.client import Client
-from clients.python.faces import PEOPLE, person_path
-from clients.python.pictures import to_upload
 from serving.contract.errors import RequestTooLarge, SightlineError
 from serving.contract.image_limits import ImageLimits
 from serving.faces.annotation import annotate
 from serving.faces.enrolment import ONE_PHOTO, FolderRow, Standards, Verdict, enrol_folder
 from serving.faces.face import Model
-from serving.faces.gallery import Archive
-from serving.faces.pool import FacePool, face_pool
+from serving.faces.galleries.gallery import Archive
 from serving.faces.recognition import Faces, compare, identify
+from serving.faces.service.pool import FacePool, face_pool
 from serving.faces.settings import FaceSettings
 
 Row = dict[str, Any]

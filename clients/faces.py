@@ -20,20 +20,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+from sightline.calls import ready
+from sightline.client import Client
 
 from clients.commands import as_operator_error, console
 from clients.face_answers import Answers, AnswersHere, AnswersServed, Enrolling, Identifying, Row
-from clients.python.calls import ready
-from clients.python.client import Client
 from serving.contract.errors import BadRequest, NotFound, Unavailable, UsageError
-from serving.faces.adviser import Advice, advise, histogram
 from serving.faces.enrolment import named_files
 from serving.faces.face import Model
-from serving.faces.gallery import DEFAULT_GALLERY, Archive, check_gallery
-from serving.faces.moving import export_gallery, import_gallery
+from serving.faces.galleries.export_file import export_gallery, import_gallery
+from serving.faces.galleries.gallery import DEFAULT_GALLERY, Archive, check_gallery
+from serving.faces.galleries.stores import open_store
+from serving.faces.galleries.tolerance_advice import Advice, advise, histogram
 from serving.faces.recognition import CANDIDATES
 from serving.faces.settings import FaceSettings, read_face_settings
-from serving.faces.stores import open_store
 
 ENROLLED = ("enrolled", "already")
 RETRIES = 8  # of one request to a service: a queue that is full empties at some photos a second
@@ -409,6 +409,6 @@ def _median(values: Any) -> float:
 
 
 if __name__ == "__main__":
-    from sightline import run
+    from sightline.cli import run
 
     run(faces, "python -m clients.faces")

@@ -9,7 +9,7 @@ RUN python3 -m venv tools && tools/bin/pip install --no-cache-dir --quiet uv==0.
 ENV UV_PYTHON=/build/tools/bin/python UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 
 FROM tools AS project
-COPY pyproject.toml README.md sightline.py ./
+COPY pyproject.toml README.md ./
 COPY serving serving
 COPY export export
 COPY clients clients

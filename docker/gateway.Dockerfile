@@ -11,7 +11,7 @@ COPY docker/trim.sh .
 ENV UV_PYTHON=/build/tools/bin/python UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 
 FROM tools AS project
-COPY pyproject.toml README.md sightline.py ./
+COPY pyproject.toml README.md ./
 COPY serving serving
 COPY clients clients
 RUN tools/bin/uv pip install --quiet --no-deps --no-build-isolation --target /project . \

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+from sightline.cli import run
 
 from export.families import family_command, family_names
 from export.options import Session
-from sightline import run
 
 
 class Families(click.Group):
@@ -48,7 +48,7 @@ def verify_command(ctx: click.Context, version_dir: Path, as_json: bool) -> None
     \b
     sightline export verify models/digits/1
     """
-    from export.verify import verify
+    from export.artifact.verify import verify
 
     verdict = verify(version_dir)
     if as_json:
@@ -68,7 +68,7 @@ def serving_config_command(models: Path, base: str | None) -> None:
     sightline export serving-config
     sightline export serving-config --base "$PWD/models"
     """
-    from export.serving_config import refresh
+    from export.artifact.serving_config import refresh
 
     click.echo(refresh(models, base))
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.architecture_plot import Layer, layers_of_model
-from export.datasets import Split
+from export.data.datasets import Split
+from export.networks.keras_graph import Layer, layers_of_model
 from serving.contract.card import Class, Source
 from serving.contract.image import Pixels
 from serving.contract.preprocessing import Preprocessing

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from export.augmentation import AUGMENTATIONS, Strengths, chosen
-from export.balance import BALANCES
-from export.datasets import Places
-from export.served_form import PRECISIONS
-from export.training import Plan
+from export.artifact.served_form import PRECISIONS
+from export.data.augmentation import AUGMENTATIONS, Strengths, chosen
+from export.data.balance import BALANCES
+from export.data.datasets import Places
+from export.training.fit import Plan
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

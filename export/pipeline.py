@@ -10,16 +10,15 @@ import click
 import numpy as np
 from PIL import Image
 
-from export.lite import write_tflite
+from export.artifact.publishing import check_space, drafted, latest_version, sweep
+from export.artifact.saved_model import INPUT, OUTPUT, SIGNATURE, write_version
+from export.artifact.served_form import ATOL, FLOAT32, served_form
+from export.artifact.tflite import write_tflite
+from export.artifact.verify import require_verified
 from export.made import Made
 from export.options import Target
 from export.progress import say
-from export.publishing import check_space, drafted, latest_version, sweep
-from export.report import write_report, write_report_again
-from export.saved_model import INPUT, OUTPUT, SIGNATURE, write_version
-from export.served_form import ATOL, FLOAT32, served_form
-from export.tensorflow_start import start_tensorflow
-from export.verify import require_verified
+from export.report.page import write_report, write_report_again
 from serving.contract.card import (
     CARD_SIGNATURE,
     SCHEMA_VERSION,
@@ -31,10 +30,10 @@ from serving.contract.card import (
     Training,
 )
 from serving.contract.errors import UsageError
-from serving.contract.golden import GoldenExamples
+from serving.contract.golden import GoldenExamples, proof_of
 from serving.contract.image import Pixels, decode_image
 from serving.contract.image_limits import ImageLimits
-from serving.contract.proof import proof_of
+from serving.runtimes.tensorflow_start import start_tensorflow
 
 GOLDEN_SIDE = 640  # pixels; a golden picture is an example, not an archive
 BYTES_PER_PARAMETER = 4

@@ -25,7 +25,7 @@ from serving.supervisor import Child, Supervisor
 
 GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn.conf.py"
 # glibc keeps heaps for each thread that decodes, and gives little of them back: with two a worker stays smaller
-# (tests/benchmarks/bench_gateway_memory.py)
+# (benchmarks/bench_gateway_memory.py)
 MALLOC = {"MALLOC_ARENA_MAX": "2"}
 GRPC_PORT = 8500  # TensorFlow Serving's
 FACE_ENCODER = "face-encoder"  # the model; exported beside the first ones where faces are installed
@@ -280,6 +280,6 @@ def _run(supervisor: Supervisor, *, reloads: bool) -> None:
 
 
 if __name__ == "__main__":
-    from sightline import run
+    from sightline.cli import run
 
     run(serve, "python -m serving")

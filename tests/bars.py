@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from export.datasets import Arrays, DataSet, split_arrays
+from export.data.datasets import Arrays, DataSet, split_arrays
 from export.families.fashion import PREPROCESSING
 from export.pipeline import Recipe
-from export.training import Plan, trained
+from export.training.fit import Plan
+from export.training.trained import trained
 from serving.contract.card import Class, Source
 
 

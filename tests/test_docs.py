@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serving.contract.errors import OperatorError
-from serving.gateway.errors import status_of
+from serving.gateway.http.errors import status_of
 from serving.gateway.settings import Settings
 from tests.contract.test_errors import tree
 

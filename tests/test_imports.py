@@ -14,26 +14,29 @@ SOURCES = sorted(
 
 # room: the rooms below it. A room may import itself, what is named here, and nothing else of the project.
 CONTRACT = {"serving.contract"}
+RUNTIMES = CONTRACT | {"serving.runtimes"}
 MIDDLE = CONTRACT | {"serving.backend", "serving.local_calls"}
 BELOW = {
     "serving.contract": set(),
     "serving.local_calls": CONTRACT,
-    "serving.backend": CONTRACT | {"serving.local_calls"},
+    "serving.runtimes": CONTRACT,
+    "serving.backend": RUNTIMES | {"serving.local_calls"},
     "serving.tfserving_rest": MIDDLE,
     "serving.faces": MIDDLE,
     "serving.classify": MIDDLE,
     "serving.supervisor": CONTRACT,
     "serving.gateway": MIDDLE | {"serving.classify", "serving.faces", "serving.tfserving_rest"},
     "serving.tuning": MIDDLE | {"serving.gateway"},
-    "serving.model_server": MIDDLE | {"serving.tfserving_rest"},
+    "serving.model_server": MIDDLE | RUNTIMES | {"serving.tfserving_rest"},
     "serving.__main__": MIDDLE | {"serving.gateway", "serving.supervisor", "serving.faces"},
-    "export": MIDDLE | {"serving.classify", "serving.faces"},
+    "export": MIDDLE | RUNTIMES | {"serving.classify", "serving.faces"},
     "clients": MIDDLE | {"serving.classify", "serving.faces"},
+    "sightline": MIDDLE | {"serving.classify", "serving.faces"},
 }
 ENTRY_POINT = "sightline"  # the table of commands; entry points run themselves through it
 TENSORFLOW = {"tensorflow", "keras", "tensorflow_serving", "sklearn"}
 LATE = ["apispec", "cv2", "dlib", "opentelemetry"]  # what a process loads when it is asked for, if at all
-MAY_TRAIN = ("serving.model_server", "export")
+MAY_TRAIN = ("serving.model_server", "serving.runtimes", "export")
 CONTRACT_NEEDS = {"numpy", "PIL", "pillow_heif"}
 
 
@@ -85,8 +88,8 @@ def test_the_contract_needs_numpy_pillow_and_its_plugin_only() -> None:
 @pytest.mark.parametrize(
     "modules",
     [
-        "serving.gateway.wsgi",
-        "clients, clients.python.client, clients.commands, clients.doctor",
+        "serving.gateway.gunicorn.wsgi",
+        "clients, sightline.client, clients.commands, clients.doctor",
         "sightline, serving.__main__",
     ],
 )

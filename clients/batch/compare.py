@@ -14,15 +14,15 @@ from itertools import islice
 import click
 from rich.console import Console
 from rich.markup import escape
+from sightline.calls import Asked
+from sightline.client import Client
+from sightline.pictures import Upload
+from sightline.results import Failed, Prediction
 
 from clients.batch.score import SHOWN_LABELS, served_version
 from clients.batch.sources import Columns, Input, Source, open_source, shown_path
 from clients.batch.truth import known_truths
 from clients.commands import client_options
-from clients.python.calls import Asked
-from clients.python.client import Client
-from clients.python.pictures import Upload
-from clients.python.results import Failed, Prediction
 from serving.contract.errors import BadImage, UnreadableFile, UsageError
 
 EXACT_BELOW = 1000  # discordant pairs; from here on the normal approximation is as good

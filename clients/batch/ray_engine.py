@@ -13,13 +13,13 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from sightline.client import Client
 
 from clients.batch.journal import Journal, Pending, Result
 from clients.batch.limiter import Limiter
 from clients.batch.rows import FAILED
 from clients.batch.scorer import TROUBLE, Plan, Progress, failed_result, is_service_error, score_request
 from clients.batch.sources import Columns, import_extra, open_source
-from clients.python.client import Client
 from serving.contract.errors import ScoringStopped, SightlineError
 
 WAVE = 20_000  # inputs that are handed to Ray at a time; more would only wait in its memory

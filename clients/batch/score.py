@@ -17,6 +17,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from sightline.calls import Asked
+from sightline.client import Client
 
 from clients.batch.journal import Journal, journal_path, remove_journal
 from clients.batch.ray_engine import Worksite, run_on_ray
@@ -25,8 +27,6 @@ from clients.batch.scorer import FailureLimit, Plan, Progress, Scorer
 from clients.batch.sources import Columns, Source, open_source
 from clients.batch.writers import check_output, write_rows
 from clients.commands import as_operator_error, client_options
-from clients.python.calls import Asked
-from clients.python.client import Client
 from serving.contract.errors import NotAJournal, SightlineError, UsageError
 
 SHOWN_LABELS = 20  # of the summary

@@ -11,14 +11,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
 
+from sightline.calls import Asked
+from sightline.client import Client
+from sightline.pictures import Upload
+from sightline.results import Failed, Prediction
+
 from clients.batch.journal import Journal, Pending, Result
 from clients.batch.limiter import Limiter
 from clients.batch.rows import FAILED
 from clients.batch.sources import Source
-from clients.python.calls import Asked
-from clients.python.client import Client
-from clients.python.pictures import Upload
-from clients.python.results import Failed, Prediction
 from serving.contract.errors import (
     BadImage,
     DeadlineExceeded,

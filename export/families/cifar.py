@@ -6,8 +6,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from export import architectures
-from export.datasets import (
+from export.data.datasets import (
     Arrays,
     DataSet,
     Places,
@@ -17,17 +16,18 @@ from export.datasets import (
     sha256_of_files,
     split_arrays,
 )
-from export.inputs import pixels
+from export.data.uint8_input import pixels
+from export.networks import small
 from export.options import Session, Target, Training, arch_option, training_options
 from export.pipeline import Recipe, export
-from export.training import trained
+from export.training.trained import trained
 from serving.contract.card import Class, Source
 from serving.contract.errors import DataNotFound, InvalidData
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LABELS = tuple(Class(str(index), name) for index, name in enumerate(NAMES))
 PREPROCESSING = pixels("rgb", (32, 32), "crop")
-ARCHITECTURES = architectures.SMALL_RGB
+ARCHITECTURES = small.SMALL_RGB
 AUGMENTATION = {"flip": 1.0, "shift": 0.1, "zoom": 0.1}
 VALIDATION_SHARE = 0.08
 TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))

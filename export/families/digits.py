@@ -12,8 +12,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from export import architectures
-from export.datasets import (
+from export.data.datasets import (
     IDX_FILES,
     KERAS_HOST,
     Arrays,
@@ -27,17 +26,18 @@ from export.datasets import (
     split_arrays,
     stratified,
 )
-from export.inputs import pixels
+from export.data.uint8_input import pixels
+from export.networks import small
 from export.options import Session, Target, Training, arch_option, training_options
 from export.pipeline import Recipe, export
 from export.progress import say
-from export.training import trained
+from export.training.trained import trained
 from serving.contract.card import Class, Source
 from serving.contract.errors import DataNotFound
 
 LABELS = tuple(Class(str(digit), str(digit)) for digit in range(10))
 PREPROCESSING = pixels("gray", (28, 28), "ink", polarity="dark_background")
-ARCHITECTURES = architectures.SMALL_GRAY
+ARCHITECTURES = small.SMALL_GRAY
 # Digits lean, move and grow; they are never mirrored.
 AUGMENTATION = {"rotation": 0.04, "shift": 0.08, "zoom": 0.12}
 VALIDATION_SHARE = 0.05

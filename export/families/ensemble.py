@@ -14,10 +14,10 @@ from typing import Any
 import click
 import numpy as np
 
+from export.artifact.publishing import latest_version
 from export.made import Made, Servable
 from export.options import Target, publishing_options
 from export.pipeline import Recipe, export
-from export.publishing import latest_version
 from serving.contract.card import CARD_FILE, ModelCard, Source, read_card
 from serving.contract.errors import UsageError
 from serving.contract.golden import read_golden

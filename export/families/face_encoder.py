@@ -12,18 +12,18 @@ from typing import Any
 import click
 import numpy as np
 
-from export.dlib_network import Floats, Layer, Network, read_network
-from export.lite import write_tflite
+from export.artifact.publishing import check_space, drafted, sweep
+from export.artifact.saved_model import WARMUP_BATCHES, WARMUP_FILE, logged_request
+from export.artifact.tflite import write_tflite
+from export.networks.dlib_weights import Floats, Layer, Network, read_network
 from export.progress import say
-from export.publishing import check_space, drafted, sweep
-from export.saved_model import WARMUP_BATCHES, WARMUP_FILE, logged_request
-from export.tensorflow_start import start_tensorflow
 from serving.contract.errors import InvalidData, VerificationFailed
-from serving.contract.proof import Proof, write_proof
-from serving.faces.dlib_encoder import DlibEncoder
-from serving.faces.dlib_models import weights_file
+from serving.contract.golden import Proof, write_proof
+from serving.faces.dlib.encoder import DlibEncoder
+from serving.faces.dlib.weights import weights_file
 from serving.faces.face import CHIP_SIDE, ENCODING_SIZE, Chips, Encodings
 from serving.faces.served_encoder import INPUT, MODEL, OUTPUT, PARITY, SIGNATURE, probe_chips
+from serving.runtimes.tensorflow_start import start_tensorflow
 
 SCALE = 1 / 256  # of a pixel after the mean is subtracted: dlib's input_rgb_image
 SIZE_BYTES = 100_000_000  # of a version, with something to spare

@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from export import architectures
-from export.datasets import (
+from export.data.datasets import (
     IDX_FILES,
     KERAS_HOST,
     DataSet,
@@ -23,17 +22,18 @@ from export.datasets import (
     sha256_of_files,
     split_arrays,
 )
-from export.inputs import pixels
+from export.data.uint8_input import pixels
+from export.networks import small
 from export.options import Session, Target, Training, arch_option, training_options
 from export.pipeline import Recipe, export
-from export.training import trained
+from export.training.trained import trained
 from serving.contract.card import Class, Source
 from serving.contract.errors import DataNotFound
 
 NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 LABELS = tuple(Class(str(index), name) for index, name in enumerate(NAMES))
 PREPROCESSING = pixels("gray", (28, 28), "pad", polarity="dark_background")
-ARCHITECTURES = {**architectures.SMALL_GRAY, "cnn": architectures.cnn_normalised}
+ARCHITECTURES = {**small.SMALL_GRAY, "cnn": small.cnn_normalised}
 # Clothes are mirrored, moved, grown and partly hidden.
 AUGMENTATION = {"flip": 1.0, "shift": 0.07, "zoom": 0.1, "erasing": 0.5}
 VALIDATION_SHARE = 0.1

@@ -1,7 +1,7 @@
 """GoogLeNet (inception modules) from scratch, on a folder of pictures."""
 
-from export.classic import googlenet
-from export.folder_training import classic_command
+from export.networks.classic import googlenet
+from export.training.folder_commands import classic_command
 
 command = classic_command(
     "googlenet", googlenet, "GoogLeNet (inception modules) from scratch, on a folder of pictures."

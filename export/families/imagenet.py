@@ -7,16 +7,16 @@ from pathlib import Path
 import click
 import numpy as np
 
-from export.backbones import BACKBONES, classifier, find_weights
-from export.class_names import numbered, read_labels
-from export.datasets import Places, check_host, sha256_of_files
-from export.evaluation import metrics_of, predict
-from export.examples import example_pictures
-from export.folders import FileSplit
+from export.data.class_names import numbered, read_labels
+from export.data.datasets import Places, check_host, sha256_of_files
+from export.data.example_photos import example_pictures
+from export.data.folders import FileSplit
 from export.made import Judged, KerasCall, Made, servable_of_keras
+from export.networks.pretrained import BACKBONES, classifier, find_weights
 from export.options import Session, Target, arch_option, publishing_options
 from export.pipeline import Recipe, export
 from export.progress import say
+from export.training.evaluation import metrics_of, predict
 from serving.contract.card import Class, Source
 from serving.contract.errors import DataNotFound
 

@@ -14,12 +14,12 @@ from typing import Any, cast
 import click
 import numpy as np
 
-from export.backbones import TORCH_MEAN, TORCH_STD, Mode, normalised
-from export.class_names import numbered, read_labels
-from export.datasets import Places, sha256_of_files
-from export.examples import example_pictures
-from export.inputs import pixels
+from export.data.class_names import numbered, read_labels
+from export.data.datasets import Places, sha256_of_files
+from export.data.example_photos import example_pictures
+from export.data.uint8_input import pixels
 from export.made import KerasCall, Made, Servable, servable_of_keras
+from export.networks.pretrained import TORCH_MEAN, TORCH_STD, Mode, normalised
 from export.options import Session, Target, publishing_options
 from export.pipeline import Recipe, export
 from export.progress import say

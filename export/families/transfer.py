@@ -15,18 +15,19 @@ from typing import Any
 import click
 import numpy as np
 
-from export.augmentation import layers_of
-from export.backbones import BACKBONES, feature_extractor, find_weights, normalised
-from export.calibration import fit_temperature
-from export.datasets import DataSet, Places
-from export.features import features_of
-from export.folder_training import PHOTO_AUGMENTATION, folder_data, folder_options
+from export.data.augmentation import layers_of
+from export.data.datasets import DataSet, Places
+from export.data.features import features_of
 from export.made import Made
+from export.networks.pretrained import BACKBONES, feature_extractor, find_weights, normalised
 from export.options import Session, Target, Training, training_options
 from export.pipeline import Recipe, export
 from export.progress import say
-from export.training import LOSS, Fitted, Model, Plan, cross_validated, fit, judged, run
-from export.tuning import tuned
+from export.training.calibration import fit_temperature
+from export.training.fit import LOSS, Fitted, Model, Plan, fit, run
+from export.training.folder_commands import PHOTO_AUGMENTATION, folder_data, folder_options
+from export.training.hyperparameters import tuned
+from export.training.trained import cross_validated, judged
 
 HEAD_L2 = 3e-3  # a thousand features and a few hundred pictures: the weights need holding
 FINE_TUNING_RATE = 0.01  # of the head's learning rate

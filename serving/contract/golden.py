@@ -5,6 +5,7 @@ exactly, and the model must give `probabilities` within the card's `golden.atol`
 broken one.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.contract.arrays import read_arrays, unreadable
+from serving.contract.card import CARD_FILE, ModelCard, read_card
 from serving.contract.errors import ModelError
 from serving.contract.versions import GOLDEN_DIR
 
 ANSWERS_FILE = "answers.npz"
+PROOF_FILE = Path("assets.extra") / "proof.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +58,62 @@ def read_golden(version_dir: Path) -> GoldenExamples:
             hint="Export the model again.",
         )
     return GoldenExamples(pictures, tensors, probabilities)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """signature, input, output: names in the SavedModel's signatures. given: (n, ...), expected: float32 (n, ...).
+
+    atol: how far any number of an answer may be from the expected one.
+    """
+
+    signature: str
+    input: str
+    output: str
+    given: npt.NDArray[Any]
+    expected: npt.NDArray[np.float32]
+    atol: float
+
+    def difference(self, answers: npt.NDArray[Any]) -> float:
+        """The farthest that a number of the answers is from the expected one; infinity where the shape is another."""
+        if answers.shape != self.expected.shape:
+            return float("inf")
+        return float(np.abs(answers - self.expected).max())
+
+
+def proof_of(card: ModelCard, golden: GoldenExamples) -> Proof:
+    """A classifier's."""
+    names = (card.input.signature, card.input.tensor, card.output.tensor)
+    return Proof(*names, golden.tensors, golden.probabilities, card.golden.atol)
+
+
+def write_proof(version_dir: Path, proof: Proof) -> None:
+    """Store the proof of a model that has no card."""
+    path = version_dir / PROOF_FILE
+    path.parent.mkdir(exist_ok=True)
+    names = np.array([proof.signature, proof.input, proof.output])
+    np.savez(path, names=names, given=proof.given, expected=proof.expected, atol=proof.atol)
+
+
+def read_proof(version_dir: Path) -> Proof:
+    """The proof of a version on disk. Raises ModelError where it is missing or damaged."""
+    if (version_dir / CARD_FILE).exists():
+        return proof_of(read_card(version_dir), read_golden(version_dir))
+    path = version_dir / PROOF_FILE
+    names, given, expected, atol = read_arrays(path, f"the proof {path}", "names", "given", "expected", "atol")
+    signature, input_name, output = map(str, names)
+    return Proof(signature, input_name, output, given, expected, float(atol))
+
+
+def read_arrays(path: Path, what: str, *names: str) -> list[npt.NDArray[Any]]:
+    """The named arrays of a file. what: the words for them. Raises ModelError where they are missing or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return [stored[name] for name in names]
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as exc:
+        raise unreadable(what, exc) from exc
+
+
+def unreadable(what: str, exc: Exception) -> ModelError:
+    """What belongs to a version cannot be read."""
+    return ModelError(f"{what} cannot be read: {exc}", hint="Export the model again.")

@@ -5,6 +5,7 @@ from pathlib import Path
 GOLDEN_DIR = Path("assets.extra") / "golden"  # in a version: pictures to try, and what Keras says of them
 SAVED_MODEL_FILE = "saved_model.pb"  # in a version: the graph and its signatures
 TFLITE_FILE = "model.tflite"  # in a version: the same model for LiteRT; TensorFlow Serving's name for it
+SERVE_TAG = "serve"  # of the graph in a SavedModel that is served
 SERVING_CONFIG = "serving-config"  # a folder beside the models that holds TensorFlow Serving's files
 
 

@@ -14,10 +14,10 @@ import click
 
 from serving.contract.errors import GalleryError, Unavailable, UsageError
 from serving.contract.image_limits import ImageLimits
-from serving.faces.pool import face_pool
-from serving.faces.service import FaceServer, FaceService, StoreAtHand
+from serving.faces.galleries.stores import open_store
+from serving.faces.service.pool import face_pool
+from serving.faces.service.server import FaceServer, FaceService, StoreAtHand
 from serving.faces.settings import read_face_settings
-from serving.faces.stores import open_store
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,6 @@ def _stop_on_signals(server: FaceServer) -> None:
 
 
 if __name__ == "__main__":
-    from sightline import run
+    from sightline.cli import run
 
     run(service, "python -m serving.faces")

@@ -20,7 +20,7 @@ from serving.contract.errors import (
     UnusableFace,
 )
 from serving.faces.face import Encodings, Found, Model, Quality
-from serving.faces.gallery import DEFAULT_GALLERY, Entry, check_person
+from serving.faces.galleries.gallery import DEFAULT_GALLERY, Entry, check_person
 from serving.faces.recognition import Faces
 
 # What is wrong with one photo of a folder and no other: one that ends every face process must not end the enrolment.

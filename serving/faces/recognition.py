@@ -9,7 +9,7 @@ import numpy as np
 from serving.contract.errors import InvalidParameter, NoFace
 from serving.faces.encoder import FaceEncoder
 from serving.faces.face import Found, FoundFace, Model
-from serving.faces.gallery import DEFAULT_GALLERY, Candidate, Store
+from serving.faces.galleries.gallery import DEFAULT_GALLERY, Candidate, Store
 from serving.faces.settings import TOLERANCE
 
 CANDIDATES = 5

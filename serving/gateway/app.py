@@ -16,15 +16,15 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from serving.backend.predictor import Call, Predictor
 from serving.classify import Stages
 from serving.faces.recognition import Faces
-from serving.gateway import errors
 from serving.gateway.guard import guard
-from serving.gateway.logs import FIELDS
-from serving.gateway.metrics import Metrics
+from serving.gateway.http import errors
 from serving.gateway.routes import docs, faces, health, models, page, predict, v1, v2
 from serving.gateway.routes import metrics as metrics_route
 from serving.gateway.settings import Settings
-from serving.gateway.shared import Shared
-from serving.gateway.tracing import SpannedStages, Tracing
+from serving.gateway.telemetry.logs import FIELDS
+from serving.gateway.telemetry.metrics import Metrics
+from serving.gateway.telemetry.tracing import SpannedStages, Tracing
+from serving.gateway.workers.shared import Shared
 from serving.tfserving_rest import Backend
 
 log = logging.getLogger(__name__)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from flask import Flask, Request, Response, g, request
 
 from serving.contract.errors import UploadTooSlow
-from serving.gateway.greenlets import time_limit
-from serving.gateway.in_flight import InFlight, Slot
-from serving.gateway.keys import KeyRing, authenticate, authorize, scope_of
+from serving.gateway.access.in_flight import InFlight, Slot
+from serving.gateway.access.keys import KeyRing, authenticate, authorize, scope_of
 from serving.gateway.settings import Settings
-from serving.gateway.shared import Shared
+from serving.gateway.workers.greenlets import time_limit
+from serving.gateway.workers.shared import Shared
 
 if TYPE_CHECKING:
-    from serving.gateway.rates import RateLimit
+    from serving.gateway.access.rates import RateLimit
 
 OPEN = ("/healthz", "/readyz", "/", "/openapi.json", "/docs")  # no key is needed
 WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
@@ -73,7 +73,7 @@ def guard(app: Flask, settings: Settings, shared: Shared) -> None:
 def _rate_limit(settings: Settings) -> "RateLimit | None":
     if not settings.rate_limit:
         return None
-    from serving.gateway.rates import RateLimit  # what most do without takes a while to load
+    from serving.gateway.access.rates import RateLimit  # what most do without takes a while to load
 
     return RateLimit(settings.rate_limit, settings.rate_limit_storage)
 

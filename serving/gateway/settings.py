@@ -17,7 +17,7 @@ from serving.contract.image_limits import ImageLimits
 from serving.contract.machine import usable_cpus
 from serving.faces.settings import PREFIX as FACES_PREFIX
 from serving.faces.settings import FaceSettings
-from serving.gateway.keys import read_key_file, read_keys
+from serving.gateway.access.keys import read_key_file, read_keys
 
 PREFIX = "SIGHTLINE_"
 CONFIG = "SIGHTLINE_CONFIG"  # a TOML file
@@ -131,7 +131,7 @@ class Settings(BaseModel):
     @classmethod
     def _rates_can_be_read(cls, value: str) -> str:
         if value:
-            from serving.gateway.rates import check_rates  # what most do without takes a while to load
+            from serving.gateway.access.rates import check_rates  # what most do without takes a while to load
 
             check_rates(value)
         return value
@@ -242,7 +242,8 @@ def require_safe(settings: Settings) -> None:
         return
     raise UsageError(
         f"the gateway would listen on {settings.host} and answer everybody: there are no API keys",
-        hint="Set SIGHTLINE_API_KEYS or SIGHTLINE_API_KEYS_FILE (`python -m serving.gateway.keys NAME` makes a key), "
+        hint="Set SIGHTLINE_API_KEYS or SIGHTLINE_API_KEYS_FILE (`python -m serving.gateway.access.keys NAME` makes a "
+        "key), "
         "or say --insecure.",
     )
 

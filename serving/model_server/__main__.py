@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import click
-
 import sightline
+
 from serving.contract.errors import UsageError
 from serving.contract.machine import usable_cpus
 
@@ -89,7 +89,7 @@ def model_server(**flags: Any) -> None:
     _check(flags)
     sys.stderr = _own_stderr()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    from serving.model_server.status import CallError
+    from serving.runtimes.status import CallError
 
     try:
         _serve(flags)
@@ -115,18 +115,18 @@ def _check(flags: dict[str, Any]) -> None:
 
 
 def _serve(flags: dict[str, Any]) -> None:
-    from serving.model_server import config
+    from serving.model_server.loading.servable import LoadSettings, loader
     from serving.model_server.metrics import Metrics
-    from serving.model_server.models import ModelConfig
-    from serving.model_server.repository import Repository, RepositorySettings
-    from serving.model_server.servable import LoadSettings, loader
     from serving.model_server.server import ServerSettings, serve
     from serving.model_server.service import ModelServerService
+    from serving.model_server.versions import config_files
+    from serving.model_server.versions.policies import ModelConfig
+    from serving.model_server.versions.repository import Repository, RepositorySettings
 
     metrics = Metrics()
     configs: list[ModelConfig] = []
     if flags["model_config_file"] is not None:
-        configs = config.read_model_config_file(flags["model_config_file"])
+        configs = config_files.read_model_config_file(flags["model_config_file"])
     elif flags["model_base_path"] is not None:
         configs = [ModelConfig(flags["model_name"], flags["model_base_path"].absolute())]
     loading = LoadSettings(
@@ -152,7 +152,7 @@ def _serve(flags: dict[str, Any]) -> None:
         socket_path=flags["grpc_socket_path"],
         predict_socket_path=flags["predict_socket_path"],
         threads=flags["grpc_max_threads"],
-        channel_arguments=tuple(config.parse_channel_arguments(flags["grpc_channel_arguments"])),
+        channel_arguments=tuple(config_files.parse_channel_arguments(flags["grpc_channel_arguments"])),
         ssl_config_file=flags["ssl_config_file"],
         health=flags["enable_grpc_healthcheck_service"],
         rest_port=flags["rest_api_port"],
@@ -167,7 +167,7 @@ def _serve(flags: dict[str, Any]) -> None:
 
 def _batching(flags: dict[str, Any]) -> Any:
     """None without --enable_batching; without a file, limits that refuse nothing that would run unbatched."""
-    from serving.model_server.batching import OWN_DEFAULTS, BatchSettings, read_batch_settings
+    from serving.model_server.loading.batching import OWN_DEFAULTS, BatchSettings, read_batch_settings
 
     if not flags["enable_batching"]:
         return None
@@ -177,9 +177,9 @@ def _batching(flags: dict[str, Any]) -> Any:
 
 
 def _metrics_path(monitoring_config_file: Path | None) -> str:
-    from serving.model_server.config import read_text_file
     from serving.model_server.metrics import DEFAULT_PATH
-    from serving.model_server.protos import MonitoringConfig
+    from serving.model_server.versions.config_files import read_text_file
+    from serving.model_server.versions.protos import MonitoringConfig
 
     if monitoring_config_file is None:
         return ""

@@ -16,16 +16,16 @@ from typing import Any
 import grpc
 
 from serving.contract.errors import PortTaken
-from serving.model_server.config import read_model_config_file, read_text_file
-from serving.model_server.health import Health
-from serving.model_server.http import HttpServer
-from serving.model_server.predict_socket import PredictServer
-from serving.model_server.protos import SSLConfig
-from serving.model_server.repository import Repository
-from serving.model_server.servable import Servable
+from serving.model_server.loading.servable import Servable
+from serving.model_server.protocols.grpc_services import add_services
+from serving.model_server.protocols.health import Health
+from serving.model_server.protocols.predict_socket import PredictServer
+from serving.model_server.protocols.rest import HttpServer
 from serving.model_server.service import ModelServerService
-from serving.model_server.servicer import add_services
-from serving.model_server.status import CallError
+from serving.model_server.versions.config_files import read_model_config_file, read_text_file
+from serving.model_server.versions.protos import SSLConfig
+from serving.model_server.versions.repository import Repository
+from serving.runtimes.status import CallError
 
 logger = logging.getLogger(__name__)
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import grpc
 
-from serving.model_server import examples
-from serving.model_server.config import model_configs
+from serving.model_server.calls import tf_examples
+from serving.model_server.calls.predict import check_metadata_fields, fill_metadata, predict, require_spec, version_of
+from serving.model_server.loading.servable import Servable
 from serving.model_server.metrics import Metrics
-from serving.model_server.models import ModelConfig
-from serving.model_server.predict import check_metadata_fields, fill_metadata, predict, require_spec, version_of
-from serving.model_server.repository import Repository
-from serving.model_server.servable import Servable
-from serving.model_server.status import CallError, invalid_argument, unexpected
-from serving.model_server.tensors import Array, to_content_proto, to_proto
+from serving.model_server.versions.config_files import model_configs
+from serving.model_server.versions.policies import ModelConfig
+from serving.model_server.versions.repository import Repository
+from serving.runtimes.status import CallError, invalid_argument, unexpected
+from serving.runtimes.tensors import Array, to_content_proto, to_proto
 
 RUNTIME = "TF1"
 TensorWriter = Callable[[Array, Any], None]
@@ -48,7 +48,7 @@ class ModelServerService:
         require_spec(request)
         spec = request.model_spec
         with self._repository.use(spec.name, *version_of(spec)) as (version, model), self._timed(spec.name, "Classify"):
-            name = examples.classify(model, request, response.result, deadline)
+            name = tf_examples.classify(model, request, response.result, deadline)
         _echo(spec, version, name, response.model_spec)
         return response
 
@@ -57,7 +57,7 @@ class ModelServerService:
         require_spec(request)
         spec = request.model_spec
         with self._repository.use(spec.name, *version_of(spec)) as (version, model), self._timed(spec.name, "Regress"):
-            name = examples.regress(model, request, response.result, deadline)
+            name = tf_examples.regress(model, request, response.result, deadline)
         _echo(spec, version, name, response.model_spec)
         return response
 
@@ -69,7 +69,7 @@ class ModelServerService:
         spec = request.tasks[0].model_spec
         lent, timed = self._repository.use(spec.name, *version_of(spec)), self._timed(spec.name, "MultiInference")
         with lent as (version, model), timed:
-            examples.multi_inference(model, request, response, deadline)
+            tf_examples.multi_inference(model, request, response, deadline)
         for result in response.results:
             result.model_spec.version.value = version
         return response

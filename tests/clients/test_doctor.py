@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from sightline import Client
 
 from clients.doctor import STAGES, Patient, _wanted, admit, doctor, examined, over_http, preprocessed, recorded
-from clients.python import Client
 from serving.contract.card import CARD_FILE, card_to_json
 from serving.contract.errors import ModelError, ModelFailed, UsageError
 from serving.contract.golden import GoldenExamples, write_golden

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from export.serving_config import BATCHING, GATEWAY, MODEL_CONFIG, MONITORING, refresh
+from export.artifact.serving_config import BATCHING, GATEWAY, MODEL_CONFIG, MONITORING, refresh
 from serving.faces.settings import FaceSettings
-from serving.gateway.keys import authenticate, read_keys
-from serving.gateway.metrics import Metrics
+from serving.gateway.access.keys import authenticate, read_keys
 from serving.gateway.settings import read_settings
+from serving.gateway.telemetry.metrics import Metrics
 from serving.model_server.__main__ import model_server
 from serving.model_server.metrics import Metrics as ModelServerMetrics
 from tests.docker.image import ROOT, instructions

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from kubernetes_validate import ValidationError, validate
 
-from serving.gateway.metrics import Metrics
 from serving.gateway.settings import read_settings
+from serving.gateway.telemetry.metrics import Metrics
 from tests.docker.image import ROOT
 
 KUBERNETES = ROOT / "docker" / "kubernetes"

@@ -43,11 +43,12 @@ class Exported:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Digits (MNIST, or scikit-learn's where there is no data), and fashion where its data is there."""
     pytest.importorskip("tensorflow", reason="the extra `tensorflow` is not installed")
-    from export.datasets import Places
+    from export.data.datasets import Places
     from export.families import digits, fashion
     from export.options import Target
     from export.pipeline import Recipe, export
-    from export.training import Plan, trained
+    from export.training.fit import Plan
+    from export.training.trained import trained
     from serving.contract.errors import DataNotFound
 
     result = Exported(tmp_path_factory.mktemp("models"))

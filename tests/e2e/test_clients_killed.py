@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from sightline import Client
 
 from clients.batch.rows import FAILED, Row
 from clients.batch.writers import read_rows
-from clients.python import Client
 from serving.contract.golden import read_golden
 from serving.contract.versions import version_dirs
 from tests.e2e.conftest import ROOT, Exported, Service, start_service, stop_service

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sightline import Client, GrpcClient
 
 from clients.batch.compare import compare_models
 from clients.batch.score import score
 from clients.batch.writers import read_rows
-from clients.python import Client, GrpcClient
 from serving.contract.errors import ModelServerUnavailable, UnknownModel, UnknownVersion
 from serving.contract.golden import read_golden
 from serving.contract.versions import version_dirs

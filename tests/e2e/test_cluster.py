@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from benchmarks.cluster import Cluster, Node, during, failures, request_for, running
 from export.options import Target
 from export.pipeline import export
 from tests.bars import bars_recipe
-from tests.benchmarks.cluster import Cluster, Node, during, failures, request_for, running
 
 pytestmark = [
     pytest.mark.slow,

@@ -44,7 +44,7 @@ def predict(
 @pytest.fixture
 def held_out(data_dir: Path) -> Callable[[str], tuple[Any, Any]]:
     """(pictures uint8 (n, 28, 28), labels) of a data set's test split, which no training sees."""
-    from export.datasets import load_idx
+    from export.data.datasets import load_idx
 
     def load(name: str) -> tuple[Any, Any]:
         _, test = load_idx(data_dir / name)

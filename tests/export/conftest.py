@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from export.datasets import DataSet
+from export.data.datasets import DataSet
 from export.pipeline import Recipe
 from tests.bars import bars_data, bars_recipe, tiny
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from serving.faces.pool import FacePool
     from serving.faces.recognition import Faces
+    from serving.faces.service.pool import FacePool
 
 
 class Postgres:
@@ -91,8 +91,8 @@ def pool() -> Iterator["FacePool"]:
     """One face process with real dlib, for all tests."""
     pytest.importorskip("dlib")
     from serving.contract.image_limits import ImageLimits
-    from serving.faces.pool import FacePool
-    from serving.faces.worker import WorkerSettings
+    from serving.faces.service.pool import FacePool
+    from serving.faces.service.worker import WorkerSettings
 
     pool = FacePool(WorkerSettings(ImageLimits(), 800, preload=False), processes=1, waiting=64, timeout_seconds=60)
     yield pool
@@ -102,8 +102,8 @@ def pool() -> Iterator["FacePool"]:
 @pytest.fixture
 def faces(pool: "FacePool", tmp_path: Path) -> Iterator["Faces"]:
     """dlib's encoder and an empty gallery."""
+    from serving.faces.galleries.sqlite_store import SqliteStore
     from serving.faces.recognition import Faces
-    from serving.faces.sqlite_store import SqliteStore
 
     store = SqliteStore(tmp_path / "faces.db")
     yield Faces(pool, pool, store)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0
 COMMANDS = {
     "faces": ("-m", "serving.faces"),
-    "gateway": ("-m", "gunicorn", "--config", "serving/gateway/gunicorn.conf.py"),
+    "gateway": ("-m", "gunicorn", "--config", "serving/gateway/gunicorn/gunicorn.conf.py"),
 }
 
 

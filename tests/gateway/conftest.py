@@ -23,8 +23,8 @@ from serving.contract.card import ModelCard
 from serving.contract.errors import UnknownModel, UnknownVersion
 from serving.contract.preprocessing import Tensor
 from serving.gateway.app import create_app
+from serving.gateway.http.v1_backend import CLASSIFY, GET_MODEL_METADATA, REGRESS, GrpcBackend
 from serving.gateway.settings import Settings
-from serving.gateway.v1_backend import CLASSIFY, GET_MODEL_METADATA, REGRESS, GrpcBackend
 from tests.backend.test_grpc_predictor import ColorServer, handler
 from tests.cards import COLORS
 

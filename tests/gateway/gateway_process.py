@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parents[2]
-CONFIG = "serving/gateway/gunicorn.conf.py"
+CONFIG = "serving/gateway/gunicorn/gunicorn.conf.py"
 
 
 def children_of(pid: int) -> list[int]:

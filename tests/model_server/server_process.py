@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving.model_server.tensors import to_proto
+from serving.runtimes.tensors import to_proto
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from flask import Blueprint, Response, current_app
 
+from serving.gateway.http.openapi import JSON, Operation, described, specification
 from serving.gateway.routes.page import HTML, html_page
-from serving.gateway.specification import JSON, Operation, described, specification
 
 PAGE = Path(__file__).parents[1] / "docs.html"
 DOCUMENT = Operation("service", {"type": "object"}, is_open=True)

@@ -24,9 +24,9 @@ from serving.contract.errors import (
 from serving.faces.annotation import annotate
 from serving.faces.enrolment import Verdict, enrol, refusal
 from serving.faces.recognition import Faces, compare, identify
-from serving.gateway.audit import audit
-from serving.gateway.errors import error_fields, problem
-from serving.gateway.face_requests import (
+from serving.gateway.access.audit import audit
+from serving.gateway.http.errors import error_fields, problem
+from serving.gateway.http.face_requests import (
     COMPARE_PARAMETERS,
     ENROL_PARAMETERS,
     GALLERY_PARAMETERS,
@@ -37,10 +37,18 @@ from serving.gateway.face_requests import (
     read_standards,
     read_tolerance,
 )
-from serving.gateway.face_responses import compared_body, identified_body, people_body, verdict_body
-from serving.gateway.greenlets import in_thread
-from serving.gateway.requests import BODY_ERRORS, PICTURES, Upload, read_pair, read_top, read_uploads, require_known
-from serving.gateway.schemas import (
+from serving.gateway.http.face_responses import compared_body, identified_body, people_body, verdict_body
+from serving.gateway.http.openapi import BYTES, Operation, described
+from serving.gateway.http.requests import (
+    BODY_ERRORS,
+    PICTURES,
+    Upload,
+    read_pair,
+    read_top,
+    read_uploads,
+    require_known,
+)
+from serving.gateway.http.schemas import (
     Compared,
     Enrolled,
     EnrolProblem,
@@ -51,7 +59,7 @@ from serving.gateway.schemas import (
     People,
 )
 from serving.gateway.settings import Settings
-from serving.gateway.specification import BYTES, Operation, described
+from serving.gateway.workers.greenlets import in_thread
 
 PAIR = ("a", "b")
 PAIR_BODY = {

@@ -6,10 +6,10 @@ from flask import Blueprint
 
 from serving.backend.predictor import Predictor
 from serving.contract.errors import ModelNotReady, Stopping, Unavailable
-from serving.gateway.responses import is_ready
-from serving.gateway.schemas import Health, Ready
-from serving.gateway.shared import Shared
-from serving.gateway.specification import Operation, described
+from serving.gateway.http.openapi import Operation, described
+from serving.gateway.http.responses import is_ready
+from serving.gateway.http.schemas import Health, Ready
+from serving.gateway.workers.shared import Shared
 
 ALIVE = Operation("service", Health, is_open=True)
 READY = Operation("service", Ready, errors=(Unavailable,), is_open=True)

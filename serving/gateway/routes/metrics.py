@@ -2,8 +2,8 @@
 
 from flask import Blueprint, Response
 
-from serving.gateway.metrics import Metrics
-from serving.gateway.specification import Operation, described
+from serving.gateway.http.openapi import Operation, described
+from serving.gateway.telemetry.metrics import Metrics
 
 NUMBERS = Operation("service", None, also=("text/plain",))
 

@@ -6,9 +6,9 @@ from flask import Blueprint
 
 from serving.backend.predictor import ModelRef, Predictor
 from serving.contract.errors import DeadlineExceeded, ModelError, NotAClassifier, Unavailable, UnknownModel
-from serving.gateway.responses import card_body, model_body
-from serving.gateway.schemas import Description, Models
-from serving.gateway.specification import Operation, described
+from serving.gateway.http.openapi import Operation, described
+from serving.gateway.http.responses import card_body, model_body
+from serving.gateway.http.schemas import Description, Models
 
 ASKED = (Unavailable, DeadlineExceeded)
 LIST = Operation("models", Models, errors=ASKED)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flask import Blueprint, Response
 
-from serving.gateway.specification import Operation, described
+from serving.gateway.http.openapi import Operation, described
 
 PAGE = Path(__file__).parents[1] / "page.html"
 HTML = Operation("service", None, also=("text/html",), is_open=True)

@@ -19,10 +19,9 @@ from serving.contract.errors import (
     UnknownModel,
     UnknownVersion,
 )
-from serving.gateway.greenlets import in_thread
 from serving.gateway.guard import client_has_gone
-from serving.gateway.metrics import Metrics
-from serving.gateway.requests import (
+from serving.gateway.http.openapi import Operation, described
+from serving.gateway.http.requests import (
     BODY_ERRORS,
     PICTURES,
     QUERY,
@@ -35,10 +34,11 @@ from serving.gateway.requests import (
     read_uploads,
     read_with_inputs,
 )
-from serving.gateway.responses import predictions_body
-from serving.gateway.schemas import Predictions
+from serving.gateway.http.responses import predictions_body
+from serving.gateway.http.schemas import Predictions
 from serving.gateway.settings import Settings
-from serving.gateway.specification import Operation, described
+from serving.gateway.telemetry.metrics import Metrics
+from serving.gateway.workers.greenlets import in_thread
 
 ANSWERING = (Unavailable, DeadlineExceeded, ModelError, UnknownModel, UnknownVersion, NotAClassifier)
 PICTURE_ERRORS = (BadImage, ImageTooLarge, NotAnImage, TooManyPixels, TooManyImages)

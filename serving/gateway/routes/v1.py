@@ -16,8 +16,9 @@ from serving.contract.errors import (
     UnknownModel,
 )
 from serving.gateway.guard import client_has_gone
-from serving.gateway.requests import TIMEOUT_HEADER, read_body, read_call
-from serving.gateway.schemas import (
+from serving.gateway.http.openapi import JSON, Operation, described
+from serving.gateway.http.requests import TIMEOUT_HEADER, read_body, read_call
+from serving.gateway.http.schemas import (
     Problem,
     ServingColumns,
     ServingError,
@@ -30,7 +31,6 @@ from serving.gateway.schemas import (
     ServingVersions,
 )
 from serving.gateway.settings import Settings
-from serving.gateway.specification import JSON, Operation, described
 from serving.tfserving_rest import Backend, answer
 
 UNAVAILABLE = 503

@@ -10,9 +10,8 @@ from serving.classify import are_large, decode_all, here, scored, to_batch
 from serving.contract.card import ModelCard
 from serving.contract.errors import BadRequest, DeadlineExceeded, Unavailable, UnknownModel
 from serving.contract.preprocessing import Tensor
-from serving.gateway.greenlets import in_thread
 from serving.gateway.guard import client_has_gone
-from serving.gateway.inference_v2 import (
+from serving.gateway.http.inference_v2 import (
     EXTENSIONS,
     HEADER_LENGTH,
     first_bad,
@@ -20,11 +19,10 @@ from serving.gateway.inference_v2 import (
     model_metadata,
     read_inference,
 )
-from serving.gateway.metrics import Metrics
-from serving.gateway.requests import BODY_ERRORS, TIMEOUT_HEADER, read_body, read_call, read_version
-from serving.gateway.responses import is_ready
-from serving.gateway.routes.predict import ANSWERING, PICTURE_ERRORS
-from serving.gateway.schemas import (
+from serving.gateway.http.openapi import BYTES, WHOLE, Operation, Parameter, described, version_of_sightline
+from serving.gateway.http.requests import BODY_ERRORS, TIMEOUT_HEADER, read_body, read_call, read_version
+from serving.gateway.http.responses import is_ready
+from serving.gateway.http.schemas import (
     IndexEntry,
     InferAnswer,
     InferRequest,
@@ -35,9 +33,11 @@ from serving.gateway.schemas import (
     Server,
     ServerReady,
 )
+from serving.gateway.routes.predict import ANSWERING, PICTURE_ERRORS
 from serving.gateway.settings import Settings
-from serving.gateway.shared import Shared
-from serving.gateway.specification import BYTES, WHOLE, Operation, Parameter, described, version_of_sightline
+from serving.gateway.telemetry.metrics import Metrics
+from serving.gateway.workers.greenlets import in_thread
+from serving.gateway.workers.shared import Shared
 
 NOT_READY = 503
 ASKED = (Unavailable, DeadlineExceeded, BadRequest)

@@ -1,0 +1,1 @@
+"""Write a version: SavedModel, `model.tflite`, card, golden examples; verify and publish it."""

@@ -1,0 +1,1 @@
+"""Pictures and labels for training: data sets, folders, augmentation, class balance."""

@@ -1,0 +1,220 @@
+"""The classifiers of keras.applications, as rows of a table: size, and the preprocessing that each was trained with.
+
+`mode` is Keras's nickname; what it means is said once, in `normalised`, in numbers. It is part of the graph: a served
+model takes uint8 pixels.
+"""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from export.data.datasets import CONNECT_SECONDS, Places, check_host
+from export.data.uint8_input import pixels
+from export.progress import say
+from serving.contract.errors import DataNotFound, InvalidData, UsageError
+from serving.contract.preprocessing import Preprocessing
+
+Mode = Literal["caffe", "tf", "torch", "raw"]
+
+CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red; the mean of ImageNet's training set, 0-255
+TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # red, green, blue; 0-1
+CROP_SHARE = 0.875  # of the short side: 224 of 256
+KERAS_WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """One classifier. builder: its function in keras.applications. module: where its own preprocess_input is.
+
+    size: pixels of a side. mode: caffe: BGR minus the mean; tf: to -1..1; torch: z-score; raw: scaled inside.
+    """
+
+    builder: str
+    module: str
+    size: int
+    mode: Mode
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What happens to a photo before the graph, at the size that the weights were trained at."""
+        return self.preprocessing_at(self.size)
+
+    def preprocessing_at(self, size: int) -> Preprocessing:
+        """The same for another size: the short side to size / 0.875, then the centre."""
+        return pixels("rgb", (size, size), "crop", resize_short_side=round(size / CROP_SHARE))
+
+
+BACKBONES: dict[str, Backbone] = {
+    "vgg16": Backbone("VGG16", "vgg16", 224, "caffe"),
+    "vgg19": Backbone("VGG19", "vgg19", 224, "caffe"),
+    "resnet50": Backbone("ResNet50", "resnet", 224, "caffe"),
+    "resnet101": Backbone("ResNet101", "resnet", 224, "caffe"),
+    "resnet152": Backbone("ResNet152", "resnet", 224, "caffe"),
+    "resnet50v2": Backbone("ResNet50V2", "resnet_v2", 224, "tf"),
+    "resnet101v2": Backbone("ResNet101V2", "resnet_v2", 224, "tf"),
+    "resnet152v2": Backbone("ResNet152V2", "resnet_v2", 224, "tf"),
+    "inceptionv3": Backbone("InceptionV3", "inception_v3", 299, "tf"),
+    "inceptionresnetv2": Backbone("InceptionResNetV2", "inception_resnet_v2", 299, "tf"),
+    "xception": Backbone("Xception", "xception", 299, "tf"),
+    "mobilenet": Backbone("MobileNet", "mobilenet", 224, "tf"),
+    "mobilenetv2": Backbone("MobileNetV2", "mobilenet_v2", 224, "tf"),
+    "mobilenetv3small": Backbone("MobileNetV3Small", "mobilenet_v3", 224, "raw"),
+    "mobilenetv3large": Backbone("MobileNetV3Large", "mobilenet_v3", 224, "raw"),
+    "densenet121": Backbone("DenseNet121", "densenet", 224, "torch"),
+    "densenet169": Backbone("DenseNet169", "densenet", 224, "torch"),
+    "densenet201": Backbone("DenseNet201", "densenet", 224, "torch"),
+    "nasnetmobile": Backbone("NASNetMobile", "nasnet", 224, "tf"),
+    "nasnetlarge": Backbone("NASNetLarge", "nasnet", 331, "tf"),
+    "efficientnetb0": Backbone("EfficientNetB0", "efficientnet", 224, "raw"),
+    "efficientnetb1": Backbone("EfficientNetB1", "efficientnet", 240, "raw"),
+    "efficientnetb2": Backbone("EfficientNetB2", "efficientnet", 260, "raw"),
+    "efficientnetb3": Backbone("EfficientNetB3", "efficientnet", 300, "raw"),
+    "efficientnetb4": Backbone("EfficientNetB4", "efficientnet", 380, "raw"),
+    "efficientnetb5": Backbone("EfficientNetB5", "efficientnet", 456, "raw"),
+    "efficientnetb6": Backbone("EfficientNetB6", "efficientnet", 528, "raw"),
+    "efficientnetb7": Backbone("EfficientNetB7", "efficientnet", 600, "raw"),
+    "efficientnetv2b0": Backbone("EfficientNetV2B0", "efficientnet_v2", 224, "raw"),
+    "efficientnetv2b1": Backbone("EfficientNetV2B1", "efficientnet_v2", 240, "raw"),
+    "efficientnetv2b2": Backbone("EfficientNetV2B2", "efficientnet_v2", 260, "raw"),
+    "efficientnetv2b3": Backbone("EfficientNetV2B3", "efficientnet_v2", 300, "raw"),
+    "efficientnetv2s": Backbone("EfficientNetV2S", "efficientnet_v2", 384, "raw"),
+    "efficientnetv2m": Backbone("EfficientNetV2M", "efficientnet_v2", 480, "raw"),
+    "efficientnetv2l": Backbone("EfficientNetV2L", "efficientnet_v2", 480, "raw"),
+    "convnexttiny": Backbone("ConvNeXtTiny", "convnext", 224, "raw"),
+    "convnextsmall": Backbone("ConvNeXtSmall", "convnext", 224, "raw"),
+    "convnextbase": Backbone("ConvNeXtBase", "convnext", 224, "raw"),
+    "convnextlarge": Backbone("ConvNeXtLarge", "convnext", 224, "raw"),
+    "convnextxlarge": Backbone("ConvNeXtXLarge", "convnext", 224, "raw"),
+}
+
+
+def normalised(image: Any, mode: Mode) -> Any:
+    """Pixels as the weights want them. image: a float tensor (n, h, w, 3), RGB, 0-255. Not modified.
+
+    Source: keras.applications.imagenet_utils, whose answers a test compares with these for every row of the table.
+    """
+    from keras import ops
+
+    match mode:
+        case "caffe":
+            return ops.flip(image, axis=-1) - ops.convert_to_tensor(CAFFE_MEAN, image.dtype)
+        case "tf":
+            return image / 127.5 - 1.0
+        case "torch":
+            mean, std = (ops.convert_to_tensor(values, image.dtype) for values in (TORCH_MEAN, TORCH_STD))
+            return (image / 255.0 - mean) / std
+        case "raw":
+            return image
+
+
+def classifier(name: str, size: int, classes: int, weights: Path | str | None) -> Any:
+    """The whole network from float32 (n, h, w, 3) in 0-255 to probabilities, its preprocessing inside.
+
+    weights: a file, `imagenet` for Keras's, None for random ones. Raises InvalidData for weights that do not fit.
+    """
+    import keras
+
+    row = BACKBONES[name]
+    network = _built(row, size, weights, include_top=True, classes=classes)
+    image = keras.Input((size, size, 3), name="picture")
+    return keras.Model(image, network(normalised(image, row.mode)))
+
+
+def feature_extractor(name: str, size: int, pooling: str, weights: Path | str | None) -> Any:
+    """The network without its head: normalised float32 (n, h, w, 3) to features (n, f). pooling: `avg` or `max`."""
+    row = BACKBONES[name]
+    if isinstance(weights, Path):
+        network = _built(row, size, None, include_top=False, pooling=pooling)
+        _load_without_head(network, row, weights)
+        return network
+    return _built(row, size, weights, include_top=False, pooling=pooling)
+
+
+def find_weights(name: str, weights: str, places: Places) -> Path | str | None:
+    """What --weights means: a file; None for `none`; for `imagenet` a file of SIGHTLINE_DATA/imagenet or Keras's.
+
+    Raises UsageError where a named file is not there, DataNotFound where Keras would have to download and cannot.
+    """
+    if weights == "none":
+        return None
+    if weights != "imagenet":
+        if not Path(weights).is_file():
+            raise UsageError(f"--weights {weights}: there is no such file", hint="Give a file, `imagenet` or `none`.")
+        return Path(weights)
+    own = _weights_file(name, places.root / "imagenet") if places.root else None
+    if own:
+        return own
+    if not _weights_file(name, places.keras / "models"):
+        say(f"looking for Keras's weights of {name} (at most {CONNECT_SECONDS} s)")
+        try:
+            check_host(KERAS_WEIGHTS)
+        except DataNotFound as exc:
+            raise DataNotFound(
+                f"{name}: no weights in SIGHTLINE_DATA/imagenet nor in {places.keras / 'models'}; {exc.detail}",
+                hint="Name a file with --weights, or --weights none for random ones.",
+            ) from exc
+    return "imagenet"
+
+
+def _weights_file(name: str, folder: Path) -> Path | None:
+    """The weights of this network in a folder, known by the beginning of the file's name, the longest that fits."""
+    for path in sorted(folder.glob("*.h5")):
+        plain = re.sub(r"[^a-z0-9]", "", path.name.lower())
+        fitting = [candidate for candidate in BACKBONES if plain.startswith(candidate)]
+        if fitting and max(fitting, key=len) == name and "notop" not in plain:
+            return path
+    return None
+
+
+def _built(row: Backbone, size: int, weights: Path | str | None, **options: Any) -> Any:
+    import keras
+
+    build = getattr(keras.applications, row.builder)
+    top = {"classifier_activation": "softmax"} if options.get("include_top") else {}
+    try:
+        network = build(
+            weights="imagenet" if weights == "imagenet" else None, input_shape=(size, size, 3), **top, **options
+        )
+    except ValueError as exc:
+        raise UsageError(f"{row.builder} cannot be built at {size} x {size}: {exc}") from exc
+    except Exception as exc:
+        if weights != "imagenet":
+            raise
+        raise DataNotFound(f"Keras could not fetch the weights of {row.builder}: {exc}") from exc  # a bare Exception
+    if isinstance(weights, Path):
+        _load(network, row, weights)
+    return network
+
+
+def _load(network: Any, row: Backbone, weights: Path) -> None:
+    try:
+        _strictly_load(network, weights)
+    except (ValueError, OSError, KeyError) as exc:
+        raise InvalidData(
+            f"{weights} does not hold weights of {row.builder}: {str(exc).splitlines()[0]}",
+            hint="The weights of another architecture do not fit: name theirs with --arch or --backbone.",
+        ) from exc
+
+
+def _strictly_load(network: Any, weights: Path) -> None:
+    """Load all weights or none: Keras only warns of layers that it leaves at random. Raises ValueError and its like."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Skipping nested container", UserWarning)
+        try:
+            network.load_weights(weights)
+        except UserWarning as exc:
+            raise ValueError(str(exc)) from exc
+
+
+def _load_without_head(network: Any, row: Backbone, weights: Path) -> None:
+    """Load a file with or without a head: the head's arrays are the last ones, and are left out."""
+    try:
+        _strictly_load(network, weights)
+        return
+    except (ValueError, OSError, KeyError):
+        whole = _built(row, row.size, weights, include_top=True, classes=1000)
+    arrays: Sequence[Any] = whole.get_weights()
+    network.set_weights(arrays[: len(network.get_weights())])

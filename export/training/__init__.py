@@ -1,0 +1,1 @@
+"""Fit a network, find its hyperparameters, calibrate and evaluate it."""

@@ -1,0 +1,1 @@
+"""dlib: detector, encoder, weights, picture quality. Imported in the face processes only."""

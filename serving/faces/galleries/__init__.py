@@ -1,0 +1,1 @@
+"""Known people: the gallery, its stores, matching, encryption, export and import."""

@@ -1,0 +1,463 @@
+"""Galleries in one SQLite file, searched in memory.
+
+The file is the truth: write-ahead log, every commit synced, so that what was acknowledged survives kill -9 and power
+loss. The vectors are also held in memory, a copy in each process that searches. Before each search a process reads what
+was committed since its last one: new faces by their rising ids, forgotten ones by the rising numbers of the table
+`gone`. So every process sees every change at its next call, and a search costs two small reads more.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serving.contract.errors import (
+    GalleryBusy,
+    GalleryCorrupt,
+    GalleryError,
+    GalleryFull,
+    GalleryKeyMissing,
+    GalleryUnavailable,
+)
+from serving.faces.face import ENCODING_SIZE, Encodings
+from serving.faces.galleries.encryption import NoSeal, Seal
+from serving.faces.galleries.gallery import (
+    DEFAULT_GALLERY,
+    AuditRecord,
+    Candidate,
+    Entry,
+    GalleryInfo,
+    Person,
+    audit_digest,
+    check_encoder,
+    check_encodings,
+    check_expiry,
+    check_gallery,
+    check_person,
+    entry_encodings,
+    unknown_gallery,
+    unknown_person,
+)
+from serving.faces.galleries.matching import ExactIndex
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 5.0  # how long to wait for another process's write
+CHUNK = 20_000  # rows that are read at a time; 10 MB
+GONE_KEPT = 10_000  # rows of `gone`; a process that slept through more reads everything again
+KEY_PROBE = b"sightline"
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gallery (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, encoder TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS person (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    gallery_id INTEGER NOT NULL REFERENCES gallery ON DELETE CASCADE,
+    lookup TEXT NOT NULL,              -- the name, or its HMAC where the file is sealed
+    name BLOB NOT NULL,
+    expires TEXT NOT NULL DEFAULT '',  -- ISO 8601 day
+    UNIQUE (gallery_id, lookup)
+);
+CREATE INDEX IF NOT EXISTS person_expires ON person (expires) WHERE expires <> '';
+CREATE TABLE IF NOT EXISTS face (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: readers ask for what is above the last one they saw
+    gallery_id INTEGER NOT NULL,
+    person_id INTEGER NOT NULL REFERENCES person ON DELETE CASCADE,
+    encoding BLOB NOT NULL,                -- 128 little-endian float32
+    photo_lookup TEXT NOT NULL,            -- the photo's SHA-256, or its HMAC where the file is sealed
+    details BLOB NOT NULL,                 -- JSON: sha256, quality
+    UNIQUE (person_id, photo_lookup)
+);
+CREATE INDEX IF NOT EXISTS face_photo ON face (gallery_id, photo_lookup);
+CREATE TABLE IF NOT EXISTS photo (face_id INTEGER PRIMARY KEY REFERENCES face ON DELETE CASCADE, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS gone (number INTEGER PRIMARY KEY AUTOINCREMENT, face_id INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS audit (
+    at TEXT NOT NULL, action TEXT NOT NULL, gallery TEXT NOT NULL, person TEXT NOT NULL, count INTEGER NOT NULL
+);
+"""
+
+# SQLite's primary result codes: https://www.sqlite.org/rescode.html
+ERRORS: dict[int, tuple[type[GalleryError] | type[GalleryBusy] | type[GalleryUnavailable], str]] = {
+    sqlite3.SQLITE_BUSY: (GalleryBusy, "Another process is writing to it for long: try again in a moment."),
+    sqlite3.SQLITE_LOCKED: (GalleryBusy, "Another process is writing to it for long: try again in a moment."),
+    sqlite3.SQLITE_FULL: (GalleryFull, "Make room on the disk; nothing of this request was stored."),
+    sqlite3.SQLITE_CORRUPT: (GalleryCorrupt, "Bring back a backup, or import an export into a new file."),
+    sqlite3.SQLITE_NOTADB: (GalleryCorrupt, "SIGHTLINE_FACES_URL names a file that is no gallery."),
+    sqlite3.SQLITE_CANTOPEN: (GalleryUnavailable, "Does the folder exist, and may this user write to it?"),
+    sqlite3.SQLITE_READONLY: (GalleryUnavailable, "May this user write to the file and its folder?"),
+    sqlite3.SQLITE_IOERR: (GalleryUnavailable, "Is the disk in order?"),
+}
+
+
+class SqliteStore:
+    """A Store in a file. path: made where there is none. seal: see `sealing`. today: the day, for expiry."""
+
+    def __init__(
+        self,
+        path: Path,
+        seal: Seal | None = None,
+        *,
+        busy_seconds: float = BUSY_SECONDS,
+        today: Callable[[], datetime.date] = lambda: datetime.datetime.now(datetime.UTC).date(),
+    ) -> None:
+        self._path = path
+        self._seal = seal or NoSeal()
+        self._today = today
+        self._lock = threading.RLock()  # one connection, one index: one call at a time
+        self._indexes: dict[int, ExactIndex] = {}
+        self._last_face = self._last_gone = 0
+        self._purged_on: datetime.date | None = None
+        with self._translated():
+            self._db = self._connect(busy_seconds)
+        self._check_key()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def galleries(self) -> Sequence[GalleryInfo]:
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT name, encoder, (SELECT count(*) FROM person WHERE gallery_id = gallery.id),"
+                " (SELECT count(*) FROM face WHERE gallery_id = gallery.id) FROM gallery ORDER BY name"
+            )
+            return [GalleryInfo(*row) for row in rows]
+
+    def drop(self, gallery: str) -> int:
+        with self._writing():
+            number = self._gallery(gallery)[0]
+            count = self._remove("SELECT id FROM person WHERE gallery_id = ?", (number,))
+            self._db.execute("DELETE FROM gallery WHERE id = ?", (number,))
+            self._record("drop", gallery, "", count)
+            self._shrink()
+        self._empty_log()
+        return count
+
+    def enrol(
+        self, gallery: str, entries: Sequence[Entry], *, encoder: str, replace: bool = False, expires: str | None = None
+    ) -> int:
+        encodings = entry_encodings(entries)
+        names = [check_person(entry.person) for entry in entries]
+        day = None if expires is None else check_expiry(expires)
+        with self._writing():
+            number = self._gallery_for(check_gallery(gallery), encoder)
+            people = {name: self._person(number, name, day) for name in dict.fromkeys(names)}
+            if replace:
+                for person in people.values():
+                    self._remove_faces("person_id = ?", (person,))
+            added: dict[str, int] = dict.fromkeys(people, 0)
+            for name, entry, encoding in zip(names, entries, encodings, strict=True):
+                added[name] += self._insert(number, people[name], entry, encoding)
+            for name, count in added.items():
+                self._record("replace" if replace else "enrol", gallery, name, count)
+            if replace:
+                self._shrink()
+        if replace:
+            self._empty_log()
+        return sum(added.values())
+
+    def forget(self, gallery: str, person: str) -> int:
+        name = check_person(person)
+        with self._writing():
+            number = self._gallery_or_none(gallery)
+            where = "SELECT id FROM person WHERE gallery_id = ? AND lookup = ?"
+            values = (number, self._seal.lookup(name))
+            if self._db.execute(where, values).fetchone() is None:
+                raise unknown_person(gallery, name)
+            count = self._remove(where, values)
+            self._record("forget", gallery, name, count)
+            self._shrink()
+        self._empty_log()
+        return count
+
+    def people(self, gallery: str) -> Sequence[Person]:
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT name, (SELECT count(*) FROM face WHERE person_id = person.id), expires FROM person"
+                " WHERE gallery_id = ?",
+                (self._gallery_or_none(gallery),),
+            )
+            people = [Person(self._seal.open(name).decode(), count, expires) for name, count, expires in rows]
+        return sorted(people, key=lambda person: person.name)
+
+    def count(self, gallery: str) -> int:
+        with self._reading():
+            where = (self._gallery_or_none(gallery),)
+            return int(self._db.execute("SELECT count(*) FROM face WHERE gallery_id = ?", where).fetchone()[0])
+
+    def nearest(self, gallery: str, encodings: Encodings, k: int, *, encoder: str) -> Sequence[Sequence[Candidate]]:
+        queries = check_encodings(encodings)
+        with self._reading():
+            if (number := self._gallery_or_none(gallery)) is None:
+                return [[] for _ in queries]
+            check_encoder(gallery, self._gallery(gallery)[1], encoder)
+            self._refresh()
+            found = self._indexes[number].nearest(queries, k) if number in self._indexes else [[] for _ in queries]
+            names = self._names({person for row in found for person, _ in row})
+        return [[Candidate(names[person], distance) for person, distance in row] for row in found]
+
+    def owner(self, gallery: str, photo_sha256: str) -> str | None:
+        with self._reading():
+            row = self._db.execute(
+                "SELECT person.name FROM face JOIN person ON person.id = person_id"
+                " WHERE face.gallery_id = ? AND photo_lookup = ?",
+                (self._gallery_or_none(gallery), self._seal.lookup(photo_sha256)),
+            ).fetchone()
+        return None if row is None else self._seal.open(row[0]).decode()
+
+    def entries(self, gallery: str) -> Iterator[Entry]:
+        with self._reading():
+            number = self._gallery_or_none(gallery)
+            people = self._db.execute(
+                "SELECT id, name FROM person WHERE gallery_id = ? ORDER BY id", (number,)
+            ).fetchall()
+        for person, name in people:
+            yield from self._entries_of(person, self._seal.open(name).decode())
+
+    def audit(self) -> Sequence[AuditRecord]:
+        with self._reading():
+            rows = self._db.execute("SELECT at, action, gallery, person, count FROM audit ORDER BY rowid")
+            return [AuditRecord(*row) for row in rows]
+
+    # ---- opening
+
+    def _connect(self, busy_seconds: float) -> sqlite3.Connection:
+        with contextlib.suppress(FileExistsError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # biometric data: for us alone
+        db = sqlite3.connect(self._path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table
+        _use_wal(db, busy_seconds)
+        for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+            db.execute(f"PRAGMA {pragma}")
+        self._make_tables(db)
+        return db
+
+    def _make_tables(self, db: sqlite3.Connection) -> None:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise GalleryCorrupt(
+                f"{self._path} was written by a newer version of Sightline (schema {version})", hint="Update Sightline."
+            )
+        if version < SCHEMA_VERSION:
+            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+    def _check_key(self) -> None:
+        with self._writing():
+            row = self._db.execute("SELECT value FROM about WHERE key = 'key_probe'").fetchone()
+            if row is None:
+                self._db.execute("INSERT INTO about VALUES ('key_probe', ?)", (self._seal.close(KEY_PROBE),))
+                return
+        if self._seal.open(row[0]) != KEY_PROBE:
+            raise GalleryKeyMissing(
+                f"{self._path} is encrypted and no key was given", hint="Set SIGHTLINE_FACES_KEY to its key."
+            )
+
+    # ---- transactions
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One snapshot for all reads inside, without those who have expired."""
+        with self._lock, self._translated():
+            self._purge_expired()
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """All of it or nothing, on the disk when it ends."""
+        with self._lock, self._translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """SQLite's errors become ours here and nowhere else."""
+        try:
+            yield
+        except sqlite3.Error as exc:
+            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+            kind, hint = ERRORS.get(code, (GalleryError, ""))
+            raise kind(f"the gallery {self._path}: {exc}", hint=hint) from exc
+        except OSError as exc:
+            raise GalleryUnavailable(
+                f"the gallery {self._path} cannot be made: {exc.strerror}", hint="May this user write to its folder?"
+            ) from exc
+
+    # ---- galleries, persons and faces, inside a transaction
+
+    def _gallery(self, gallery: str) -> tuple[int, str]:
+        row = self._db.execute("SELECT id, encoder FROM gallery WHERE name = ?", (check_gallery(gallery),)).fetchone()
+        if row is None:
+            raise unknown_gallery(gallery)
+        return int(row[0]), str(row[1])
+
+    def _gallery_or_none(self, gallery: str) -> int | None:
+        """The gallery's number; None for the default one before anybody was enrolled."""
+        found = self._db.execute("SELECT id FROM gallery WHERE name = ?", (check_gallery(gallery),)).fetchone()
+        if found is None and gallery != DEFAULT_GALLERY:
+            raise unknown_gallery(gallery)
+        return None if found is None else int(found[0])
+
+    def _gallery_for(self, gallery: str, encoder: str) -> int:
+        self._db.execute("INSERT OR IGNORE INTO gallery (name, encoder) VALUES (?, ?)", (gallery, encoder))
+        number, theirs = self._gallery(gallery)
+        if theirs != encoder and not self._db.execute("SELECT 1 FROM face WHERE gallery_id = ?", (number,)).fetchone():
+            self._db.execute("UPDATE gallery SET encoder = ? WHERE id = ?", (encoder, number))
+            return number
+        check_encoder(gallery, theirs, encoder)
+        return number
+
+    def _person(self, gallery: int, name: str, expires: str | None) -> int:
+        lookup = self._seal.lookup(name)
+        self._db.execute(
+            "INSERT OR IGNORE INTO person (gallery_id, lookup, name) VALUES (?, ?, ?)",
+            (gallery, lookup, self._seal.close(name.encode())),
+        )
+        where = "gallery_id = ? AND lookup = ?"
+        if expires is not None:
+            self._db.execute(f"UPDATE person SET expires = ? WHERE {where}", (expires, gallery, lookup))
+        return int(self._db.execute(f"SELECT id FROM person WHERE {where}", (gallery, lookup)).fetchone()[0])
+
+    def _insert(self, gallery: int, person: int, entry: Entry, encoding: Encodings) -> int:
+        details = json.dumps({"sha256": entry.photo_sha256, "quality": entry.quality})
+        cursor = self._db.execute(
+            "INSERT OR IGNORE INTO face (gallery_id, person_id, encoding, photo_lookup, details)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (
+                gallery,
+                person,
+                self._seal.close(encoding.astype("<f4").tobytes()),
+                self._seal.lookup(entry.photo_sha256),
+                self._seal.close(details.encode()),
+            ),
+        )
+        if cursor.rowcount and entry.photo is not None:
+            self._db.execute("INSERT INTO photo VALUES (?, ?)", (cursor.lastrowid, self._seal.close(entry.photo)))
+        return cursor.rowcount
+
+    def _remove(self, persons: str, values: tuple[Any, ...]) -> int:
+        """Remove the persons that the query `persons` names, and their faces; returns how many faces."""
+        count = self._remove_faces(f"person_id IN ({persons})", values)
+        self._db.execute(f"DELETE FROM person WHERE id IN ({persons})", values)
+        return count
+
+    def _remove_faces(self, where: str, values: tuple[Any, ...]) -> int:
+        self._db.execute(f"INSERT INTO gone (face_id) SELECT id FROM face WHERE {where}", values)
+        self._db.execute("DELETE FROM gone WHERE number <= (SELECT max(number) FROM gone) - ?", (GONE_KEPT,))
+        return self._db.execute(f"DELETE FROM face WHERE {where}", values).rowcount
+
+    def _record(self, action: str, gallery: str, person: str, count: int) -> None:
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        digest = audit_digest(gallery, person) if person else ""
+        self._db.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?)", (at, action, gallery, digest, count))
+
+    def _names(self, people: set[int]) -> dict[int, str]:
+        marks = ", ".join("?" * len(people))
+        rows = self._db.execute(f"SELECT id, name FROM person WHERE id IN ({marks})", tuple(people))
+        return {number: self._seal.open(name).decode() for number, name in rows}
+
+    def _entries_of(self, person: int, name: str) -> list[Entry]:
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT encoding, details, data FROM face LEFT JOIN photo ON face_id = id"
+                " WHERE person_id = ? ORDER BY id",
+                (person,),
+            ).fetchall()
+        return [self._entry(name, *row) for row in rows]
+
+    def _entry(self, name: str, encoding: bytes, details: bytes, photo: bytes | None) -> Entry:
+        told = json.loads(self._seal.open(details))
+        vector = np.frombuffer(self._seal.open(encoding), "<f4")
+        return Entry(name, vector, told["sha256"], told["quality"], None if photo is None else self._seal.open(photo))
+
+    # ---- memory
+
+    def _refresh(self) -> None:
+        """Bring the vectors in memory to the state of the file, inside a reading transaction."""
+        first, last = self._db.execute("SELECT coalesce(min(number), 0), coalesce(max(number), 0) FROM gone").fetchone()
+        if first > self._last_gone + 1:  # rows that this process never read were cleared away
+            self._indexes.clear()
+            self._last_face = 0
+        new = self._db.execute(
+            "SELECT id, gallery_id, person_id, encoding FROM face WHERE id > ? ORDER BY id", (self._last_face,)
+        )
+        while rows := new.fetchmany(CHUNK):
+            self._add(rows)
+        gone = self._db.execute("SELECT face_id FROM gone WHERE number > ?", (self._last_gone,)).fetchall()
+        for index in self._indexes.values() if gone else ():
+            index.remove(face for (face,) in gone)
+        self._last_gone = last
+
+    def _add(self, rows: list[tuple[int, int, int, bytes]]) -> None:
+        ids, galleries, people, blobs = zip(*rows, strict=True)
+        plain = b"".join(map(self._seal.open, blobs))
+        encodings = np.frombuffer(plain, "<f4").reshape(-1, ENCODING_SIZE)
+        where, faces, persons = np.asarray(galleries), np.asarray(ids), np.asarray(people)
+        for gallery in np.unique(where):
+            # a slice where all are of one gallery, as they mostly are: it copies nothing
+            chosen = slice(None) if where.min() == where.max() else where == gallery
+            index = self._indexes.setdefault(int(gallery), ExactIndex())
+            index.add(faces[chosen], persons[chosen], encodings[chosen])
+        self._last_face = int(faces[-1])
+
+    # ---- forgetting
+
+    def _purge_expired(self) -> None:
+        """Once a day: forget whose day has come."""
+        today = self._today()
+        if self._purged_on == today:
+            return
+        expired = "FROM person JOIN gallery ON gallery.id = gallery_id WHERE expires <> '' AND expires <= ?"
+        rows = self._db.execute(
+            f"SELECT person.id, person.name, gallery.name {expired}", (today.isoformat(),)
+        ).fetchall()
+        if rows:
+            with self._writing():
+                for person, name, gallery in rows:
+                    count = self._remove("SELECT id FROM person WHERE id = ?", (person,))
+                    self._record("expire", gallery, self._seal.open(name).decode(), count)
+                self._shrink()
+            self._empty_log()
+        self._purged_on = today
+
+    def _shrink(self) -> None:
+        """Give freed pages back, inside the transaction that freed them (secure_delete zeroed what they held)."""
+        self._db.execute("PRAGMA incremental_vacuum").fetchall()
+
+    def _empty_log(self) -> None:
+        """Empty the write-ahead log, which still holds what was forgotten. Where a reader is in the way it is emptied
+        with the next change: SQLite then answers so, and raises nothing."""
+        with self._lock, self._translated():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _use_wal(db: sqlite3.Connection, busy_seconds: float) -> None:
+    """Switch to the write-ahead log. SQLite does not wait when several processes do so at once: wait here."""
+    until = time.monotonic() + busy_seconds
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.02)

@@ -1,0 +1,46 @@
+"""A store by its URL. To add one, write its file and a row here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from serving.contract.errors import FacesNotInstalled, UsageError
+from serving.faces.galleries.encryption import seal_with
+from serving.faces.galleries.gallery import Archive
+
+
+def open_store(url: str, key: str = "") -> Archive:
+    """The store that `url` names: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`.
+
+    key: see `sealing.seal_with`. Raises UsageError for a URL that names no store, and what opening it raises.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in STORES:
+        raise UsageError(
+            f"SIGHTLINE_FACES_URL is {url.partition('@')[0]!r}", hint=f"It begins with {'://, '.join(STORES)}://."
+        )
+    return STORES[scheme](url, key)
+
+
+def _sqlite(url: str, key: str) -> Archive:
+    from serving.faces.galleries.sqlite_store import SqliteStore
+
+    path = url.removeprefix("sqlite://").removeprefix("/")
+    if not path:
+        raise UsageError("SIGHTLINE_FACES_URL names no file", hint="Write it as sqlite:///faces.db.")
+    return SqliteStore(Path(path), seal_with(key))
+
+
+def _postgres(url: str, key: str) -> Archive:
+    if key:
+        raise UsageError(
+            "SIGHTLINE_FACES_KEY is set, and PostgreSQL cannot search in what it cannot read",
+            hint="Encrypt the database's disk instead, or use SQLite.",
+        )
+    try:
+        from serving.faces.galleries.postgres_store import PostgresStore
+    except ImportError as exc:
+        raise FacesNotInstalled(f"PostgreSQL wants psycopg: {exc}", hint="pip install '.[postgres]'") from exc
+    return PostgresStore(url)
+
+
+STORES: dict[str, Callable[[str, str], Archive]] = {"sqlite": _sqlite, "postgresql": _postgres, "postgres": _postgres}

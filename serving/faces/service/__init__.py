@@ -1,0 +1,1 @@
+"""The face service: a server with a pool of dlib processes, and its client."""

@@ -1,0 +1,164 @@
+"""The face processes, and the queue in front of them.
+
+dlib holds Python's lock for 74 ms a face and a core for tenths of a second, so it has processes of its own, started
+afresh (spawn: a fork of a process that ran dlib's CNN hangs). The queue is bounded: past it the answer is Overloaded
+at once, rather than late. A process that dies is replaced, and its request is tried once more.
+"""
+
+import multiprocessing
+import queue
+import threading
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from serving.contract.errors import DeadlineExceeded, FaceProcessDied, FacesUnavailable, Overloaded
+from serving.contract.image_limits import ImageLimits
+from serving.faces.encoder import EncoderName
+from serving.faces.face import Chips, Encodings, Found, Model
+from serving.faces.service.worker import WorkerSettings, work
+from serving.faces.settings import FaceSettings
+from serving.faces.wire import Message, chips_blob, pack, raised, read_encodings, read_found, unpack
+
+TRIES = 2
+
+
+def face_pool(settings: FaceSettings, limits: ImageLimits) -> "FacePool":
+    """The face processes that the settings ask for."""
+    return FacePool(
+        WorkerSettings(limits, settings.max_side, settings.preload),
+        processes=settings.processes,
+        waiting=settings.waiting,
+        timeout_seconds=settings.timeout_seconds,
+    )
+
+
+@dataclass(slots=True)
+class _Job:
+    request: bytes
+    answer: "Future[bytes]" = field(default_factory=Future)
+
+
+class FacePool:
+    """Finds and encodes faces in `processes` processes; at most `waiting` requests wait for one.
+
+    timeout_seconds: from the call to the answer. Safe to share between threads.
+    """
+
+    def __init__(self, settings: WorkerSettings, *, processes: int, waiting: int, timeout_seconds: float) -> None:
+        self._settings = settings
+        self._timeout_seconds = timeout_seconds
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(processes + waiting)
+        self._room = threading.BoundedSemaphore(processes + waiting)
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"face-process-{number}", daemon=True)
+            for number in range(processes)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End the processes; who still waits is told."""
+        self._closed = True
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def find(self, data: bytes, model: Model = "hog", *, retry: bool = True) -> Found:
+        """All faces of a photo file: see DlibDetector.find.
+
+        Raises Overloaded, DeadlineExceeded, FaceProcessDied, FacesNotInstalled, and what decoding raises.
+        """
+        return read_found(self.ask(Message({"op": "find", "model": model, "retry": retry}, [data])))
+
+    def encode(self, chips: Chips) -> Encodings:
+        """dlib's own encodings: float32 (n, 128). Raises as `find` does."""
+        return read_encodings(self.ask(Message({"op": "encode"}, [chips_blob(chips)])).blobs[0])
+
+    @property
+    def name(self) -> EncoderName:
+        """Whose vectors `encode` returns."""
+        return EncoderName(**self.ask(Message({"op": "name"})).header)
+
+    def ask(self, message: Message) -> Message:
+        """Any request that `worker` answers. Raises as `find` does."""
+        if self._closed:
+            raise FacesUnavailable("the face processes are being stopped")
+        if not self._room.acquire(blocking=False):
+            raise Overloaded(
+                f"{self._jobs.maxsize} photos are waiting or being looked at already",
+                hint="Try again in a moment, or raise SIGHTLINE_FACES_WAITING or SIGHTLINE_FACES_PROCESSES.",
+            )
+        job = _Job(pack(message))
+        job.answer.add_done_callback(lambda _: self._room.release())
+        self._jobs.put(job)
+        try:
+            return raised(unpack(job.answer.result(self._timeout_seconds)))
+        except FutureTimeout as exc:
+            job.answer.cancel()  # nobody waits for it: if it is not being worked on, it never will be
+            raise self._late() from exc
+        except CancelledError as exc:
+            raise FacesUnavailable("the face processes are being stopped") from exc
+
+    def _late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"the photo was not done within {self._timeout_seconds:g} s (SIGHTLINE_FACES_TIMEOUT_SECONDS)",
+            hint="Try again when there is less to do.",
+        )
+
+    # ---- a thread for each process
+
+    def _serve(self) -> None:
+        child = _Child(self._settings)
+        while (job := self._jobs.get()) is not None:
+            if self._closed:
+                job.answer.cancel()
+            elif job.answer.set_running_or_notify_cancel():
+                child = self._work(child, job)
+        child.end()
+
+    def _work(self, child: "_Child", job: _Job) -> "_Child":
+        """Do the job, if need be with another process. Returns the process that is alive afterwards."""
+        for _ in range(TRIES):
+            try:
+                job.answer.set_result(child.ask(job.request, self._timeout_seconds))
+                return child
+            except TimeoutError:  # an OSError too: asked first
+                child.end()
+                job.answer.set_exception(self._late())
+                return _Child(self._settings)
+            except (EOFError, OSError):
+                child.end()
+                child = _Child(self._settings)
+        job.answer.set_exception(
+            FaceProcessDied(f"{TRIES} face processes ended over this photo", hint="Is there enough memory?")
+        )
+        return child
+
+
+class _Child:
+    """One process and the pipe to it."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        self._pipe: Connection = ours
+        self._process: BaseProcess = context.Process(target=work, args=(theirs, settings), daemon=True)
+        self._process.start()
+        theirs.close()  # ours alone: the child's end is closed when the child ends
+
+    def ask(self, request: bytes, timeout_seconds: float) -> bytes:
+        """Raises TimeoutError, and EOFError or OSError when the process ends."""
+        self._pipe.send_bytes(request)
+        if not self._pipe.poll(timeout_seconds):
+            raise TimeoutError
+        return self._pipe.recv_bytes()
+
+    def end(self) -> None:
+        self._pipe.close()
+        self._process.kill()
+        self._process.join()

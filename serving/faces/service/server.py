@@ -1,0 +1,125 @@
+"""The face service: one per machine, behind a Unix socket. It owns the face processes and the galleries in memory.
+
+All gateway workers ask it, so there is one queue, one copy of the vectors, and no dlib in a gateway. It loads no dlib
+itself: while its processes compute, it answers searches.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from serving.contract.errors import SightlineError
+from serving.faces.galleries.gallery import Archive, Entry, Store
+from serving.faces.service.pool import FacePool
+from serving.faces.wire import Message, error_message, pack, read_encodings, unpack
+from serving.local_calls.server import LocalServer
+
+log = logging.getLogger(__name__)
+
+PROCESS_OPS = ("find", "encode", "name")
+
+
+class FaceService:
+    """Answers the messages of `client.FaceClient`."""
+
+    def __init__(self, pool: FacePool, store: "StoreAtHand") -> None:
+        self._pool = pool
+        self._at_hand = store
+        self._ops: dict[str, Callable[[Message], Any]] = {
+            "galleries": lambda _: [asdict(info) for info in self._store.galleries()],
+            "drop": lambda message: self._store.drop(**message.header["args"]),
+            "forget": lambda message: self._store.forget(**message.header["args"]),
+            "people": lambda message: [asdict(person) for person in self._store.people(**message.header["args"])],
+            "count": lambda message: self._store.count(**message.header["args"]),
+            "owner": lambda message: self._store.owner(**message.header["args"]),
+            "audit": lambda _: [asdict(record) for record in self._store.audit()],
+            "nearest": self._nearest,
+            "enrol": self._enrol,
+        }
+
+    def answer(self, message: Message) -> Message:
+        """The answer to one request; what went wrong is one."""
+        op = message.header["op"]
+        try:
+            if op in PROCESS_OPS:
+                return self._pool.ask(message)
+            return Message({"result": self._ops[op](message)})
+        except SightlineError as exc:
+            return error_message(exc)
+        except Exception:  # the border: whoever asked must be told, and the service lives on
+            log.exception("the face service failed at %s", op)
+            return error_message(
+                SightlineError("an unexpected error happened in the face service", hint="See its log.")
+            )
+
+    @property
+    def _store(self) -> Store:
+        return self._at_hand.get()
+
+    def _nearest(self, message: Message) -> Any:
+        found = self._store.nearest(encodings=read_encodings(message.blobs[0]), **message.header["args"])
+        return [[asdict(candidate) for candidate in row] for row in found]
+
+    def _enrol(self, message: Message) -> Any:
+        encodings, *photos = message.blobs
+        entries = [
+            Entry(
+                person=row["person"],
+                encoding=encoding,
+                photo_sha256=row["photo_sha256"],
+                quality=row["quality"],
+                photo=photos[row["photo"]] if row["photo"] is not None else None,
+            )
+            for row, encoding in zip(message.header["entries"], read_encodings(encodings), strict=True)
+        ]
+        return self._store.enrol(entries=entries, **message.header["args"])
+
+
+class StoreAtHand:
+    """A store that is opened when it is first wanted, and tried again while it cannot be.
+
+    A database that is away, locked or damaged then ends no process: it is an answer, until it is back.
+    """
+
+    def __init__(self, open_one: Callable[[], Archive]) -> None:
+        self._open_one = open_one
+        self._store: Archive | None = None
+        self._lock = threading.Lock()
+        self._failure: SightlineError | None = None
+        self._failed_at = 0.0
+
+    def get(self) -> Archive:
+        """The store. Raises what opening it raises; whoever waited while another tried is told the same."""
+        asked_at = time.monotonic()
+        with self._lock:
+            if self._store is None:
+                if self._failure is not None and self._failed_at > asked_at:
+                    raise type(self._failure)(self._failure.detail, hint=self._failure.hint)
+                try:
+                    self._store = self._open_one()
+                except SightlineError as exc:
+                    self._failure, self._failed_at = exc, time.monotonic()
+                    raise
+            return self._store
+
+    def close(self) -> None:
+        """Close the store, where it was opened."""
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
+
+
+class FaceServer(LocalServer):
+    """Answers at `path`. Raises PortTaken where another service does."""
+
+    def __init__(self, path: Path, service: FaceService) -> None:
+        super().__init__(
+            path,
+            lambda data: pack(service.answer(unpack(data))),
+            what="face service",
+            setting="SIGHTLINE_FACES_SOCKET",
+        )

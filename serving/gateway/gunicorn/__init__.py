@@ -1,0 +1,1 @@
+"""How gunicorn starts the gateway: its configuration, the worker class, the WSGI application."""

@@ -1,0 +1,83 @@
+"""What gunicorn imports in each worker, after the fork: settings, a channel of its own, the application."""
+
+import functools
+import os
+from pathlib import Path
+
+from serving.backend.backends import Backends, Tls, Watcher
+from serving.backend.grpc_predictor import PREDICT, GrpcPredictor
+from serving.backend.merging_predictor import MergingPredictor
+from serving.backend.predict_socket import PredictSocket
+from serving.backend.predictor import Predictor
+from serving.backend.tensor_function import TensorFunction
+from serving.faces import served_encoder
+from serving.faces.recognition import Faces
+from serving.faces.service.client import FaceClient
+from serving.faces.settings import FaceSettings, read_face_settings
+from serving.gateway.app import create_app
+from serving.gateway.http.v1_backend import GrpcBackend
+from serving.gateway.settings import Settings, read_settings
+from serving.gateway.telemetry.logs import configure
+from serving.gateway.telemetry.metrics import Metrics
+from serving.gateway.telemetry.tracing import tracing_of
+from serving.gateway.workers import greenlets
+from serving.gateway.workers.shared import SHARED
+
+
+def backends_of(settings: Settings, metrics: Metrics) -> Backends:
+    """The model servers that the settings name."""
+    tls = None
+    if settings.backend_tls:
+        ca, certificate, key = (
+            Path(path) if path else None
+            for path in (settings.backend_tls_ca, settings.backend_tls_certificate, settings.backend_tls_key)
+        )
+        tls = Tls(ca, certificate, key, settings.backend_tls_server_name)
+    shortcuts = {PREDICT: PredictSocket(settings.backend_socket).call} if settings.backend_socket else {}
+    return Backends(settings.backends, tls=tls, watcher=Watcher(metrics.backend, metrics.retried), shortcuts=shortcuts)
+
+
+def faces_at(face_settings: FaceSettings, settings: Settings, backends: Backends) -> Faces | None:
+    """The face service and the encoder that the settings name; None where they name no service."""
+    if not face_settings.socket:
+        return None
+    client = FaceClient(face_settings.socket, timeout_seconds=face_settings.timeout_seconds)
+    if face_settings.encoder == "dlib":
+        return Faces(client, client, client, face_settings.tolerance)
+    call = TensorFunction(
+        backends,
+        served_encoder.MODEL,
+        signature=served_encoder.SIGNATURE,
+        input=served_encoder.INPUT,
+        output=served_encoder.OUTPUT,
+        timeout_seconds=settings.backend_timeout_seconds,
+    )
+    return Faces(client, served_encoder.ServedEncoder(call, client), client, face_settings.tolerance)
+
+
+def predictor_of(settings: Settings, metrics: Metrics, backends: Backends) -> Predictor:
+    """What runs the models, as the settings want it."""
+    predictor = GrpcPredictor(
+        backends, timeout_seconds=settings.backend_timeout_seconds, listed_models=settings.listed_models
+    )
+    return (
+        MergingPredictor(predictor, max_pictures=settings.merge_pictures, merged=metrics.rpc)
+        if settings.merge
+        else predictor
+    )
+
+
+greenlets.join_grpc()
+settings = read_settings(os.environ).settings
+configure(settings.log_format, settings.log_level)
+metrics = Metrics()
+backends = backends_of(settings, metrics)
+app = create_app(
+    settings,
+    predictor_of(settings, metrics, backends),
+    faces_at(read_face_settings(os.environ), settings, backends),
+    metrics,
+    functools.partial(GrpcBackend, backends),
+    tracing=tracing_of(os.environ),
+    shared=SHARED,
+)

@@ -1,0 +1,1 @@
+"""HTTP bodies in and out: forms, requests, responses, errors, schemas, the specification."""

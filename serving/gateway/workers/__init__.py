@@ -1,0 +1,1 @@
+"""What a gateway worker runs beside Flask: greenlets, alarms, state shared with the other workers."""

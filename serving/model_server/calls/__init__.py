@@ -1,0 +1,1 @@
+"""Answer a call on a loaded version: Predict, and the calls on tf.Example."""

@@ -1,0 +1,1 @@
+"""Load a version, warm it up, batch its calls."""

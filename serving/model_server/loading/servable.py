@@ -1,0 +1,132 @@
+"""From a directory to something that answers: load, batch, warm up, count."""
+
+import ctypes
+import gc
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from serving.contract.machine import usable_cpus
+from serving.contract.versions import SERVE_TAG, TFLITE_FILE
+from serving.model_server.calls.predict import Runnable
+from serving.model_server.loading.batching import BatchedModel, BatchScheduler, BatchSettings
+from serving.model_server.loading.warmup import warm_up
+from serving.model_server.metrics import Metrics
+from serving.runtimes.status import CallError
+from serving.runtimes.tensorflow_start import start_tensorflow
+from serving.runtimes.tensors import Array
+
+logger = logging.getLogger(__name__)
+
+CPUS = usable_cpus()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """batching: None runs every request on its own. warm_up: replay recorded requests, `warmup_iterations` times.
+
+    intra_op_threads: as SavedModel's. prefer_tflite: a version's model.tflite answers where its golden examples agree.
+    """
+
+    batching: BatchSettings | None = None
+    warm_up: bool = True
+    warmup_iterations: int = 1
+    tags: tuple[str, ...] = (SERVE_TAG,)
+    intra_op_threads: int = 0
+    prefer_tflite: bool = False
+
+
+class Model(Runnable, Protocol):
+    """A version in memory, whatever runs it."""
+
+    def close(self) -> None: ...
+
+
+class Servable:
+    """A version that answers, perhaps batched."""
+
+    def __init__(self, model: Model, batched: BatchedModel | None) -> None:
+        self._model = model
+        self._runs = batched if batched is not None else model
+        self.signatures: Mapping[str, Any] = model.signatures
+
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], deadline: float | None = None) -> list[Array]:
+        """As the model's own."""
+        return self._runs.run(feeds, fetches, deadline)
+
+    def close(self) -> None:
+        """Give the memory back, to the system too: the allocator would keep most of it."""
+        self._model.close()
+        gc.collect()
+        _trim()
+
+
+def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path], Servable]:
+    """How a Repository loads: a function of name, version and directory that raises CallError."""
+    scheduler = BatchScheduler(settings.batching, metrics) if settings.batching is not None else None
+
+    def load(name: str, version: int, directory: Path) -> Servable:
+        started = time.monotonic()
+        try:
+            servable = _load(name, version, directory)
+            _warm_up(servable, name, version, directory)
+        except CallError:
+            metrics.load_attempts.add(str(directory), "fail")
+            raise
+        metrics.load_attempts.add(str(directory), "success")
+        metrics.load_latency.add(str(directory), amount=int((time.monotonic() - started) * 1e6))
+        return servable
+
+    def _load(name: str, version: int, directory: Path) -> Servable:
+        started = time.monotonic()
+        model = _lite(name, version, directory) or _saved_model(directory)
+        metrics.load_stages.observe((time.monotonic() - started) * 1e6, str(directory), "load")
+        return Servable(model, BatchedModel(model, scheduler) if scheduler is not None else None)
+
+    def _lite(name: str, version: int, directory: Path) -> Model | None:
+        """The version's model.tflite, where there is one that answers as Keras did."""
+        if not settings.prefer_tflite or settings.tags != (SERVE_TAG,) or not (directory / TFLITE_FILE).exists():
+            return None
+        from serving.runtimes.litert import LiteModel, NotFit
+
+        threads = settings.intra_op_threads or CPUS
+        try:
+            model = LiteModel(directory, threads=threads, runs=max(1, CPUS // threads))
+        except NotFit as exc:
+            logger.warning("%s version %d runs on TensorFlow, which takes longer: %s", name, version, exc)
+            return None
+        logger.info("%s version %d runs on LiteRT", name, version)
+        return model
+
+    def _saved_model(directory: Path) -> Model:
+        start_tensorflow(keras=False)
+        from serving.runtimes.tensorflow_session import SavedModel
+
+        return SavedModel(directory, settings.tags, settings.intra_op_threads)
+
+    def _warm_up(servable: Servable, name: str, version: int, directory: Path) -> None:
+        if not settings.warm_up:
+            return
+        started = time.monotonic()
+        try:
+            count = warm_up(servable, directory, metrics, settings.warmup_iterations)
+        except CallError:
+            servable.close()
+            raise
+        if count:
+            logger.info(
+                "%s version %d: %d warm-up requests in %.2f s", name, version, count, time.monotonic() - started
+            )
+
+    return load
+
+
+def _trim() -> None:
+    """Ask glibc to hand free memory back; another libc has no such call and needs none."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        logger.debug("this C library has no malloc_trim")

@@ -1,0 +1,1 @@
+"""Skins over the calls: gRPC, REST, the Predict socket, health."""

@@ -1,0 +1,1 @@
+"""Which versions are served: what is on disk, policies, configuration files, the repository."""

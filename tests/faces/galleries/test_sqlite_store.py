@@ -1,0 +1,193 @@
+"""What is SQLite's own: the file, its key, its failures, kill -9."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.contract.errors import GalleryBusy, GalleryCorrupt, GalleryFull, GalleryKeyMissing, GalleryUnavailable
+from serving.faces.galleries import sqlite_store
+from serving.faces.galleries.encryption import seal_with
+from serving.faces.galleries.gallery import Entry
+from serving.faces.galleries.sqlite_store import SqliteStore
+
+ENCODER = "dlib@1"
+ROOT = Path(__file__).parents[3]
+KEY, OTHER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "/" * 42 + "8="
+
+
+def marked(person: str = "ada", photo: bytes | None = None) -> Entry:
+    return Entry(person, np.full(128, 0.25, np.float32), "feedc0de", {}, photo)
+
+
+def everything(folder: Path) -> bytes:
+    """All bytes of all files that the store keeps."""
+    return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+
+
+def test_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "new" / "faces.db").close()
+    assert (tmp_path / "new" / "faces.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_forgetting_leaves_no_bytes_behind(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "faces.db")
+    vector = np.random.default_rng(0).normal(0, 1, 128).astype(np.float32)
+    entries = [Entry("Ada Lovelace", vector, "feedc0de", {}, b"photo of ada" * 999)]
+    store.enrol("default", [*entries, marked("Bob")], encoder=ENCODER)
+    held = everything(tmp_path)
+    assert vector.tobytes() in held
+    assert b"Ada Lovelace" in held
+    store.forget("default", "Ada Lovelace")
+    left = everything(tmp_path)
+    assert vector.tobytes() not in left
+    assert b"Ada Lovelace" not in left
+    assert b"photo of ada" not in left
+    assert b"Bob" in left
+    assert len(left) < len(held)
+    store.close()
+
+
+def test_sealed_file_holds_nothing_readable(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "faces.db", seal_with(KEY))
+    store.enrol("default", [marked("Ada Lovelace", b"photo of ada")], encoder=ENCODER)
+    held = everything(tmp_path)
+    for secret in (b"Ada Lovelace", b"photo of ada", b"feedc0de", marked().encoding.tobytes()):
+        assert secret not in held
+    assert store.nearest("default", marked().encoding[None], 1, encoder=ENCODER)[0][0].name == "Ada Lovelace"
+    store.close()
+
+
+@pytest.mark.parametrize(("made_with", "opened_with"), [(KEY, ""), (KEY, OTHER_KEY), ("", KEY)])
+def test_wrong_key_is_said_so_at_opening(tmp_path: Path, made_with: str, opened_with: str) -> None:
+    SqliteStore(tmp_path / "faces.db", seal_with(made_with)).close()
+    with pytest.raises(GalleryKeyMissing, match="SIGHTLINE_FACES_KEY"):
+        SqliteStore(tmp_path / "faces.db", seal_with(opened_with))
+
+
+def test_locked_file_is_busy(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "faces.db", busy_seconds=0.05)
+    other = sqlite3.connect(tmp_path / "faces.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(GalleryBusy, match="try again"):
+        store.enrol("default", [marked()], encoder=ENCODER)
+    assert store.nearest("default", marked().encoding[None], 1, encoder=ENCODER) == [[]]  # reading goes on
+    other.execute("ROLLBACK")
+    other.close()
+    assert store.enrol("default", [marked()], encoder=ENCODER) == 1
+    store.close()
+
+
+def test_full_disk_stores_nothing_and_says_so(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "faces.db")
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(GalleryFull, match="Make room"):
+        store.enrol("default", [marked(photo=bytes(100_000))], encoder=ENCODER)
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    assert store.count("default") == 0
+    assert store.enrol("default", [marked()], encoder=ENCODER) == 1
+    store.close()
+
+
+def test_file_that_is_no_gallery_is_corrupt(tmp_path: Path) -> None:
+    (tmp_path / "faces.db").write_bytes(b"not a database, by any means" * 100)
+    with pytest.raises(GalleryCorrupt, match="no gallery"):
+        SqliteStore(tmp_path / "faces.db")
+
+
+def test_damaged_file_is_corrupt(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "faces.db")
+    store.enrol("default", [marked(str(number)) for number in range(500)], encoder=ENCODER)
+    store.close()
+    size = (tmp_path / "faces.db").stat().st_size
+    with (tmp_path / "faces.db").open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(os.urandom(size - 4096 * 3))
+    with pytest.raises(GalleryCorrupt, match="backup"):
+        list(SqliteStore(tmp_path / "faces.db").entries("default"))
+
+
+def test_folder_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GalleryUnavailable, match="folder"):
+        SqliteStore(tmp_path / "file" / "faces.db")
+
+
+def test_newer_schema_is_not_touched(tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "faces.db").close()
+    with sqlite3.connect(tmp_path / "faces.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(GalleryCorrupt, match="newer version"):
+        SqliteStore(tmp_path / "faces.db")
+
+
+def test_process_that_slept_through_many_removals_reads_everything_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_store, "GONE_KEPT", 3)
+    sleeper, other = SqliteStore(tmp_path / "faces.db"), SqliteStore(tmp_path / "faces.db")
+    other.enrol("default", [marked(str(number)) for number in range(10)], encoder=ENCODER)
+    assert len(sleeper.nearest("default", marked().encoding[None], 20, encoder=ENCODER)[0]) == 10
+    for number in range(8):
+        other.forget("default", str(number))
+    found = sleeper.nearest("default", marked().encoding[None], 20, encoder=ENCODER)[0]
+    assert [candidate.name for candidate in found] == ["8", "9"]
+    sleeper.close()
+    other.close()
+
+
+ENROL_FOR_EVER = """
+import sys, numpy as np
+from pathlib import Path
+from serving.faces.galleries.gallery import Entry
+from serving.faces.galleries.sqlite_store import SqliteStore
+store = SqliteStore(Path(sys.argv[1]))
+for number in range(int(sys.argv[2]), 10**6):
+    store.enrol("default", [Entry(f"p{number}", np.full(128, number, np.float32), str(number))], encoder="dlib@1")
+    print(number, flush=True)
+"""
+
+
+def test_what_was_acknowledged_survives_twenty_kills(tmp_path: Path) -> None:
+    acknowledged = 0
+    for _ in range(20):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", ENROL_FOR_EVER, str(tmp_path / "faces.db"), str(acknowledged)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert writer.stdout is not None
+        for _ in range(25):
+            acknowledged = int(writer.stdout.readline()) + 1
+        writer.send_signal(signal.SIGKILL)
+        rest = writer.communicate()[0].split()
+        acknowledged = int(rest[-1]) + 1 if rest else acknowledged
+        store = SqliteStore(tmp_path / "faces.db")
+        held = {person.name for person in store.people("default")}
+        assert {f"p{number}" for number in range(acknowledged)} <= held
+        assert len(store.nearest("default", np.zeros((1, 128), np.float32), 1, encoder=ENCODER)[0]) == 1
+        acknowledged = len(held)
+        store.close()
+    assert acknowledged >= 500
+
+
+def test_forgetting_beside_a_reader_succeeds_and_the_next_change_empties_the_log(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "faces.db", busy_seconds=0.05)
+    store.enrol("default", [marked("Ada Lovelace"), marked("Bob")], encoder=ENCODER)
+    reader = sqlite3.connect(tmp_path / "faces.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM face").fetchone()
+    assert store.forget("default", "Ada Lovelace") == 1
+    reader.execute("COMMIT")
+    reader.close()
+    store.forget("default", "Bob")
+    assert b"Ada Lovelace" not in everything(tmp_path)
+    store.close()

@@ -1,0 +1,215 @@
+"""model.tflite: LiteRT answers as TensorFlow does, refuses what it must, and gives way where it does not agree."""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.contract.card import CARD_FILE
+from serving.contract.golden import ANSWERS_FILE, GoldenExamples, read_golden, write_golden
+from serving.contract.versions import GOLDEN_DIR, TFLITE_FILE
+from serving.model_server.loading.servable import LoadSettings, Servable, loader
+from serving.model_server.metrics import Metrics
+from serving.runtimes.litert import LiteModel, NotFit
+from serving.runtimes.status import CallError
+from serving.runtimes.tensorflow_session import SavedModel
+from tests.model_server.server_process import ModelServer, running
+
+IMAGE, PROBABILITIES = "serving_default_image:0", "StatefulPartitionedCall:0"
+LIBRARY = "libtensorflow"  # part of the names of TensorFlow's native code
+
+
+def pictures(n: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed).integers(0, 256, (n, 28, 28, 1), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def lite(bars_version: Path) -> LiteModel:
+    return LiteModel(bars_version, threads=1, runs=2)
+
+
+@pytest.fixture(scope="module")
+def full(bars_version: Path) -> SavedModel:
+    return SavedModel(bars_version)
+
+
+@pytest.fixture
+def copied(tmp_path: Path, bars_version: Path) -> Path:
+    return Path(shutil.copytree(bars_version, tmp_path / "bars" / "1"))
+
+
+def load(directory: Path) -> Servable:
+    return loader(LoadSettings(prefer_tflite=True), Metrics())("bars", 1, directory)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 31, 32, 33, 100])
+def test_answers_as_tensorflow_does(lite: LiteModel, full: SavedModel, rows: int) -> None:
+    (expected,) = full.run({IMAGE: pictures(rows)}, [PROBABILITIES])
+    (answers,) = lite.run({IMAGE: pictures(rows)}, [PROBABILITIES])
+    assert answers.shape == (rows, 2)
+    assert answers.dtype == np.float32
+    assert np.abs(answers - expected).max() <= 1e-5
+
+
+def test_an_answer_does_not_depend_on_who_else_asks(lite: LiteModel) -> None:
+    (together,) = lite.run({IMAGE: pictures(40)}, [PROBABILITIES])
+    alone = [lite.run({IMAGE: pictures(40)[i : i + 1]}, [PROBABILITIES])[0] for i in range(40)]
+    assert np.abs(together - np.concatenate(alone)).max() <= 1e-6
+
+
+def test_signatures_and_card_are_the_saved_model_s(lite: LiteModel, full: SavedModel, bars_version: Path) -> None:
+    assert lite.signatures == full.signatures
+    probe = {lite.signatures["model_card"].inputs["probe"].name: np.zeros(3, np.int32)}
+    fetches = [lite.signatures["model_card"].outputs["card"].name]
+    (expected,), (answers,) = full.run(probe, fetches), lite.run(probe, fetches)
+    assert answers.tolist() == expected.tolist()
+    assert answers[0].decode() + "\n" == (bars_version / CARD_FILE).read_text()
+
+
+def test_no_rows_get_no_answers(lite: LiteModel, full: SavedModel) -> None:
+    for model in (lite, full):
+        (answers,) = model.run({IMAGE: pictures(0)}, [PROBABILITIES])
+        assert (answers.shape, answers.dtype) == ((0, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "words"),
+    [
+        ({IMAGE: np.zeros((1, 28, 28, 1), np.float32)}, "image must be uint8, and float32 is provided"),
+        ({IMAGE: np.zeros((1, 32, 32, 1), np.uint8)}, "must have the shape .-1, 28, 28, 1.: .1, 32, 32, 1."),
+        ({IMAGE: np.zeros((28, 28, 1), np.uint8)}, "must have the shape"),
+        ({"other:0": np.zeros((1, 28, 28, 1), np.uint8)}, "no signature takes .'other:0'."),
+    ],
+)
+def test_what_the_signature_does_not_declare_is_refused(lite: LiteModel, feeds: dict[str, Any], words: str) -> None:
+    (before,) = lite.run({IMAGE: pictures(2)}, [PROBABILITIES])
+    with pytest.raises(CallError, match=words) as caught:
+        lite.run(feeds, [PROBABILITIES])
+    assert caught.value.code.name == "INVALID_ARGUMENT"
+    (after,) = lite.run({IMAGE: pictures(2)}, [PROBABILITIES])
+    assert np.array_equal(before, after)
+
+
+def test_threads_do_not_disturb_each_other(lite: LiteModel) -> None:
+    batches = [pictures(1 + i % 5, seed=i) for i in range(60)]
+    expected = [lite.run({IMAGE: batch}, [PROBABILITIES])[0] for batch in batches]
+    answers: dict[int, Any] = {}
+
+    def ask(first: int) -> None:
+        for i in range(first, len(batches), 6):
+            answers[i] = lite.run({IMAGE: batches[i]}, [PROBABILITIES])[0]
+
+    threads = [threading.Thread(target=ask, args=(first,)) for first in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(answers[i], expected[i]) for i in range(len(batches)))
+
+
+def test_a_deadline_is_looked_at_between_runs_and_while_all_interpreters_are_busy(bars_version: Path) -> None:
+    lite = LiteModel(bars_version, threads=1, runs=1)
+    with pytest.raises(CallError) as late:
+        lite.run({IMAGE: pictures(33)}, [PROBABILITIES], time.monotonic() - 1)
+    assert late.value.code.name == "DEADLINE_EXCEEDED"
+    with lite._interpreter(None), pytest.raises(CallError) as busy:
+        lite.run({IMAGE: pictures(1)}, [PROBABILITIES], time.monotonic() + 0.05)
+    assert busy.value.code.name == "DEADLINE_EXCEEDED"
+    assert lite.run({IMAGE: pictures(1)}, [PROBABILITIES], time.monotonic() + 60)[0].shape == (1, 2)
+
+
+def test_an_interpreter_that_fails_is_replaced_and_one_that_is_late_is_kept(bars_version: Path) -> None:
+    lite = LiteModel(bars_version, threads=1, runs=1)
+    with lite._interpreter(None) as first:
+        pass
+    with pytest.raises(CallError, match="Deadline"):
+        lite.run({IMAGE: pictures(1)}, [PROBABILITIES], time.monotonic() - 1)
+    with lite._interpreter(None) as kept:
+        assert kept is first
+    with pytest.raises(CallError) as caught, lite._interpreter(None) as broken:
+        broken.get_signature_runner("serving_default")(image=np.zeros((1, 32, 32, 1), np.uint8))
+    assert caught.value.code.name == "INTERNAL"
+    with lite._interpreter(None) as replaced:
+        assert replaced is not first
+    assert lite.run({IMAGE: pictures(1)}, [PROBABILITIES])[0].shape == (1, 2)
+
+
+def other_answers(version: Path) -> None:
+    golden = read_golden(version)
+    write_golden(version, GoldenExamples(golden.pictures, golden.tensors, golden.probabilities + np.float32(1e-4)))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "cut short": (lambda v: (v / TFLITE_FILE).write_bytes((v / TFLITE_FILE).read_bytes()[:3000]), "cannot be"),
+    "no model": (lambda v: (v / TFLITE_FILE).write_bytes(b"not a model"), "cannot be loaded"),
+    "a folder": (lambda v: ((v / TFLITE_FILE).unlink(), (v / TFLITE_FILE).mkdir()), "cannot be read"),
+    "no golden examples": (lambda v: (v / GOLDEN_DIR / ANSWERS_FILE).unlink(), "cannot be replayed"),
+    "other answers": (other_answers, "differs by 0.0001 from the exported model"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_tensorflow_runs_what_litert_does_not_run_rightly(
+    copied: Path, full: SavedModel, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    change, words = DAMAGES[damage]
+    change(copied)
+    with pytest.raises(NotFit, match=words):
+        LiteModel(copied, threads=1, runs=1)
+    with caplog.at_level(logging.WARNING):
+        servable = load(copied)
+    assert "bars version 1 runs on TensorFlow, which takes longer: " in caplog.text
+    (expected,), (answers,) = (model.run({IMAGE: pictures(3)}, [PROBABILITIES]) for model in (full, servable))
+    assert np.array_equal(answers, expected)
+
+
+def test_a_file_of_other_signatures_is_not_used(copied: Path, bars_version: Path) -> None:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(bars_version), signature_keys=["serving_default"])
+    (copied / TFLITE_FILE).write_bytes(converter.convert())
+    with pytest.raises(NotFit, match="model_card"):
+        LiteModel(copied, threads=1, runs=1)
+
+
+def test_a_damaged_saved_model_is_no_version_even_where_litert_could_run_it(copied: Path) -> None:
+    (copied / "saved_model.pb").write_bytes(b"\xff\xff")
+    with pytest.raises(CallError):
+        load(copied)
+
+
+def has_tensorflow(server: ModelServer) -> bool:
+    return LIBRARY in Path(f"/proc/{server.process.pid}/maps").read_text()
+
+
+def test_a_server_loads_tensorflow_with_the_first_model_that_needs_it(
+    copied: Path, models_dir: Path, tmp_path: Path, full: SavedModel
+) -> None:
+    folder = copied.parents[1]
+    (expected,) = full.run({IMAGE: pictures(5)}, [PROBABILITIES])
+    with running(tmp_path, "--models", folder, "--enable_batching", "--prefer_tflite_model=true") as server:
+        server.wait_for("bars", 1)
+        before = server.predict("bars", {"image": pictures(5)})
+        assert np.allclose(np.reshape(before.outputs["probabilities"].float_val, (5, 2)), expected, atol=1e-5, rtol=0)
+        assert "runs on LiteRT" in server.log.read_text()
+        assert not has_tensorflow(server)
+        shutil.copytree(models_dir / "half_plus_two", tmp_path / "half")
+        (tmp_path / "half").rename(folder / "half")
+        server.wait_for("half", 123)
+        assert has_tensorflow(server)
+        answer = server.predict("half", {"x": np.array([[4.0]], np.float32)})
+        assert list(answer.outputs["y"].float_val) == [4.0]
+        assert server.predict("bars", {"image": pictures(5)}) == before
+        assert server.stop() == 0
+
+
+def test_a_server_that_is_told_to_runs_tensorflow(copied: Path, tmp_path: Path) -> None:
+    with running(tmp_path, "--models", copied.parents[1], "--prefer_tflite_model=false") as server:
+        server.wait_for("bars", 1)
+        assert has_tensorflow(server)
