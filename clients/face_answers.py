@@ -16,15 +16,15 @@ from clients.commands import printable
 from serving.contract.errors import RequestTooLarge, SightlineError
 from serving.contract.image_limits import ImageLimits
 from serving.faces.annotation import annotate
-from serving.faces.enrolment import ONE_PHOTO, FolderRow, Standards, Verdict, enrol_folder
-from serving.faces.face import Model
+from serving.faces.enrolment import PHOTO_ERRORS, FolderRow, Standards, Verdict, enrol_folder
+from serving.faces.face import DetectorModel
 from serving.faces.galleries.gallery import Archive
 from serving.faces.recognition import Faces, compare, identify
 from serving.faces.service.pool import FacePool, face_pool
 from serving.faces.settings import FaceSettings
 
 Row = dict[str, Any]
-UNUSABLE = (*ONE_PHOTO, RequestTooLarge)
+UNUSABLE = (*PHOTO_ERRORS, RequestTooLarge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Enrolling:
     expires: str | None = None
     allow: Sequence[str] = ()
     keep_photos: bool = False
-    model: Model = "hog"
+    model: DetectorModel = "hog"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Identifying:
     gallery: str
     tolerance: float | None = None
     top: int = 5
-    model: Model = "hog"
+    model: DetectorModel = "hog"
 
 
 class Answers(Protocol):
@@ -60,7 +60,7 @@ class Answers(Protocol):
         """{file, faces, tolerance, known, tried}, or {file, error, code}; and the framed picture where it is wanted."""
         ...
 
-    def compare(self, one: Path, other: Path, tolerance: float | None, model: Model) -> Row:
+    def compare(self, one: Path, other: Path, tolerance: float | None, model: DetectorModel) -> Row:
         """{same, distance, tolerance}."""
         ...
 
@@ -134,7 +134,7 @@ class AnswersHere:
         body = {"faces": faces, "tolerance": answer.tolerance, "known": answer.known, "tried": answer.found.tried}
         return {"file": printable(str(file))} | body, annotate(photo, answer, ImageLimits()) if framed else None
 
-    def compare(self, one: Path, other: Path, tolerance: float | None, model: Model) -> Row:
+    def compare(self, one: Path, other: Path, tolerance: float | None, model: DetectorModel) -> Row:
         answer = compare(self._faces, to_upload(one).data, to_upload(other).data, tolerance=tolerance, model=model)
         return {"same": answer.is_same, "distance": answer.distance, "tolerance": answer.tolerance}
 
@@ -247,7 +247,7 @@ class AnswersServed:
         told = {name: answer[name] for name in ("tolerance", "known", "tried")}
         return {"file": printable(str(file)), "faces": faces, **told}, picture
 
-    def compare(self, one: Path, other: Path, tolerance: float | None, model: Model) -> Row:
+    def compare(self, one: Path, other: Path, tolerance: float | None, model: DetectorModel) -> Row:
         content, headers = multipart({"a": [to_upload(one)], "b": [to_upload(other, 1)]})
         params = _given({"tolerance": tolerance, "model": model})
         answer = self._client.ask(Call("POST", "/faces/compare", _json, params, content, headers))

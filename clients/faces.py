@@ -27,7 +27,7 @@ from clients.commands import as_operator_error, console
 from clients.face_answers import Answers, AnswersHere, AnswersServed, Enrolling, Identifying, Row
 from serving.contract.errors import BadRequest, NotFound, Unavailable, UsageError
 from serving.faces.enrolment import named_files
-from serving.faces.face import Model
+from serving.faces.face import DetectorModel
 from serving.faces.galleries.export_file import export_gallery, import_gallery
 from serving.faces.galleries.gallery import DEFAULT_GALLERY, Archive, check_gallery
 from serving.faces.galleries.stores import open_store
@@ -115,7 +115,7 @@ def enrol(
     expires: str | None,
     allow: Sequence[str],
     keep_photos: bool,
-    model: Model,
+    model: DetectorModel,
     as_json: bool,
     service: Service,
 ) -> None:
@@ -154,7 +154,7 @@ def identify_command(
     tolerance: float | None,
     top: int,
     framed: Path | None,
-    model: Model,
+    model: DetectorModel,
     as_json: bool,
     service: Service,
 ) -> None:
@@ -189,7 +189,7 @@ def compare_command(
     one: Path,
     other: Path,
     tolerance: float | None,
-    model: Model,
+    model: DetectorModel,
     as_json: bool,
     service: Service,
 ) -> None:

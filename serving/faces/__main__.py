@@ -16,7 +16,7 @@ from serving.contract.errors import GalleryError, Unavailable, UsageError
 from serving.contract.image_limits import ImageLimits
 from serving.faces.galleries.stores import open_store
 from serving.faces.service.pool import face_pool
-from serving.faces.service.server import FaceServer, FaceService, StoreAtHand
+from serving.faces.service.server import FaceServer, FaceService, LazyStore
 from serving.faces.settings import read_face_settings
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def service(path: str | None, max_image_bytes: int, max_image_pixels: int) -> No
     where = path or settings.socket
     if not where:
         raise UsageError("the face service has no socket", hint="Give --socket or SIGHTLINE_FACES_SOCKET.")
-    store = StoreAtHand(lambda: open_store(settings.url, settings.key))
+    store = LazyStore(lambda: open_store(settings.url, settings.key))
     try:
         store.get()
     except (Unavailable, GalleryError) as exc:  # what was written wrong ends the service, what may pass does not

@@ -6,14 +6,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
-from serving.faces.recognition import Identified
+from serving.faces.recognition import Identification
 
 KNOWN, UNKNOWN = (46, 160, 67), (207, 34, 46)  # green, red
 LINE = 1 / 300  # of the long side
 TEXT = 1 / 40  # of the long side
 
 
-def annotate(photo: bytes, identified: Identified, limits: ImageLimits) -> bytes:
+def annotate(photo: bytes, identified: Identification, limits: ImageLimits) -> bytes:
     """A PNG file: the upright photo with a frame round each face, its name and its distance under it."""
     image = Image.fromarray(decode_image(photo, limits))
     draw = ImageDraw.Draw(image)

@@ -19,12 +19,12 @@ from serving.contract.errors import (
     UnreadableFile,
     UnusableFace,
 )
-from serving.faces.face import Encodings, Found, Model, Quality
+from serving.faces.face import Detection, DetectorModel, Encodings, Quality
 from serving.faces.galleries.gallery import DEFAULT_GALLERY, Entry, check_person
 from serving.faces.recognition import Faces
 
 # What is wrong with one photo of a folder and no other: one that ends every face process must not end the enrolment.
-ONE_PHOTO = (BadImage, InvalidName, UnreadableFile, FaceProcessDied, DeadlineExceeded)
+PHOTO_ERRORS = (BadImage, InvalidName, UnreadableFile, FaceProcessDied, DeadlineExceeded)
 NEVER_ALLOWED = ("no_face", "several_faces")  # without one face there is nothing to store
 
 
@@ -63,7 +63,7 @@ class Verdict:
     """What became of a photo. stored: it was new; False with no reasons: it was enrolled before."""
 
     person: str
-    found: Found
+    found: Detection
     reasons: tuple[Reason, ...] = field(default=())
     stored: bool = False
 
@@ -82,7 +82,7 @@ def enrol(
     expires: str | None = None,
     keep_photo: bool = False,
     replace: bool = False,
-    model: Model = "hog",
+    model: DetectorModel = "hog",
 ) -> Verdict:
     """Judge a photo and, if it is accepted, store its encoding: when this returns it has reached the disk.
 
@@ -105,7 +105,7 @@ def enrol(
 
 
 def _reasons(
-    faces: Faces, person: str, found: Found, encodings: Encodings, *, gallery: str, limits: Standards
+    faces: Faces, person: str, found: Detection, encodings: Encodings, *, gallery: str, limits: Standards
 ) -> Iterator[Reason]:
     if not found.faces:
         yield Reason("no_face", "There is no face in this photo.")
@@ -131,7 +131,7 @@ def _poor(quality: Quality, limits: Standards) -> Iterator[Reason]:
         yield Reason("turned_away", "The face is turned away: look into the camera.", quality.turn, limits.turn)
 
 
-def _confused(faces: Faces, person: str, found: Found, encodings: Encodings, *, gallery: str) -> Iterator[Reason]:
+def _confused(faces: Faces, person: str, found: Detection, encodings: Encodings, *, gallery: str) -> Iterator[Reason]:
     if not any(info.name == gallery for info in faces.store.galleries()):
         return
     owner = faces.store.owner(gallery, found.sha256)
@@ -169,7 +169,7 @@ def enrol_folder(
     expires: str | None = None,
     keep_photos: bool = False,
     replace: bool = False,
-    model: Model = "hog",
+    model: DetectorModel = "hog",
 ) -> Iterator[FolderRow]:
     """Enrol photos one by one; a poor or broken one stops nothing. Interrupted, call it again: it goes on.
 
@@ -194,7 +194,7 @@ def enrol_folder(
                 replace=replace and name not in replaced,
                 model=model,
             )
-        except ONE_PHOTO as exc:
+        except PHOTO_ERRORS as exc:
             yield FolderRow(path, person, exc)
             continue
         if verdict.is_accepted:

@@ -13,7 +13,7 @@ ENCODING_SIZE = 128
 Chip = npt.NDArray[np.uint8]  # (150, 150, 3), RGB: one face, upright and centred by its eyes
 Chips = npt.NDArray[np.uint8]  # (n, 150, 150, 3)
 Encodings = npt.NDArray[np.float32]  # (n, 128); the distance of two faces is the Euclidean one
-Model = Literal["hog", "cnn"]
+DetectorModel = Literal["hog", "cnn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class FoundFace:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Detection:
     """What a photo shows. faces: largest first. tried: the looks that were taken at it, in order.
 
     width, height: of the photo, upright, in pixels. sha256: of the file's bytes, in hexadecimal.

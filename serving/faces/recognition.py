@@ -8,7 +8,7 @@ import numpy as np
 
 from serving.contract.errors import InvalidParameter, NoFace
 from serving.faces.encoder import FaceEncoder
-from serving.faces.face import Found, FoundFace, Model
+from serving.faces.face import Detection, DetectorModel, FoundFace
 from serving.faces.galleries.gallery import DEFAULT_GALLERY, Candidate, Store
 from serving.faces.settings import TOLERANCE
 
@@ -18,7 +18,7 @@ CANDIDATES = 5
 class FaceFinder(Protocol):
     """Photos to faces."""
 
-    def find(self, data: bytes, model: Model = "hog", *, retry: bool = True) -> Found:
+    def find(self, data: bytes, model: DetectorModel = "hog", *, retry: bool = True) -> Detection:
         """All faces of a photo file, largest first."""
         ...
 
@@ -51,20 +51,20 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Identified:
+class Identification:
     """Everybody in a photo, the largest face first. known: encodings in the gallery."""
 
-    found: Found
+    found: Detection
     matches: tuple[Match, ...]
     tolerance: float
     known: int
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Comparison:
     """Two photos, by the largest face of each. distance: below the tolerance they are the same person."""
 
-    found: tuple[Found, Found]
+    found: tuple[Detection, Detection]
     distance: float
     tolerance: float
 
@@ -80,8 +80,8 @@ def identify(
     gallery: str = DEFAULT_GALLERY,
     tolerance: float | None = None,
     candidates: int = CANDIDATES,
-    model: Model = "hog",
-) -> Identified:
+    model: DetectorModel = "hog",
+) -> Identification:
     """Name every face of a photo file. No face is an empty answer, not an error.
 
     tolerance: None for that of `faces`. Raises what the finder, the encoder and the store raise.
@@ -92,12 +92,12 @@ def identify(
     encodings = faces.encoder.encode(found.chips)
     nearest = faces.store.nearest(gallery, encodings, candidates, encoder=str(faces.encoder.name))
     matches = (_match(face, near, limit) for face, near in zip(found.faces, nearest, strict=True))
-    return Identified(found, tuple(matches), limit, known)
+    return Identification(found, tuple(matches), limit, known)
 
 
 def compare(
-    faces: Faces, one: bytes, other: bytes, *, tolerance: float | None = None, model: Model = "hog"
-) -> Compared:
+    faces: Faces, one: bytes, other: bytes, *, tolerance: float | None = None, model: DetectorModel = "hog"
+) -> Comparison:
     """The distance between the largest faces of two photo files. Raises NoFace, which names the photo."""
     limit = check_tolerance(faces.tolerance if tolerance is None else tolerance)
     found = faces.finder.find(one, model), faces.finder.find(other, model)
@@ -106,10 +106,10 @@ def compare(
             raise no_face(f"the {which} photo", each)
     chips = np.stack([each.faces[0].chip for each in found])
     vectors = faces.encoder.encode(chips).astype(np.float64)
-    return Compared(found, float(np.linalg.norm(vectors[0] - vectors[1])), limit)
+    return Comparison(found, float(np.linalg.norm(vectors[0] - vectors[1])), limit)
 
 
-def no_face(which: str, found: Found) -> NoFace:
+def no_face(which: str, found: Detection) -> NoFace:
     """The error for a photo without a face, with what was tried."""
     return NoFace(
         f"no face in {which} ({found.width} x {found.height} pixels); tried: {', '.join(found.tried)}",

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse, stream_encode_multipart
 from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.contract.errors import FaceProcessDied, GalleryBusy, GalleryFull, Overloaded, SightlineError
-from serving.faces.face import Found, Model
+from serving.faces.face import Detection, DetectorModel
 from serving.faces.galleries.gallery import Entry
 from serving.faces.recognition import Faces
 from serving.gateway.access.keys import new_key
@@ -102,7 +102,7 @@ def test_no_face_is_an_empty_list(client: FlaskClient) -> None:
 @pytest.mark.parametrize("model", ["hog", "cnn"])
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (9, 1), (3000, 30), (20, 20)])
 def test_a_picture_too_small_for_a_face_costs_no_process(
-    empty: FlaskClient, size: tuple[int, int], model: Model
+    empty: FlaskClient, size: tuple[int, int], model: DetectorModel
 ) -> None:
     response = empty.post(f"/faces/identify?model={model}", **form(blank(size)))
     assert (response.status_code, response.get_json()["faces"]) == (200, [])
@@ -214,7 +214,7 @@ class FailingFinder:
     def __init__(self, error: SightlineError) -> None:
         self._error = error
 
-    def find(self, data: bytes, model: Model = "hog", *, retry: bool = True) -> Found:  # noqa: ARG002
+    def find(self, data: bytes, model: DetectorModel = "hog", *, retry: bool = True) -> Detection:  # noqa: ARG002
         raise self._error
 
 

@@ -20,7 +20,7 @@ from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
 from serving.faces.dlib.weights import import_face_recognition
 from serving.faces.enrolment import Standards, Verdict, enrol, enrol_folder, named_files
-from serving.faces.face import Box, Found, Model
+from serving.faces.face import Box, Detection, DetectorModel
 from serving.faces.galleries.gallery import Entry, Person
 from serving.faces.recognition import FaceFinder, Faces, compare, identify
 from serving.faces.service.pool import FacePool
@@ -225,7 +225,7 @@ class DiesOf:
     def __init__(self, finder: FaceFinder, deadly: bytes) -> None:
         self._finder, self._deadly = finder, deadly
 
-    def find(self, data: bytes, model: Model = "hog", *, retry: bool = True) -> Found:
+    def find(self, data: bytes, model: DetectorModel = "hog", *, retry: bool = True) -> Detection:
         if data == self._deadly:
             raise FaceProcessDied("2 face processes ended over this photo")
         return self._finder.find(data, model, retry=retry)

@@ -23,7 +23,7 @@ from serving.contract.image import Photo, Pixels, decode_photo
 from serving.contract.image_limits import ImageLimits
 from serving.faces.dlib.quality import measure
 from serving.faces.dlib.weights import load_dlib, weights_file
-from serving.faces.face import CHIP_PADDING, CHIP_SIDE, Box, Found, FoundFace, Model
+from serving.faces.face import CHIP_PADDING, CHIP_SIDE, Box, Detection, DetectorModel, FoundFace
 
 SMALL = 1 / 8  # of the long side; a photo whose largest face is smaller is a scene, and is looked at again
 LARGE = 3  # times max_side; a photo whose long side is larger is looked at twice, whatever it shows
@@ -70,14 +70,14 @@ class DlibDetector:
         self._landmarks = self._dlib.shape_predictor(str(weights_file("landmarks")))
         self._cnn: Any = None
 
-    def find(self, data: bytes, model: Model = "hog", *, retry: bool = True) -> Found:
+    def find(self, data: bytes, model: DetectorModel = "hog", *, retry: bool = True) -> Detection:
         """All faces of a photo file, largest first. Raises what `decode_photo` raises.
 
         retry: False looks once; a photo without a face is then done with, whatever its size or turn.
         """
         photo = decode_photo(data, self._limits, self._max_side)
         if min(photo.pixels.shape[:2]) < SMALLEST:
-            return Found((), (), photo.width, photo.height, hashlib.sha256(data).hexdigest())
+            return Detection((), (), photo.width, photo.height, hashlib.sha256(data).hexdigest())
         tried: list[str] = []
         faces: tuple[FoundFace, ...] = ()
         for look in _looks(photo, self._max_side, model):
@@ -87,16 +87,16 @@ class DlibDetector:
             seen = self._seen(data, photo, look, model)
             faces = seen if len(seen) > len(faces) else faces
         ordered = tuple(sorted(faces, key=lambda face: -face.box.side))
-        return Found(ordered, tuple(tried), photo.width, photo.height, hashlib.sha256(data).hexdigest())
+        return Detection(ordered, tuple(tried), photo.width, photo.height, hashlib.sha256(data).hexdigest())
 
-    def _seen(self, data: bytes, photo: Photo, look: Look, model: Model) -> tuple[FoundFace, ...]:
+    def _seen(self, data: bytes, photo: Photo, look: Look, model: DetectorModel) -> tuple[FoundFace, ...]:
         if look.scale > 1:
             photo = decode_photo(data, self._limits, round(self._max_side * look.scale))
         pixels = np.rot90(photo.pixels, look.quarters).copy()  # dlib wants the strides of a fresh array
         sightings = self._sightings(pixels, model, look.doublings)
         return tuple(self._face(pixels, sighting, photo, look.quarters) for sighting in sightings)
 
-    def _sightings(self, pixels: Pixels, model: Model, doublings: int) -> list[Sighting]:
+    def _sightings(self, pixels: Pixels, model: DetectorModel, doublings: int) -> list[Sighting]:
         if model == "hog":
             rectangles, scores, _ = self._hog.run(pixels, doublings, 0.0)
         else:
@@ -125,7 +125,7 @@ class DlibDetector:
         return FoundFace(original, sighting.confidence, measure(original.side, chip, points), chip)
 
 
-def _looks(photo: Photo, max_side: int, model: Model) -> Iterator[Look]:
+def _looks(photo: Photo, max_side: int, model: DetectorModel) -> Iterator[Look]:
     """All looks that a photo may be worth, in their order."""
     size = max(photo.width, photo.height) / max_side  # of the file, in units of the first look
     yield FIRST

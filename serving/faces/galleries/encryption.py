@@ -13,30 +13,30 @@ KEY_BYTES = 32
 NONCE_BYTES = 12  # AES-GCM, NIST SP 800-38D
 
 
-class Seal(Protocol):
+class Cipher(Protocol):
     """Closes and opens what is stored, and makes the values by which it is looked up."""
 
-    def close(self, data: bytes) -> bytes: ...
+    def encrypt(self, data: bytes) -> bytes: ...
 
-    def open(self, data: bytes) -> bytes: ...
+    def decrypt(self, data: bytes) -> bytes: ...
 
     def lookup(self, text: str) -> str: ...
 
 
-class NoSeal:
+class NoCipher:
     """Stores everything as it is."""
 
-    def close(self, data: bytes) -> bytes:
+    def encrypt(self, data: bytes) -> bytes:
         return data
 
-    def open(self, data: bytes) -> bytes:
+    def decrypt(self, data: bytes) -> bytes:
         return data
 
     def lookup(self, text: str) -> str:
         return text
 
 
-class AesSeal:
+class AesCipher:
     """AES-256-GCM, a fresh nonce for each value; lookups by HMAC-SHA256 under a key derived from the same secret."""
 
     def __init__(self, key: bytes) -> None:
@@ -51,11 +51,11 @@ class AesSeal:
         self._lookup_key = hmac.digest(key, b"sightline faces lookup", hashlib.sha256)
         self._invalid = InvalidTag
 
-    def close(self, data: bytes) -> bytes:
+    def encrypt(self, data: bytes) -> bytes:
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, data, None)
 
-    def open(self, data: bytes) -> bytes:
+    def decrypt(self, data: bytes) -> bytes:
         """Raises GalleryKeyMissing where another key closed it, or nobody did."""
         try:
             return self._cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], None)
@@ -68,10 +68,10 @@ class AesSeal:
         return hmac.digest(self._lookup_key, text.encode(), hashlib.sha256).hex()
 
 
-def seal_with(key: str) -> Seal:
+def cipher_for(key: str) -> Cipher:
     """The seal for a key in base64 (32 bytes), or none for "". Raises UsageError for a key of another length."""
     if not key:
-        return NoSeal()
+        return NoCipher()
     try:
         secret = base64.b64decode(key, validate=True)
     except (binascii.Error, ValueError):
@@ -80,4 +80,4 @@ def seal_with(key: str) -> Seal:
         raise UsageError(
             f"SIGHTLINE_FACES_KEY is not {KEY_BYTES} bytes in base64", hint="Make one with: openssl rand -base64 32"
         )
-    return AesSeal(secret)
+    return AesCipher(secret)

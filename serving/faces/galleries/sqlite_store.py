@@ -28,7 +28,7 @@ from serving.contract.errors import (
     GalleryUnavailable,
 )
 from serving.faces.face import ENCODING_SIZE, Encodings
-from serving.faces.galleries.encryption import NoSeal, Seal
+from serving.faces.galleries.encryption import Cipher, NoCipher
 from serving.faces.galleries.gallery import (
     DEFAULT_GALLERY,
     AuditRecord,
@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS gallery (
 CREATE TABLE IF NOT EXISTS person (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     gallery_id INTEGER NOT NULL REFERENCES gallery ON DELETE CASCADE,
-    lookup TEXT NOT NULL,              -- the name, or its HMAC where the file is sealed
+    lookup TEXT NOT NULL,              -- the name, or its HMAC where the file is encrypted
     name BLOB NOT NULL,
     expires TEXT NOT NULL DEFAULT '',  -- ISO 8601 day
     UNIQUE (gallery_id, lookup)
@@ -73,7 +73,7 @@ CREATE TABLE IF NOT EXISTS face (
     gallery_id INTEGER NOT NULL,
     person_id INTEGER NOT NULL REFERENCES person ON DELETE CASCADE,
     encoding BLOB NOT NULL,                -- 128 little-endian float32
-    photo_lookup TEXT NOT NULL,            -- the photo's SHA-256, or its HMAC where the file is sealed
+    photo_lookup TEXT NOT NULL,            -- the photo's SHA-256, or its HMAC where the file is encrypted
     details BLOB NOT NULL,                 -- JSON: sha256, quality
     UNIQUE (person_id, photo_lookup)
 );
@@ -99,18 +99,18 @@ ERRORS: dict[int, tuple[type[GalleryError] | type[GalleryBusy] | type[GalleryUna
 
 
 class SqliteStore:
-    """A Store in a file. path: made where there is none. seal: see `sealing`. today: the day, for expiry."""
+    """A Store in a file. path: made where there is none. cipher: see `encryption`. today: the day, for expiry."""
 
     def __init__(
         self,
         path: Path,
-        seal: Seal | None = None,
+        cipher: Cipher | None = None,
         *,
         busy_seconds: float = BUSY_SECONDS,
         today: Callable[[], datetime.date] = lambda: datetime.datetime.now(datetime.UTC).date(),
     ) -> None:
         self._path = path
-        self._seal = seal or NoSeal()
+        self._cipher = cipher or NoCipher()
         self._today = today
         self._lock = threading.RLock()  # one connection, one index: one call at a time
         self._indexes: dict[int, ExactIndex] = {}
@@ -171,7 +171,7 @@ class SqliteStore:
         with self._writing():
             number = self._gallery_or_none(gallery)
             where = "SELECT id FROM person WHERE gallery_id = ? AND lookup = ?"
-            values = (number, self._seal.lookup(name))
+            values = (number, self._cipher.lookup(name))
             if self._db.execute(where, values).fetchone() is None:
                 raise unknown_person(gallery, name)
             count = self._remove(where, values)
@@ -187,7 +187,7 @@ class SqliteStore:
                 " WHERE gallery_id = ?",
                 (self._gallery_or_none(gallery),),
             )
-            people = [Person(self._seal.open(name).decode(), count, expires) for name, count, expires in rows]
+            people = [Person(self._cipher.decrypt(name).decode(), count, expires) for name, count, expires in rows]
         return sorted(people, key=lambda person: person.name)
 
     def count(self, gallery: str) -> int:
@@ -211,9 +211,9 @@ class SqliteStore:
             row = self._db.execute(
                 "SELECT person.name FROM face JOIN person ON person.id = person_id"
                 " WHERE face.gallery_id = ? AND photo_lookup = ?",
-                (self._gallery_or_none(gallery), self._seal.lookup(photo_sha256)),
+                (self._gallery_or_none(gallery), self._cipher.lookup(photo_sha256)),
             ).fetchone()
-        return None if row is None else self._seal.open(row[0]).decode()
+        return None if row is None else self._cipher.decrypt(row[0]).decode()
 
     def entries(self, gallery: str) -> Iterator[Entry]:
         with self._reading():
@@ -222,7 +222,7 @@ class SqliteStore:
                 "SELECT id, name FROM person WHERE gallery_id = ? ORDER BY id", (number,)
             ).fetchall()
         for person, name in people:
-            yield from self._entries_of(person, self._seal.open(name).decode())
+            yield from self._entries_of(person, self._cipher.decrypt(name).decode())
 
     def audit(self) -> Sequence[AuditRecord]:
         with self._reading():
@@ -256,9 +256,9 @@ class SqliteStore:
         with self._writing():
             row = self._db.execute("SELECT value FROM about WHERE key = 'key_probe'").fetchone()
             if row is None:
-                self._db.execute("INSERT INTO about VALUES ('key_probe', ?)", (self._seal.close(KEY_PROBE),))
+                self._db.execute("INSERT INTO about VALUES ('key_probe', ?)", (self._cipher.encrypt(KEY_PROBE),))
                 return
-        if self._seal.open(row[0]) != KEY_PROBE:
+        if self._cipher.decrypt(row[0]) != KEY_PROBE:
             raise GalleryKeyMissing(
                 f"{self._path} is encrypted and no key was given", hint="Set SIGHTLINE_FACES_KEY to its key."
             )
@@ -327,10 +327,10 @@ class SqliteStore:
         return number
 
     def _person(self, gallery: int, name: str, expires: str | None) -> int:
-        lookup = self._seal.lookup(name)
+        lookup = self._cipher.lookup(name)
         self._db.execute(
             "INSERT OR IGNORE INTO person (gallery_id, lookup, name) VALUES (?, ?, ?)",
-            (gallery, lookup, self._seal.close(name.encode())),
+            (gallery, lookup, self._cipher.encrypt(name.encode())),
         )
         where = "gallery_id = ? AND lookup = ?"
         if expires is not None:
@@ -345,13 +345,13 @@ class SqliteStore:
             (
                 gallery,
                 person,
-                self._seal.close(encoding.astype("<f4").tobytes()),
-                self._seal.lookup(entry.photo_sha256),
-                self._seal.close(details.encode()),
+                self._cipher.encrypt(encoding.astype("<f4").tobytes()),
+                self._cipher.lookup(entry.photo_sha256),
+                self._cipher.encrypt(details.encode()),
             ),
         )
         if cursor.rowcount and entry.photo is not None:
-            self._db.execute("INSERT INTO photo VALUES (?, ?)", (cursor.lastrowid, self._seal.close(entry.photo)))
+            self._db.execute("INSERT INTO photo VALUES (?, ?)", (cursor.lastrowid, self._cipher.encrypt(entry.photo)))
         return cursor.rowcount
 
     def _remove(self, persons: str, values: tuple[Any, ...]) -> int:
@@ -373,7 +373,7 @@ class SqliteStore:
     def _names(self, people: set[int]) -> dict[int, str]:
         marks = ", ".join("?" * len(people))
         rows = self._db.execute(f"SELECT id, name FROM person WHERE id IN ({marks})", tuple(people))
-        return {number: self._seal.open(name).decode() for number, name in rows}
+        return {number: self._cipher.decrypt(name).decode() for number, name in rows}
 
     def _entries_of(self, person: int, name: str) -> list[Entry]:
         with self._reading():
@@ -385,9 +385,11 @@ class SqliteStore:
         return [self._entry(name, *row) for row in rows]
 
     def _entry(self, name: str, encoding: bytes, details: bytes, photo: bytes | None) -> Entry:
-        told = json.loads(self._seal.open(details))
-        vector = np.frombuffer(self._seal.open(encoding), "<f4")
-        return Entry(name, vector, told["sha256"], told["quality"], None if photo is None else self._seal.open(photo))
+        told = json.loads(self._cipher.decrypt(details))
+        vector = np.frombuffer(self._cipher.decrypt(encoding), "<f4")
+        return Entry(
+            name, vector, told["sha256"], told["quality"], None if photo is None else self._cipher.decrypt(photo)
+        )
 
     # ---- memory
 
@@ -409,7 +411,7 @@ class SqliteStore:
 
     def _add(self, rows: list[tuple[int, int, int, bytes]]) -> None:
         ids, galleries, people, blobs = zip(*rows, strict=True)
-        plain = b"".join(map(self._seal.open, blobs))
+        plain = b"".join(map(self._cipher.decrypt, blobs))
         encodings = np.frombuffer(plain, "<f4").reshape(-1, ENCODING_SIZE)
         where, faces, persons = np.asarray(galleries), np.asarray(ids), np.asarray(people)
         for gallery in np.unique(where):
@@ -434,7 +436,7 @@ class SqliteStore:
             with self._writing():
                 for person, name, gallery in rows:
                     count = self._remove("SELECT id FROM person WHERE id = ?", (person,))
-                    self._record("expire", gallery, self._seal.open(name).decode(), count)
+                    self._record("expire", gallery, self._cipher.decrypt(name).decode(), count)
                 self._shrink()
             self._empty_log()
         self._purged_on = today

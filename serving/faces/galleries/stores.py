@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from serving.contract.errors import FacesNotInstalled, UsageError
-from serving.faces.galleries.encryption import seal_with
+from serving.faces.galleries.encryption import cipher_for
 from serving.faces.galleries.gallery import Archive
 
 
 def open_store(url: str, key: str = "") -> Archive:
     """The store that `url` names: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`.
 
-    key: see `sealing.seal_with`. Raises UsageError for a URL that names no store, and what opening it raises.
+    key: see `encryption.cipher_for`. Raises UsageError for a URL that names no store, and what opening it raises.
     """
     scheme = url.partition("://")[0]
     if scheme not in STORES:
@@ -27,7 +27,7 @@ def _sqlite(url: str, key: str) -> Archive:
     path = url.removeprefix("sqlite://").removeprefix("/")
     if not path:
         raise UsageError("SIGHTLINE_FACES_URL names no file", hint="Write it as sqlite:///faces.db.")
-    return SqliteStore(Path(path), seal_with(key))
+    return SqliteStore(Path(path), cipher_for(key))
 
 
 def _postgres(url: str, key: str) -> Archive:

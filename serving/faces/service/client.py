@@ -6,7 +6,7 @@ from typing import Any
 
 from serving.contract.errors import FacesUnavailable
 from serving.faces.encoder import EncoderName
-from serving.faces.face import Chips, Encodings, Found, Model
+from serving.faces.face import Chips, Detection, DetectorModel, Encodings
 from serving.faces.galleries.gallery import (
     AuditRecord,
     Candidate,
@@ -16,14 +16,14 @@ from serving.faces.galleries.gallery import (
     check_encodings,
     entry_encodings,
 )
-from serving.faces.wire import (
+from serving.faces.service.messages import (
     Message,
     chips_blob,
     encodings_blob,
     pack,
-    raised,
+    raise_if_error,
+    read_detection,
     read_encodings,
-    read_found,
     unpack,
 )
 from serving.local_calls.client import LocalClient
@@ -47,9 +47,9 @@ class FaceClient:
 
     # ---- a finder and an encoder
 
-    def find(self, data: bytes, model: Model = "hog", *, retry: bool = True) -> Found:
+    def find(self, data: bytes, model: DetectorModel = "hog", *, retry: bool = True) -> Detection:
         """See DlibDetector.find."""
-        return read_found(self._ask(Message({"op": "find", "model": model, "retry": retry}, [data])))
+        return read_detection(self._ask(Message({"op": "find", "model": model, "retry": retry}, [data])))
 
     def encode(self, chips: Chips) -> Encodings:
         """See DlibEncoder.encode."""
@@ -115,7 +115,7 @@ class FaceClient:
 
     def _ask(self, message: Message) -> Message:
         try:
-            return raised(unpack(self._client.ask(pack(message), self._timeout_seconds)))
+            return raise_if_error(unpack(self._client.ask(pack(message), self._timeout_seconds)))
         except TimeoutError as exc:  # an OSError too: asked first
             raise FacesUnavailable("the face service does not answer", hint="Try again in a moment.") from exc
         except OSError as exc:

@@ -17,10 +17,18 @@ from multiprocessing.process import BaseProcess
 from serving.contract.errors import DeadlineExceeded, FaceProcessDied, FacesUnavailable, Overloaded
 from serving.contract.image_limits import ImageLimits
 from serving.faces.encoder import EncoderName
-from serving.faces.face import Chips, Encodings, Found, Model
+from serving.faces.face import Chips, Detection, DetectorModel, Encodings
+from serving.faces.service.messages import (
+    Message,
+    chips_blob,
+    pack,
+    raise_if_error,
+    read_detection,
+    read_encodings,
+    unpack,
+)
 from serving.faces.service.worker import WorkerSettings, work
 from serving.faces.settings import FaceSettings
-from serving.faces.wire import Message, chips_blob, pack, raised, read_encodings, read_found, unpack
 
 TRIES = 2
 
@@ -68,12 +76,12 @@ class FacePool:
         for thread in self._threads:
             thread.join()
 
-    def find(self, data: bytes, model: Model = "hog", *, retry: bool = True) -> Found:
+    def find(self, data: bytes, model: DetectorModel = "hog", *, retry: bool = True) -> Detection:
         """All faces of a photo file: see DlibDetector.find.
 
         Raises Overloaded, DeadlineExceeded, FaceProcessDied, FacesNotInstalled, and what decoding raises.
         """
-        return read_found(self.ask(Message({"op": "find", "model": model, "retry": retry}, [data])))
+        return read_detection(self.ask(Message({"op": "find", "model": model, "retry": retry}, [data])))
 
     def encode(self, chips: Chips) -> Encodings:
         """dlib's own encodings: float32 (n, 128). Raises as `find` does."""
@@ -97,7 +105,7 @@ class FacePool:
         job.answer.add_done_callback(lambda _: self._room.release())
         self._jobs.put(job)
         try:
-            return raised(unpack(job.answer.result(self._timeout_seconds)))
+            return raise_if_error(unpack(job.answer.result(self._timeout_seconds)))
         except FutureTimeout as exc:
             job.answer.cancel()  # nobody waits for it: if it is not being worked on, it never will be
             raise self._late() from exc

@@ -14,8 +14,8 @@ from typing import Any
 
 from serving.contract.errors import SightlineError
 from serving.faces.galleries.gallery import Archive, Entry, Store
+from serving.faces.service.messages import Message, error_message, pack, read_encodings, unpack
 from serving.faces.service.pool import FacePool
-from serving.faces.wire import Message, error_message, pack, read_encodings, unpack
 from serving.local_calls.server import LocalServer
 
 log = logging.getLogger(__name__)
@@ -26,9 +26,9 @@ PROCESS_OPS = ("find", "encode", "name")
 class FaceService:
     """Answers the messages of `client.FaceClient`."""
 
-    def __init__(self, pool: FacePool, store: "StoreAtHand") -> None:
+    def __init__(self, pool: FacePool, store: "LazyStore") -> None:
         self._pool = pool
-        self._at_hand = store
+        self._lazy_store = store
         self._ops: dict[str, Callable[[Message], Any]] = {
             "galleries": lambda _: [asdict(info) for info in self._store.galleries()],
             "drop": lambda message: self._store.drop(**message.header["args"]),
@@ -58,7 +58,7 @@ class FaceService:
 
     @property
     def _store(self) -> Store:
-        return self._at_hand.get()
+        return self._lazy_store.get()
 
     def _nearest(self, message: Message) -> Any:
         found = self._store.nearest(encodings=read_encodings(message.blobs[0]), **message.header["args"])
@@ -79,7 +79,7 @@ class FaceService:
         return self._store.enrol(entries=entries, **message.header["args"])
 
 
-class StoreAtHand:
+class LazyStore:
     """A store that is opened when it is first wanted, and tried again while it cannot be.
 
     A database that is away, locked or damaged then ends no process: it is an answer, until it is back.

@@ -11,7 +11,15 @@ from serving.contract.image_limits import ImageLimits
 from serving.faces.dlib.detector import DlibDetector
 from serving.faces.dlib.encoder import DlibEncoder
 from serving.faces.dlib.weights import encoder_name
-from serving.faces.wire import Message, encodings_blob, error_message, found_message, pack, read_chips, unpack
+from serving.faces.service.messages import (
+    Message,
+    detection_message,
+    encodings_blob,
+    error_message,
+    pack,
+    read_chips,
+    unpack,
+)
 
 NICENESS = 10  # faces give way to predictions: see the test of their latency side by side
 
@@ -52,7 +60,7 @@ class Worker:
 
     def _find(self, message: Message) -> Message:
         header = message.header
-        return found_message(self._detector.find(message.blobs[0], header["model"], retry=header["retry"]))
+        return detection_message(self._detector.find(message.blobs[0], header["model"], retry=header["retry"]))
 
     def _encode(self, message: Message) -> Message:
         return Message({}, [encodings_blob(self._encoder.encode(read_chips(message.blobs[0])))])

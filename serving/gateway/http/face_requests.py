@@ -5,12 +5,12 @@ from typing import get_args
 
 from serving.contract.errors import InvalidParameter
 from serving.faces.enrolment import Standards
-from serving.faces.face import Model
+from serving.faces.face import DetectorModel
 from serving.faces.galleries.gallery import DEFAULT_GALLERY, check_gallery
 from serving.faces.recognition import check_tolerance
 from serving.gateway.http.openapi import Parameter
 
-MODELS: tuple[Model, ...] = get_args(Model)
+MODELS: tuple[DetectorModel, ...] = get_args(DetectorModel)
 FLAG = {"type": "boolean", "default": False}
 
 _GALLERY = Parameter("gallery", {"type": "string", "default": DEFAULT_GALLERY}, "Which gallery.")
@@ -51,7 +51,7 @@ def read_tolerance(args: Mapping[str, str]) -> float | None:
         raise InvalidParameter(f"tolerance is {text!r}; a number such as 0.6 is wanted") from exc
 
 
-def read_model(args: Mapping[str, str]) -> Model:
+def read_model(args: Mapping[str, str]) -> DetectorModel:
     """Which detector."""
     wanted = args.get("model", MODELS[0])
     for model in MODELS:

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from typing import Any
 
 from serving.faces.enrolment import Verdict
-from serving.faces.face import Box, Found, FoundFace
+from serving.faces.face import Box, Detection, FoundFace
 from serving.faces.galleries.gallery import Candidate, Person
-from serving.faces.recognition import Compared, Identified, Match
+from serving.faces.recognition import Comparison, Identification, Match
 
 
-def identified_body(identified: Identified, gallery: str, request_id: str) -> dict[str, Any]:
+def identified_body(identified: Identification, gallery: str, request_id: str) -> dict[str, Any]:
     """The answer of POST /faces/identify: an entry for each face, the largest first."""
     return {
         "faces": [_match(match) for match in identified.matches],
@@ -22,7 +22,7 @@ def identified_body(identified: Identified, gallery: str, request_id: str) -> di
     }
 
 
-def compared_body(compared: Compared, request_id: str) -> dict[str, Any]:
+def compared_body(compared: Comparison, request_id: str) -> dict[str, Any]:
     """The answer of POST /faces/compare. faces: how many each picture shows; the largest was compared."""
     one, other = compared.found
     return {
@@ -66,7 +66,7 @@ def _seen(face: FoundFace) -> dict[str, Any]:
     return {"box": _box(face.box), "confidence": face.confidence, "quality": asdict(face.quality)}
 
 
-def _picture(found: Found) -> dict[str, Any]:
+def _picture(found: Detection) -> dict[str, Any]:
     return {"width": found.width, "height": found.height, "tried": found.tried}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from serving.contract.errors import GalleryBusy, GalleryCorrupt, GalleryFull, GalleryKeyMissing, GalleryUnavailable
 from serving.faces.galleries import sqlite_store
-from serving.faces.galleries.encryption import seal_with
+from serving.faces.galleries.encryption import cipher_for
 from serving.faces.galleries.gallery import Entry
 from serving.faces.galleries.sqlite_store import SqliteStore
 
@@ -53,8 +53,8 @@ def test_forgetting_leaves_no_bytes_behind(tmp_path: Path) -> None:
     store.close()
 
 
-def test_sealed_file_holds_nothing_readable(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "faces.db", seal_with(KEY))
+def test_encrypted_file_holds_nothing_readable(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "faces.db", cipher_for(KEY))
     store.enrol("default", [marked("Ada Lovelace", b"photo of ada")], encoder=ENCODER)
     held = everything(tmp_path)
     for secret in (b"Ada Lovelace", b"photo of ada", b"feedc0de", marked().encoding.tobytes()):
@@ -65,9 +65,9 @@ def test_sealed_file_holds_nothing_readable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("made_with", "opened_with"), [(KEY, ""), (KEY, OTHER_KEY), ("", KEY)])
 def test_wrong_key_is_said_so_at_opening(tmp_path: Path, made_with: str, opened_with: str) -> None:
-    SqliteStore(tmp_path / "faces.db", seal_with(made_with)).close()
+    SqliteStore(tmp_path / "faces.db", cipher_for(made_with)).close()
     with pytest.raises(GalleryKeyMissing, match="SIGHTLINE_FACES_KEY"):
-        SqliteStore(tmp_path / "faces.db", seal_with(opened_with))
+        SqliteStore(tmp_path / "faces.db", cipher_for(opened_with))
 
 
 def test_locked_file_is_busy(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from serving.contract.errors import (
     UnknownPerson,
     UsageError,
 )
-from serving.faces.galleries.encryption import seal_with
+from serving.faces.galleries.encryption import cipher_for
 from serving.faces.galleries.gallery import Archive, Candidate, Entry, GalleryInfo, Person, audit_digest
 from serving.faces.galleries.sqlite_store import SqliteStore
 from serving.faces.galleries.stores import open_store
@@ -29,14 +29,14 @@ KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 OpenStore = Callable[[], Archive]
 
 
-@pytest.fixture(params=["sqlite", "sqlite, sealed", "postgres"])
+@pytest.fixture(params=["sqlite", "sqlite, encrypted", "postgres"])
 def open_anew(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """Opens the same galleries again and again, as several processes do."""
     opened: list[Archive] = []
     if request.param == "postgres":
         url, key = request.getfixturevalue("postgres_url"), ""
     else:
-        url, key = f"sqlite:///{tmp_path}/faces.db", KEY if "sealed" in request.param else ""
+        url, key = f"sqlite:///{tmp_path}/faces.db", KEY if "encrypted" in request.param else ""
 
     def open_one() -> Archive:
         opened.append(open_store(url, key))
@@ -286,7 +286,7 @@ def test_database_that_is_away_is_said_so() -> None:
 
 def test_key_of_another_length_is_refused() -> None:
     with pytest.raises(UsageError, match="openssl rand -base64 32"):
-        seal_with("c2hvcnQ=")
+        cipher_for("c2hvcnQ=")
 
 
 def test_store_can_be_substituted(tmp_path: Path) -> None:

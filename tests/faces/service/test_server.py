@@ -33,7 +33,7 @@ from serving.faces.galleries.sqlite_store import SqliteStore
 from serving.faces.recognition import Faces, identify
 from serving.faces.service.client import FaceClient
 from serving.faces.service.pool import FacePool
-from serving.faces.service.server import FaceServer, FaceService, StoreAtHand
+from serving.faces.service.server import FaceServer, FaceService, LazyStore
 from serving.faces.service.worker import WorkerSettings
 
 ROOT = Path(__file__).parents[3]
@@ -213,7 +213,7 @@ def test_client_survives_a_restart_of_the_service(tmp_path: Path) -> None:
         client.count("default")
     pool = new_pool()
     for _ in range(2):
-        server = FaceServer(tmp_path / "s", FaceService(pool, StoreAtHand(lambda: store)))
+        server = FaceServer(tmp_path / "s", FaceService(pool, LazyStore(lambda: store)))
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -231,12 +231,12 @@ def test_client_survives_a_restart_of_the_service(tmp_path: Path) -> None:
 
 def test_second_service_on_one_socket_is_refused_and_a_stale_socket_is_not(tmp_path: Path) -> None:
     pool, store = new_pool(), SqliteStore(tmp_path / "faces.db")
-    server = FaceServer(tmp_path / "s", FaceService(pool, StoreAtHand(lambda: store)))
+    server = FaceServer(tmp_path / "s", FaceService(pool, LazyStore(lambda: store)))
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
     with pytest.raises(PortTaken, match="SIGHTLINE_FACES_SOCKET"):
-        FaceServer(tmp_path / "s", FaceService(pool, StoreAtHand(lambda: store)))
+        FaceServer(tmp_path / "s", FaceService(pool, LazyStore(lambda: store)))
     server.socket.close()  # as kill -9 leaves it
-    FaceServer(tmp_path / "s", FaceService(pool, StoreAtHand(lambda: store))).server_close()
+    FaceServer(tmp_path / "s", FaceService(pool, LazyStore(lambda: store))).server_close()
     assert not (tmp_path / "s").exists()
     pool.close()
     store.close()

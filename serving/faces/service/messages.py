@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from serving.contract.errors import SightlineError
-from serving.faces.face import CHIP_SIDE, ENCODING_SIZE, Box, Chips, Encodings, Found, FoundFace, Quality
+from serving.faces.face import CHIP_SIDE, ENCODING_SIZE, Box, Chips, Detection, Encodings, FoundFace, Quality
 
 LENGTH = struct.Struct("<I")
 
@@ -46,7 +46,7 @@ def error_message(error: SightlineError) -> Message:
     return Message({"error": {"code": error.code, "detail": error.detail, "hint": error.hint}})
 
 
-def raised(message: Message) -> Message:
+def raise_if_error(message: Message) -> Message:
     """The message, unless it is an error: that is raised as what it was."""
     error = message.header.get("error")
     if error is None:
@@ -63,7 +63,7 @@ def _tree(kind: type[SightlineError]) -> Iterator[type[SightlineError]]:
 ERRORS = {kind.code: kind for kind in _tree(SightlineError)}
 
 
-def found_message(found: Found) -> Message:
+def detection_message(found: Detection) -> Message:
     """What was found, as a message."""
     faces = [
         {"box": asdict(face.box), "confidence": face.confidence, "quality": asdict(face.quality)}
@@ -79,14 +79,14 @@ def found_message(found: Found) -> Message:
     return Message(header, [chips_blob(found.chips)])
 
 
-def read_found(message: Message) -> Found:
+def read_detection(message: Message) -> Detection:
     """What was found, from a message."""
     header = message.header
     faces = tuple(
         FoundFace(Box(**face["box"]), face["confidence"], Quality(**face["quality"]), chip)
         for face, chip in zip(header["faces"], read_chips(message.blobs[0]), strict=True)
     )
-    return Found(faces, tuple(header["tried"]), header["width"], header["height"], header["sha256"])
+    return Detection(faces, tuple(header["tried"]), header["width"], header["height"], header["sha256"])
 
 
 def chips_blob(chips: Chips) -> bytes:
