@@ -23,7 +23,7 @@ from serving.contract.versions import GOLDEN_DIR, version_dirs
 from serving.gateway.settings import Settings, read_settings, require_safe, shown
 from serving.supervisor import Child, Supervisor
 
-GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn.conf.py"
+GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn" / "gunicorn.conf.py"
 # glibc keeps heaps for each thread that decodes, and gives little of them back: with two a worker stays smaller
 # (benchmarks/bench_gateway_memory.py)
 MALLOC = {"MALLOC_ARENA_MAX": "2"}

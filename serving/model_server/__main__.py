@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import click
-import sightline
 
 from serving.contract.errors import UsageError
 from serving.contract.machine import usable_cpus
@@ -202,4 +201,6 @@ def _fail(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sightline.run(model_server, "python -m serving.model_server")
+    from sightline.cli import run
+
+    run(model_server, "python -m serving.model_server")
