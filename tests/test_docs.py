@@ -1,6 +1,8 @@
 """Whatever exists is documented, and whatever is documented exists."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from tests.contract.test_errors import tree
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAP = (ROOT / "docs" / "architecture.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -38,3 +41,36 @@ def test_every_setting_is_documented() -> None:
 def test_every_target_of_make_that_the_readme_names_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE)) <= targets
+
+
+def test_every_path_of_the_map_exists() -> None:
+    paths = set(re.findall(r"`([\w.-]+/[\w./-]*)`", MAP))
+    assert len(paths) > 80
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+def test_every_name_of_the_map_is_defined_in_its_file() -> None:
+    """`PATH`: `NAME`, `NAME`; `NAME` and `NAME` in `PATH`; `NAME` (`PATH`)."""
+    listed = re.findall(r"`([\w/.]+\.py)`: ((?:`[\w.]+`(?:, )?)+)", MAP)
+    named = re.findall(r"((?:`[\w.]+`(?: and )?)+) (?:in |\()`([\w/.]+\.py)`", MAP)
+    pairs = [
+        (path, name) for path, names in [*listed, *((p, n) for n, p in named)] for name in re.findall(r"`(.+?)`", names)
+    ]
+    assert len(pairs) > 60
+    assert [f"{path}: {name}" for path, name in pairs if name not in set(_defined(ROOT / path))] == []
+
+
+def _defined(path: Path) -> Iterator[str]:
+    """Names at a module's top level, and `Class.name` for those of its classes."""
+    for node in ast.parse(path.read_text()).body:
+        for name in _names_of(node):
+            yield name
+            if isinstance(node, ast.ClassDef):
+                yield from (f"{name}.{member}" for child in node.body for member in _names_of(child))
+
+
+def _names_of(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
