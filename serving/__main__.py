@@ -197,7 +197,7 @@ def _export_first_models(models: Path) -> None:
 
 
 def _export(family: str, models: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "export", family, "--out", str(models)], check=False)
+    done = subprocess.run([sys.executable, "-P", "-m", "export", family, "--out", str(models)], check=False)
     if done.returncode not in (0, DATA_NOT_FOUND_EXIT):
         raise ProcessDied(f"the export of {family} ended with status {done.returncode}", hint="See above.")
 

@@ -46,7 +46,7 @@ class Child:
         """Start it in a session of its own, so that Ctrl-C reaches the supervisor alone, which ends it in order."""
         self.process = subprocess.Popen(
             self.command,
-            env=dict(self.environ),
+            env={**self.environ, "PYTHONSAFEPATH": "1"},  # not the folder that one stands in
             start_new_session=True,
             preexec_fn=_end_with_parent,  # noqa: PLW1509 - the supervisor has one thread
         )

@@ -4,9 +4,13 @@ import logging
 import math
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+if sys.flags.safe_path:  # gunicorn has put the current folder first nevertheless, which may hold a `serving` of its own
+    sys.path[:] = [folder for folder in sys.path if folder != os.getcwd()]
 
 # Before the fork, so that the workers need not load it each: what has no locks and no sockets, which gevent replaces.
 import serving.backend.predictor
