@@ -113,9 +113,9 @@ def _side_process(*arguments: Any) -> str:
 
 
 def part_raw(root: str, name: str, seconds: str, threads: str, size: str) -> None:
-    from serving.runtimes.tensorflow_session import SavedModel
+    from serving.runtimes.tensorflow_session import TensorFlowRuntime
 
-    model = SavedModel(Path(root) / name / "1", intra_op_threads=max(1, (os.cpu_count() or 1) // int(threads)))
+    model = TensorFlowRuntime(Path(root) / name / "1", intra_op_threads=max(1, (os.cpu_count() or 1) // int(threads)))
     signature = model.signatures["serving_default"]
     feed, fetch = signature.inputs["image"].name, signature.outputs["probabilities"].name
     batch = np.zeros((int(size), *CASES[name][0]), np.uint8)
@@ -138,9 +138,11 @@ def part_client(port: str, name: str, seconds: str, model: str) -> None:
 
 def part_latency(port: str, root: str, name: str) -> None:
     """Medians of one picture, in turn: over gRPC, of the model alone in this process, and of a call of an echo."""
-    from serving.runtimes.tensorflow_session import SavedModel
+    from serving.runtimes.tensorflow_session import TensorFlowRuntime
 
-    model = SavedModel(Path(root) / name / "1", intra_op_threads=max(1, (os.cpu_count() or 1) // 2))  # the server's
+    model = TensorFlowRuntime(
+        Path(root) / name / "1", intra_op_threads=max(1, (os.cpu_count() or 1) // 2)
+    )  # the server's
     signature = model.signatures["serving_default"]
     feed, fetch = signature.inputs["image"].name, signature.outputs["probabilities"].name
     batch = np.zeros((1, *CASES[name][0]), np.uint8)

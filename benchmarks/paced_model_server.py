@@ -20,9 +20,9 @@ from serving.runtimes.tensorflow_start import start_tensorflow
 def pace(seconds_per_row: float) -> None:
     """Let every model of this process share one device of that speed."""
     start_tensorflow(keras=False)
-    from serving.runtimes.tensorflow_session import SavedModel
+    from serving.runtimes.tensorflow_session import TensorFlowRuntime
 
-    computed = SavedModel.run
+    computed = TensorFlowRuntime.run
     device = threading.Lock()
 
     def paced(model: Any, feeds: Mapping[str, Any], fetches: Sequence[str], deadline: float | None = None) -> Any:
@@ -32,7 +32,7 @@ def pace(seconds_per_row: float) -> None:
             time.sleep(max(0.0, until - time.monotonic()))
             return results
 
-    SavedModel.run = paced  # type: ignore[method-assign]
+    TensorFlowRuntime.run = paced  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 from serving.contract.golden import read_golden
 from serving.contract.machine import usable_cpus
 from serving.contract.versions import TFLITE_FILE, version_dirs
-from serving.model_server.loading.servable import Model
+from serving.runtimes.runtime import Runtime
 
 TENSORFLOW, LITERT = "tensorflow", "litert"
 
@@ -23,15 +23,15 @@ def runtimes_of(version: Path) -> tuple[str, ...]:
     return (TENSORFLOW, LITERT) if (version / TFLITE_FILE).exists() else (TENSORFLOW,)
 
 
-def load(version: Path, runtime: str, *, threads: int, runs: int) -> Model:
+def load(version: Path, runtime: str, *, threads: int, runs: int) -> Runtime:
     """A version as the model server loads it. threads: of one run; runs: side by side."""
     if runtime == LITERT:
-        from serving.runtimes.litert import LiteModel
+        from serving.runtimes.litert import LiteRtRuntime
 
-        return LiteModel(version, threads=threads, runs=runs)
-    from serving.runtimes.tensorflow_session import SavedModel
+        return LiteRtRuntime(version, threads=threads, runs=runs)
+    from serving.runtimes.tensorflow_session import TensorFlowRuntime
 
-    return SavedModel(version, intra_op_threads=threads)
+    return TensorFlowRuntime(version, intra_op_threads=threads)
 
 
 def main(folder: str, threads: str, size: str, seconds: str, runtime: str = TENSORFLOW) -> None:

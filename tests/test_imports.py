@@ -15,7 +15,7 @@ SOURCES = sorted(
 # room: the rooms below it. A room may import itself, what is named here, and nothing else of the project.
 CONTRACT = {"serving.contract"}
 RUNTIMES = CONTRACT | {"serving.runtimes"}
-MIDDLE = CONTRACT | {"serving.backend", "serving.local_calls"}
+MIDDLE = RUNTIMES | {"serving.backend", "serving.local_calls"}
 BELOW = {
     "serving.contract": set(),
     "serving.local_calls": CONTRACT,
@@ -27,9 +27,9 @@ BELOW = {
     "serving.supervisor": CONTRACT,
     "serving.gateway": MIDDLE | {"serving.classify", "serving.faces", "serving.tfserving_rest"},
     "serving.tuning": MIDDLE | {"serving.gateway"},
-    "serving.model_server": MIDDLE | RUNTIMES | {"serving.tfserving_rest"},
+    "serving.model_server": MIDDLE | {"serving.tfserving_rest"},
     "serving.__main__": MIDDLE | {"serving.gateway", "serving.supervisor", "serving.faces"},
-    "export": MIDDLE | RUNTIMES | {"serving.classify", "serving.faces"},
+    "export": MIDDLE | {"serving.classify", "serving.faces"},
     "clients": MIDDLE | {"serving.classify", "serving.faces"},
     "sightline": MIDDLE | {"serving.classify", "serving.faces"},
 }

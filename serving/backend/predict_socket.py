@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 
 from serving.backend.protos import wire_pb2 as wire
-from serving.backend.status_codes import STATUS_CODES
 from serving.local_calls.client import LocalClient, NotReached
+from serving.runtimes.status import STATUS_CODES
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from google.protobuf.message import DecodeError
 
-from serving.contract.errors import SightlineError
-from serving.contract.golden import read_proof
 from serving.contract.versions import SAVED_MODEL_FILE, SERVE_TAG, TFLITE_FILE
 from serving.runtimes.messages import saved_model_pb2
+from serving.runtimes.runtime import NotFit
 from serving.runtimes.status import CallError, deadline_exceeded, invalid_argument
 from serving.runtimes.tensors import NUMPY_TYPES, Array, dtype_name
 
@@ -29,10 +28,6 @@ INIT_SIGNATURE = "__saved_model_init_op"  # TensorFlow writes it into every Save
 LARGEST_RUN = 32  # rows; more at once is not faster
 CACHE_BYTES = 256 * 1024  # of input in one run; more only grows the memory for what lies between the layers
 LARGE_FILE_BYTES = 100_000_000  # a model whose weights are not packed once for each thread
-
-
-class NotFit(Exception):
-    """Why a version is not served from its model.tflite; TensorFlow serves it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,7 @@ class _Plan:
     outputs: Sequence[str]
 
 
-class LiteModel:
+class LiteRtRuntime:
     """One version, loaded and ready to run. Safe to share between threads: each run has an interpreter to itself.
 
     threads: of one run. runs: how many may be at it side by side; each packs the weights for itself once it is needed.
@@ -64,7 +59,6 @@ class LiteModel:
         self._places = threading.Semaphore(runs)
         self._resting = [self._start()]
         _require_same_signatures(self.signatures, self._resting[0])
-        _require_proof(self, directory)
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], deadline: float | None = None) -> list[Array]:
         """As SavedModel.run, but that an input has to fit the shape that the signature declares."""
@@ -183,17 +177,3 @@ def _require_same_signatures(declared: Mapping[str, Any], interpreter: Any) -> N
     }
     if found != wanted:
         raise NotFit(f"{TFLITE_FILE} has the signatures {found}, {SAVED_MODEL_FILE} {wanted}")
-
-
-def _require_proof(model: LiteModel, directory: Path) -> None:
-    """Ask what the export asked. Raises NotFit where that is not known, or where an answer is not the one it got."""
-    try:
-        proof = read_proof(directory)
-        signature = model.signatures[proof.signature]
-        feeds = {signature.inputs[proof.input].name: proof.given}
-        (answers,) = model.run(feeds, [signature.outputs[proof.output].name])
-    except (SightlineError, CallError, KeyError) as exc:
-        raise NotFit(f"what proves {TFLITE_FILE} right cannot be replayed: {exc}") from exc
-    difference = proof.difference(answers)
-    if not difference <= proof.atol:
-        raise NotFit(f"{TFLITE_FILE} differs by {difference:.2g} from the exported model; {proof.atol:.2g} is allowed")

@@ -9,10 +9,9 @@ from typing import Any
 
 import grpc
 
-from serving.backend.status_codes import STATUS_CODES
-
 logger = logging.getLogger(__name__)
 
+STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}  # as they travel
 MAX_MESSAGE_CHARS = 1024  # tensorflow_serving/model_servers/grpc_status_util.cc
 CUT_MARK = "...TRUNCATED"
 

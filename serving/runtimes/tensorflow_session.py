@@ -32,7 +32,7 @@ TIMEOUT_FACTOR = 20  # a deadline farther off than so many of its slowest runs n
 FADING = 0.999  # how much of the slowest run is remembered from one run to the next
 
 
-class SavedModel:
+class TensorFlowRuntime:
     """One version, loaded and ready to run. Safe to share between threads.
 
     intra_op_threads: threads of one operation, 0 as many as there are CPUs; TensorFlow has one pool for a process, so

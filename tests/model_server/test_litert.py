@@ -16,9 +16,11 @@ from serving.contract.golden import ANSWERS_FILE, GoldenExamples, read_golden, w
 from serving.contract.versions import GOLDEN_DIR, TFLITE_FILE
 from serving.model_server.loading.servable import LoadSettings, Servable, loader
 from serving.model_server.metrics import Metrics
-from serving.runtimes.litert import LiteModel, NotFit
+from serving.runtimes.litert import LiteRtRuntime
+from serving.runtimes.opening import LITERT, open_version
+from serving.runtimes.runtime import NotFit
 from serving.runtimes.status import CallError
-from serving.runtimes.tensorflow_session import SavedModel
+from serving.runtimes.tensorflow_session import TensorFlowRuntime
 from tests.model_server.server_process import ModelServer, running
 
 IMAGE, PROBABILITIES = "serving_default_image:0", "StatefulPartitionedCall:0"
@@ -30,13 +32,13 @@ def pictures(n: int, seed: int = 0) -> np.ndarray[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def lite(bars_version: Path) -> LiteModel:
-    return LiteModel(bars_version, threads=1, runs=2)
+def lite(bars_version: Path) -> LiteRtRuntime:
+    return LiteRtRuntime(bars_version, threads=1, runs=2)
 
 
 @pytest.fixture(scope="module")
-def full(bars_version: Path) -> SavedModel:
-    return SavedModel(bars_version)
+def full(bars_version: Path) -> TensorFlowRuntime:
+    return TensorFlowRuntime(bars_version)
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def load(directory: Path) -> Servable:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 31, 32, 33, 100])
-def test_answers_as_tensorflow_does(lite: LiteModel, full: SavedModel, rows: int) -> None:
+def test_answers_as_tensorflow_does(lite: LiteRtRuntime, full: TensorFlowRuntime, rows: int) -> None:
     (expected,) = full.run({IMAGE: pictures(rows)}, [PROBABILITIES])
     (answers,) = lite.run({IMAGE: pictures(rows)}, [PROBABILITIES])
     assert answers.shape == (rows, 2)
@@ -57,13 +59,15 @@ def test_answers_as_tensorflow_does(lite: LiteModel, full: SavedModel, rows: int
     assert np.abs(answers - expected).max() <= 1e-5
 
 
-def test_an_answer_does_not_depend_on_who_else_asks(lite: LiteModel) -> None:
+def test_an_answer_does_not_depend_on_who_else_asks(lite: LiteRtRuntime) -> None:
     (together,) = lite.run({IMAGE: pictures(40)}, [PROBABILITIES])
     alone = [lite.run({IMAGE: pictures(40)[i : i + 1]}, [PROBABILITIES])[0] for i in range(40)]
     assert np.abs(together - np.concatenate(alone)).max() <= 1e-6
 
 
-def test_signatures_and_card_are_the_saved_model_s(lite: LiteModel, full: SavedModel, bars_version: Path) -> None:
+def test_signatures_and_card_are_the_saved_model_s(
+    lite: LiteRtRuntime, full: TensorFlowRuntime, bars_version: Path
+) -> None:
     assert lite.signatures == full.signatures
     probe = {lite.signatures["model_card"].inputs["probe"].name: np.zeros(3, np.int32)}
     fetches = [lite.signatures["model_card"].outputs["card"].name]
@@ -72,7 +76,7 @@ def test_signatures_and_card_are_the_saved_model_s(lite: LiteModel, full: SavedM
     assert answers[0].decode() + "\n" == (bars_version / CARD_FILE).read_text()
 
 
-def test_no_rows_get_no_answers(lite: LiteModel, full: SavedModel) -> None:
+def test_no_rows_get_no_answers(lite: LiteRtRuntime, full: TensorFlowRuntime) -> None:
     for model in (lite, full):
         (answers,) = model.run({IMAGE: pictures(0)}, [PROBABILITIES])
         assert (answers.shape, answers.dtype) == ((0, 2), np.float32)
@@ -87,7 +91,7 @@ def test_no_rows_get_no_answers(lite: LiteModel, full: SavedModel) -> None:
         ({"other:0": np.zeros((1, 28, 28, 1), np.uint8)}, "no signature takes .'other:0'."),
     ],
 )
-def test_what_the_signature_does_not_declare_is_refused(lite: LiteModel, feeds: dict[str, Any], words: str) -> None:
+def test_what_the_signature_does_not_declare_is_refused(lite: LiteRtRuntime, feeds: dict[str, Any], words: str) -> None:
     (before,) = lite.run({IMAGE: pictures(2)}, [PROBABILITIES])
     with pytest.raises(CallError, match=words) as caught:
         lite.run(feeds, [PROBABILITIES])
@@ -96,7 +100,7 @@ def test_what_the_signature_does_not_declare_is_refused(lite: LiteModel, feeds: 
     assert np.array_equal(before, after)
 
 
-def test_threads_do_not_disturb_each_other(lite: LiteModel) -> None:
+def test_threads_do_not_disturb_each_other(lite: LiteRtRuntime) -> None:
     batches = [pictures(1 + i % 5, seed=i) for i in range(60)]
     expected = [lite.run({IMAGE: batch}, [PROBABILITIES])[0] for batch in batches]
     answers: dict[int, Any] = {}
@@ -114,7 +118,7 @@ def test_threads_do_not_disturb_each_other(lite: LiteModel) -> None:
 
 
 def test_a_deadline_is_looked_at_between_runs_and_while_all_interpreters_are_busy(bars_version: Path) -> None:
-    lite = LiteModel(bars_version, threads=1, runs=1)
+    lite = LiteRtRuntime(bars_version, threads=1, runs=1)
     with pytest.raises(CallError) as late:
         lite.run({IMAGE: pictures(33)}, [PROBABILITIES], time.monotonic() - 1)
     assert late.value.code.name == "DEADLINE_EXCEEDED"
@@ -125,7 +129,7 @@ def test_a_deadline_is_looked_at_between_runs_and_while_all_interpreters_are_bus
 
 
 def test_an_interpreter_that_fails_is_replaced_and_one_that_is_late_is_kept(bars_version: Path) -> None:
-    lite = LiteModel(bars_version, threads=1, runs=1)
+    lite = LiteRtRuntime(bars_version, threads=1, runs=1)
     with lite._interpreter(None) as first:
         pass
     with pytest.raises(CallError, match="Deadline"):
@@ -156,12 +160,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_tensorflow_runs_what_litert_does_not_run_rightly(
-    copied: Path, full: SavedModel, damage: str, caplog: pytest.LogCaptureFixture
+    copied: Path, full: TensorFlowRuntime, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     change, words = DAMAGES[damage]
     change(copied)
     with pytest.raises(NotFit, match=words):
-        LiteModel(copied, threads=1, runs=1)
+        open_version(copied, [LITERT])
     with caplog.at_level(logging.WARNING):
         servable = load(copied)
     assert "bars version 1 runs on TensorFlow, which takes longer: " in caplog.text
@@ -175,7 +179,7 @@ def test_a_file_of_other_signatures_is_not_used(copied: Path, bars_version: Path
     converter = tf.lite.TFLiteConverter.from_saved_model(str(bars_version), signature_keys=["serving_default"])
     (copied / TFLITE_FILE).write_bytes(converter.convert())
     with pytest.raises(NotFit, match="model_card"):
-        LiteModel(copied, threads=1, runs=1)
+        LiteRtRuntime(copied, threads=1, runs=1)
 
 
 def test_a_damaged_saved_model_is_no_version_even_where_litert_could_run_it(copied: Path) -> None:
@@ -189,7 +193,7 @@ def has_tensorflow(server: ModelServer) -> bool:
 
 
 def test_a_server_loads_tensorflow_with_the_first_model_that_needs_it(
-    copied: Path, models_dir: Path, tmp_path: Path, full: SavedModel
+    copied: Path, models_dir: Path, tmp_path: Path, full: TensorFlowRuntime
 ) -> None:
     folder = copied.parents[1]
     (expected,) = full.run({IMAGE: pictures(5)}, [PROBABILITIES])

@@ -4,23 +4,16 @@ Source: tensorflow_serving/servables/tensorflow/predict_impl.cc, predict_util.cc
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from serving.runtimes.messages import get_model_metadata_pb2
+from serving.runtimes.runtime import Runtime
 from serving.runtimes.status import failed_precondition, invalid_argument
 from serving.runtimes.tensors import Array, to_numpy, to_proto
 
 DEFAULT_SIGNATURE = "serving_default"
 METADATA_FIELD = "signature_def"
 IMAGE_RANK = 4
-
-
-class Runnable(Protocol):
-    """A loaded version."""
-
-    signatures: Mapping[str, Any]
-
-    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], deadline: float | None = None) -> list[Array]: ...
 
 
 def require_spec(request: Any) -> None:
@@ -41,7 +34,7 @@ def version_of(spec: Any) -> tuple[int | None, str | None]:
 
 
 def predict(
-    model: Runnable,
+    model: Runtime,
     request: Any,
     outputs: Any,
     deadline: float | None,
@@ -63,7 +56,7 @@ def predict(
     return name
 
 
-def fill_metadata(model: Runnable, request: Any, response: Any) -> None:
+def fill_metadata(model: Runtime, request: Any, response: Any) -> None:
     """Answer GetModelMetadata: every signature of the model. Call `check_metadata_fields` first."""
     signatures = get_model_metadata_pb2.SignatureDefMap()
     for name, signature in model.signatures.items():

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.model_server.calls.predict import DEFAULT_SIGNATURE, Runnable, version_of
+from serving.model_server.calls.predict import DEFAULT_SIGNATURE, version_of
+from serving.runtimes.runtime import Runtime
 from serving.runtimes.status import failed_precondition, invalid_argument
 from serving.runtimes.tensors import Array
 
@@ -16,7 +17,7 @@ CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress" 
 INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
 
 
-def classify(model: Runnable, request: Any, result: Any, deadline: float | None) -> str:
+def classify(model: Runtime, request: Any, result: Any, deadline: float | None) -> str:
     """Fill a ClassificationResult with the labels and scores of each example. Returns the signature's name."""
     name, signature = _signature(model, request.model_spec)
     aliases = _classify_outputs(signature)
@@ -26,7 +27,7 @@ def classify(model: Runnable, request: Any, result: Any, deadline: float | None)
     return name
 
 
-def regress(model: Runnable, request: Any, result: Any, deadline: float | None) -> str:
+def regress(model: Runtime, request: Any, result: Any, deadline: float | None) -> str:
     """Fill a RegressionResult with a value for each example. Returns the signature's name."""
     name, signature = _signature(model, request.model_spec)
     _require_regress_outputs(signature)
@@ -36,7 +37,7 @@ def regress(model: Runnable, request: Any, result: Any, deadline: float | None) 
     return name
 
 
-def multi_inference(model: Runnable, request: Any, response: Any, deadline: float | None) -> None:
+def multi_inference(model: Runtime, request: Any, response: Any, deadline: float | None) -> None:
     """Run several signatures over the same examples, in one run of the graph; fill `results` in their order."""
     tasks = list(request.tasks)
     _check_tasks(tasks)
@@ -88,7 +89,7 @@ def _outputs_of(method: str, signature: Any) -> list[str]:
     raise invalid_argument(f"Unsupported signature method_name: {method}")
 
 
-def _signature(model: Runnable, spec: Any) -> tuple[str, Any]:
+def _signature(model: Runtime, spec: Any) -> tuple[str, Any]:
     name = spec.signature_name or DEFAULT_SIGNATURE
     if name not in model.signatures:
         raise invalid_argument(f"No signature was found with the name: {name}")
@@ -139,7 +140,7 @@ def _serialized(request_input: Any) -> Array:
 
 
 def _run(
-    model: Runnable, signature: Any, examples: Array, aliases: Sequence[str], deadline: float | None
+    model: Runtime, signature: Any, examples: Array, aliases: Sequence[str], deadline: float | None
 ) -> list[Array]:
     fetches = [signature.outputs[alias].name for alias in aliases]
     return model.run({signature.inputs[INPUTS].name: examples}, fetches, deadline)

@@ -18,10 +18,10 @@ import grpc
 import numpy as np
 
 from serving.contract.machine import usable_cpus
-from serving.model_server.calls.predict import Runnable
 from serving.model_server.metrics import Metrics
 from serving.model_server.versions.config_files import read_text_file
 from serving.model_server.versions.protos import BatchingParameters
+from serving.runtimes.runtime import Runtime
 from serving.runtimes.status import CallError, failed_precondition, invalid_argument
 from serving.runtimes.tensors import Array
 
@@ -324,7 +324,7 @@ class BatchScheduler:
 class BatchedModel:
     """A model whose runs are merged with those of other requests."""
 
-    def __init__(self, model: Runnable, scheduler: BatchScheduler) -> None:
+    def __init__(self, model: Runtime, scheduler: BatchScheduler) -> None:
         self._model = model
         self._scheduler = scheduler
         self.signatures = model.signatures

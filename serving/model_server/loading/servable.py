@@ -7,28 +7,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from serving.contract.machine import usable_cpus
-from serving.contract.versions import SERVE_TAG, TFLITE_FILE
-from serving.model_server.calls.predict import Runnable
+from serving.contract.versions import SERVE_TAG
 from serving.model_server.loading.batching import BatchedModel, BatchScheduler, BatchSettings
 from serving.model_server.loading.warmup import warm_up
 from serving.model_server.metrics import Metrics
+from serving.runtimes.opening import LITERT, TENSORFLOW, RuntimeName, open_version
+from serving.runtimes.runtime import Runtime
 from serving.runtimes.status import CallError
-from serving.runtimes.tensorflow_start import start_tensorflow
 from serving.runtimes.tensors import Array
 
 logger = logging.getLogger(__name__)
-
-CPUS = usable_cpus()
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
     """batching: None runs every request on its own. warm_up: replay recorded requests, `warmup_iterations` times.
 
-    intra_op_threads: as SavedModel's. prefer_tflite: a version's model.tflite answers where its golden examples agree.
+    intra_op_threads: of one run, 0 for as many as there are CPUs. prefer_tflite: a version's model.tflite answers where
+    its golden examples agree.
     """
 
     batching: BatchSettings | None = None
@@ -39,16 +37,10 @@ class LoadSettings:
     prefer_tflite: bool = False
 
 
-class Model(Runnable, Protocol):
-    """A version in memory, whatever runs it."""
-
-    def close(self) -> None: ...
-
-
 class Servable:
     """A version that answers, perhaps batched."""
 
-    def __init__(self, model: Model, batched: BatchedModel | None) -> None:
+    def __init__(self, model: Runtime, batched: BatchedModel | None) -> None:
         self._model = model
         self._runs = batched if batched is not None else model
         self.signatures: Mapping[str, Any] = model.signatures
@@ -67,6 +59,7 @@ class Servable:
 def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path], Servable]:
     """How a Repository loads: a function of name, version and directory that raises CallError."""
     scheduler = BatchScheduler(settings.batching, metrics) if settings.batching is not None else None
+    runtimes: tuple[RuntimeName, ...] = (LITERT, TENSORFLOW) if settings.prefer_tflite else (TENSORFLOW,)
 
     def load(name: str, version: int, directory: Path) -> Servable:
         started = time.monotonic()
@@ -82,30 +75,15 @@ def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path
 
     def _load(name: str, version: int, directory: Path) -> Servable:
         started = time.monotonic()
-        model = _lite(name, version, directory) or _saved_model(directory)
+        opened = open_version(directory, runtimes, tags=settings.tags, threads=settings.intra_op_threads)
+        if opened.why_not_litert:
+            logger.warning(
+                "%s version %d runs on TensorFlow, which takes longer: %s", name, version, opened.why_not_litert
+            )
+        else:
+            logger.info("%s version %d runs on %s", name, version, opened.name)
         metrics.load_stages.observe((time.monotonic() - started) * 1e6, str(directory), "load")
-        return Servable(model, BatchedModel(model, scheduler) if scheduler is not None else None)
-
-    def _lite(name: str, version: int, directory: Path) -> Model | None:
-        """The version's model.tflite, where there is one that answers as Keras did."""
-        if not settings.prefer_tflite or settings.tags != (SERVE_TAG,) or not (directory / TFLITE_FILE).exists():
-            return None
-        from serving.runtimes.litert import LiteModel, NotFit
-
-        threads = settings.intra_op_threads or CPUS
-        try:
-            model = LiteModel(directory, threads=threads, runs=max(1, CPUS // threads))
-        except NotFit as exc:
-            logger.warning("%s version %d runs on TensorFlow, which takes longer: %s", name, version, exc)
-            return None
-        logger.info("%s version %d runs on LiteRT", name, version)
-        return model
-
-    def _saved_model(directory: Path) -> Model:
-        start_tensorflow(keras=False)
-        from serving.runtimes.tensorflow_session import SavedModel
-
-        return SavedModel(directory, settings.tags, settings.intra_op_threads)
+        return Servable(opened.runtime, BatchedModel(opened.runtime, scheduler) if scheduler is not None else None)
 
     def _warm_up(servable: Servable, name: str, version: int, directory: Path) -> None:
         if not settings.warm_up:

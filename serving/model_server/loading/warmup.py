@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from serving.model_server.calls import tf_examples
-from serving.model_server.calls.predict import Runnable, predict
+from serving.model_server.calls.predict import predict
 from serving.model_server.loading.tfrecord import DamagedRecord, read_records
 from serving.model_server.metrics import Metrics
 from serving.runtimes.messages import (
@@ -22,13 +22,14 @@ from serving.runtimes.messages import (
     prediction_log_pb2,
     regression_pb2,
 )
+from serving.runtimes.runtime import Runtime
 from serving.runtimes.status import CallError, invalid_argument
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_RECORDS = 1000
 
 
-def warm_up(model: Runnable, directory: Path, metrics: Metrics, iterations: int = 1) -> int:
+def warm_up(model: Runtime, directory: Path, metrics: Metrics, iterations: int = 1) -> int:
     """Replay the version's recorded requests, each `iterations` times. Returns how many there are; 0 without a file.
 
     Raises CallError: any request that fails is a load that fails.
@@ -63,7 +64,7 @@ def _parsed(data: bytes, path: Path) -> Any:
         raise invalid_argument(f"Failed to parse warmup record: {path}") from exc
 
 
-def _replay(model: Runnable, record: Any) -> None:
+def _replay(model: Runtime, record: Any) -> None:
     kind = record.WhichOneof("log_type")
     if kind == "predict_log":
         predict(model, record.predict_log.request, predict_pb2.PredictResponse().outputs, None)

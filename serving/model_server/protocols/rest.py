@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 import grpc
 
 from serving.backend.protos import wire_pb2 as wire
-from serving.backend.status_codes import STATUS_CODES
 from serving.contract.errors import PortTaken
 from serving.model_server.metrics import CONTENT_TYPE
 from serving.model_server.service import ModelServerService
-from serving.runtimes.status import CallError, cut
+from serving.runtimes.status import STATUS_CODES, CallError, cut
 from serving.tfserving_rest import BackendError, Reply, answer
 
 Response = TypeVar("Response")

@@ -13,15 +13,15 @@ from tensorflow_serving.apis import prediction_log_pb2, prediction_service_pb2_g
 from serving.model_server.loading.warmup import WARMUP_FILE, warm_up
 from serving.model_server.metrics import Metrics
 from serving.runtimes.status import CallError
-from serving.runtimes.tensorflow_session import SavedModel
+from serving.runtimes.tensorflow_session import TensorFlowRuntime
 from serving.runtimes.tensors import to_proto
 from tests.model_server import saved_models
 from tests.model_server.server_process import free_port, launch
 
 
 @pytest.fixture(scope="module")
-def model(models_dir: Path) -> SavedModel:
-    return SavedModel(models_dir / "half_plus_two" / "00000123")
+def model(models_dir: Path) -> TensorFlowRuntime:
+    return TensorFlowRuntime(models_dir / "half_plus_two" / "00000123")
 
 
 def predict_log(x: Any, signature: str = "") -> bytes:
@@ -52,23 +52,23 @@ def write(directory: Path, *records: bytes) -> Path:
     return directory
 
 
-def test_recorded_requests_are_replayed(model: SavedModel, tmp_path: Path) -> None:
+def test_recorded_requests_are_replayed(model: TensorFlowRuntime, tmp_path: Path) -> None:
     metrics = Metrics()
     records = [predict_log(np.float32(1)), classify_log()]
     assert warm_up(model, write(tmp_path, *records), metrics) == 2
     assert f':tensorflow:serving:model_warmup_records_read{{model_path="{tmp_path}"}} 2' in metrics.prometheus()
 
 
-def test_no_file_is_no_warm_up(model: SavedModel, tmp_path: Path) -> None:
+def test_no_file_is_no_warm_up(model: TensorFlowRuntime, tmp_path: Path) -> None:
     assert warm_up(model, tmp_path, Metrics()) == 0
 
 
-def test_a_request_that_fails_fails_the_load(model: SavedModel, tmp_path: Path) -> None:
+def test_a_request_that_fails_fails_the_load(model: TensorFlowRuntime, tmp_path: Path) -> None:
     with pytest.raises(CallError, match="Expects arg"):
         warm_up(model, write(tmp_path, predict_log(np.float64(1))), Metrics())
 
 
-def test_other_files_are_refused(model: SavedModel, tmp_path: Path) -> None:
+def test_other_files_are_refused(model: TensorFlowRuntime, tmp_path: Path) -> None:
     directory = write(tmp_path)
     (directory / WARMUP_FILE).write_bytes(b"this is no TFRecord file at all")
     with pytest.raises(CallError, match="verify your warmup data is in TFRecord format") as caught:
@@ -76,19 +76,19 @@ def test_other_files_are_refused(model: SavedModel, tmp_path: Path) -> None:
     assert caught.value.code is grpc.StatusCode.DATA_LOSS
 
 
-def test_a_record_of_something_else_is_refused(model: SavedModel, tmp_path: Path) -> None:
+def test_a_record_of_something_else_is_refused(model: TensorFlowRuntime, tmp_path: Path) -> None:
     with pytest.raises(CallError, match="Failed to parse warmup record") as caught:
         warm_up(model, write(tmp_path, b"\xff\xff"), Metrics())
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_too_many_records_are_refused(model: SavedModel, tmp_path: Path) -> None:
+def test_too_many_records_are_refused(model: TensorFlowRuntime, tmp_path: Path) -> None:
     directory = write(tmp_path, *[predict_log(np.float32(1))] * 1001)
     with pytest.raises(CallError, match="Number of warmup records exceeds the maximum"):
         warm_up(model, directory, Metrics())
 
 
-def test_another_kind_of_record_is_unimplemented(model: SavedModel, tmp_path: Path) -> None:
+def test_another_kind_of_record_is_unimplemented(model: TensorFlowRuntime, tmp_path: Path) -> None:
     log = prediction_log_pb2.PredictionLog()
     log.session_run_log.SetInParent()
     with pytest.raises(CallError) as caught:
@@ -107,7 +107,7 @@ def test_defaults_of_a_signature_make_inputs_optional(tmp_path: Path) -> None:
     module = Adder()
     signature = module.add.get_concrete_function()
     tf.saved_model.save(module, str(tmp_path), signatures=signature)
-    model = SavedModel(tmp_path)
+    model = TensorFlowRuntime(tmp_path)
     assert "__saved_model_init_op" in model.signatures
     log = prediction_log_pb2.PredictLog()
     to_proto(np.array([1], np.float32), log.request.inputs["a"])

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from serving.runtimes.status import CallError
-from serving.runtimes.tensorflow_session import SavedModel
+from serving.runtimes.tensorflow_session import TensorFlowRuntime
 from tests.model_server import saved_models
 from tests.model_server.server_process import ModelServer, free_port, launch, running
 
@@ -182,6 +182,6 @@ def test_variables_that_were_not_restored_are_refused(tmp_path: Path) -> None:
     model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
     tf.saved_model.save(model, str(tmp_path / "saved"))
     with pytest.raises(CallError, match="were not restored"):
-        SavedModel(tmp_path / "saved")
+        TensorFlowRuntime(tmp_path / "saved")
     model.export(str(tmp_path / "exported"), verbose=False)
-    SavedModel(tmp_path / "exported").close()
+    TensorFlowRuntime(tmp_path / "exported").close()
