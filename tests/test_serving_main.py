@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.__main__ import _Announcing
+from serving.__main__ import GUNICORN_CONF, _Announcing
 from serving.gateway.settings import Settings
 
 
@@ -38,6 +38,10 @@ def url() -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+def test_gunicorn_configuration_exists() -> None:
+    assert GUNICORN_CONF.is_file()
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def connections_of(pid: int, port: int) -> int:
 
 
 PATIENT = """
-from serving.gateway import gevent_worker
+from serving.gateway.gunicorn import gevent_worker
 gevent_worker.GIVE_WAY_SECONDS = 3.0  # 5 milliseconds are too few where tests keep all CPUs busy
 """
 
