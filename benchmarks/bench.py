@@ -1,11 +1,11 @@
-"""Everything in one run: Sightline, its limits and its peers, in turn, as a table, a picture and JSON.
+"""Measure Sightline, its limits and its peers in turn, in one run; print a table, write a picture and JSON.
 
     make bench                                # python -m benchmarks.bench
     make bench ARGS="--rounds 5 --peers"      # with the peers that `make bench-peers` installed
     make bench-compare BEFORE=a.json AFTER=b.json
 
-Wants the models `fashion` and `mobilenetv2` in ./models (sightline export). One machine runs the service and the load:
-compare numbers of one run with each other, or runs on one machine that did nothing else.
+Needs the models `fashion` and `mobilenetv2` in ./models (sightline export). One machine runs service and load: compare
+numbers of one run with each other, or runs on one machine that did nothing else.
 """
 
 import argparse
@@ -41,7 +41,6 @@ CLIENTS = {SMALL: (1, 8, 32, 128), LARGE: (1, 8, 32)}
 PHOTO_BYTES = 100_000
 MANY = 32  # pictures in a request of many
 
-
 Answer = tuple[str, float]  # a label and its score
 
 
@@ -49,7 +48,7 @@ Answer = tuple[str, float]  # a label and its score
 class Row:
     """One measurement. per_second: answered requests, or pictures where a request holds several.
 
-    p50, p99: milliseconds of an answered request; refused_p99: of one that is told 503. spread: (largest - smallest) /
+    p50, p99: milliseconds of an answered request; refused_p99: of a 503. spread: (largest - smallest) /
     median of the rounds.
     """
 
@@ -68,9 +67,9 @@ class Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, default=ROOT / "models")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", action="store_true", help="the peers, too")
+    parser.add_argument("--peers", action="store_true", help="measure the peers too")
     parser.add_argument("--only", nargs="*", default=[SMALL, LARGE], help="models")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "bench")
     options = parser.parse_args()
@@ -85,7 +84,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All rounds; in each one every service, so that what disturbs the machine disturbs all of them."""
+    """Run all rounds, each over every service, so that a disturbance of the machine hits all alike."""
     found: dict[tuple[str, str, int], list[Row]] = {}
     facts: dict[str, list[float]] = {}
     answers: dict[tuple[str, str], list[Answer]] = {}
@@ -99,7 +98,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 say(f"round {number + 1}: {service.name}, {model}")
                 try:
                     rows += service_rows(service, model, options, facts, answers)
-                except (RuntimeError, OSError) as exc:  # one that does not start or answer leaves the others their turn
+                except (RuntimeError, OSError) as exc:  # go on with the others
                     say(f"{service.name}: {exc}")
             for row in rows:
                 found.setdefault((row.service, row.case, row.clients), []).append(row)
@@ -115,7 +114,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def median_row(rows: Sequence[Row]) -> Row:
-    """The round in the middle, by rate, with how far the rounds lie apart."""
+    """Return the median round by rate, with the spread of all rounds."""
     ordered = sorted(rows, key=lambda row: row.per_second)
     middle = ordered[len(ordered) // 2]
     spread = (ordered[-1].per_second - ordered[0].per_second) / middle.per_second if middle.per_second else 0.0
@@ -123,7 +122,7 @@ def median_row(rows: Sequence[Row]) -> Row:
 
 
 def raw_rows(options: argparse.Namespace, model: str) -> Iterator[Row]:
-    """The model in a process that does nothing else, on TensorFlow and on LiteRT: the limit of all that serve it."""
+    """Measure the model in a process of its own, on TensorFlow and on LiteRT: the limit of whatever serves it."""
     for runtime in runtimes_of(version_dirs(options.models / model)[-1]):
         say(f"the raw model, {runtime}: {model}")
         for threads, size in ((1, 1), (2, 1), (2, 8), *([(1, 128)] if model == SMALL else [(1, 8)])):
@@ -142,7 +141,7 @@ def service_rows(
     facts: dict[str, list[float]],
     answers: dict[tuple[str, str], list[Answer]],
 ) -> Iterator[Row]:
-    """Every load that this service is put under."""
+    """Put one service under every load."""
     pictures = pictures_of(options.models, model)
     with running(service, options.models, model, options.out / "logs") as it:
 
@@ -184,7 +183,7 @@ def _row(service: Service, case: str, size: int, load: dict[str, Any]) -> Row:
 
 
 def _answer(url: str, service: Service, picture: tuple[str, bytes]) -> Answer:
-    """What the service says of one picture."""
+    """Return the service's best label and its score for one picture."""
     body, kind = form([picture]) if service.form else (picture[1], "image/*")
     request = urllib.request.Request(url, body, {"Content-Type": kind})
     with urllib.request.urlopen(request, timeout=60) as response:
@@ -194,7 +193,7 @@ def _answer(url: str, service: Service, picture: tuple[str, bytes]) -> Answer:
 
 
 def agreement(answers: dict[tuple[str, str], list[Answer]], service: str, model: str) -> str:
-    """How a service's answers agree with Sightline's."""
+    """Compare a service's answers with Sightline's, in words."""
     pairs = list(zip(answers[service, model], answers.get((SIGHTLINE.name, model), []), strict=False))
     same = sum(mine[0] == ours[0] for mine, ours in pairs)
     farthest = max((abs(mine[1] - ours[1]) for mine, ours in pairs), default=0.0)
@@ -202,7 +201,7 @@ def agreement(answers: dict[tuple[str, str], list[Answer]], service: str, model:
 
 
 def pictures_of(models: Path, model: str) -> list[tuple[str, bytes]]:
-    """The model's golden PNGs; for photos, the JPEGs of SIGHTLINE_DATA that come nearest to PHOTO_BYTES, if there."""
+    """Return the model's golden PNGs; for photos, the JPEGs in SIGHTLINE_DATA closest to PHOTO_BYTES, if any."""
     root = os.environ.get("SIGHTLINE_DATA")
     photos = sorted((Path(root) / "imagenet" / "photos").glob("*.JPEG")) if root and model == LARGE else []
     if photos:
@@ -213,7 +212,7 @@ def pictures_of(models: Path, model: str) -> list[tuple[str, bytes]]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """For people: a line a measurement, and how it compares with ours."""
+    """Format one line per measurement, with Sightline's ratio to it."""
     rows = [Row(**row) for row in report["rows"]]
     ours = {(row.case, row.clients): row.per_second for row in rows if row.service == SIGHTLINE.name}
     head = f"{'per second':>11}{'p50 ms':>9}{'p99 ms':>9}{'refused':>9}{'in ms':>8}{'Sightline is':>14}"
@@ -230,7 +229,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Rate over clients, a panel for each case that has several."""
+    """Plot rate over clients, one panel per case with several numbers of clients."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,13 +1,14 @@
-"""Faces found and named, beside `face_recognition` used by hand at full size: ratios within one run.
+"""Compare faces found and named with `face_recognition` used by hand at full size: ratios within one run.
 
     SIGHTLINE_DATA=... python -m benchmarks.bench_face_detection [--only plain,bystander] [--max-side 800]
 
-The sample photos as they are, and photos made of them whose faces are known: small, dark, turned by EXIF, enlarged to
-12 megapixels, a bystander beside a large portrait, groups, one small person in 24 megapixels. face_recognition gets
-each photo upright, and looks as its tutorial does: `face_locations` (HOG, one upsampling) and `face_encodings`.
+Photos: the samples as they are, and scenes composed of them whose people are known: small, dark, rotated by EXIF,
+enlarged to 12 megapixels, a bystander beside a large portrait, groups, one small person in 24 megapixels.
+face_recognition gets each photo upright and is called as in its tutorial: `face_locations` (HOG, one upsampling) and
+`face_encodings`.
 
-Times are CPU time of this process. `ours` encodes with dlib too; `find` leaves encoding out on both sides, which
-is what remains of ours when the model server encodes.
+Times are CPU time of this process. `ours` encodes with dlib too; `find` leaves encoding out on both sides, as when
+the model server encodes.
 """
 
 import argparse
@@ -38,8 +39,8 @@ FACE_OF_PHOTO = 0.3  # of a portrait's width, about: what its face takes
 
 
 @dataclass(frozen=True)
-class Made:
-    """A photo. people: who of the known is in it, None for a stranger, in any order."""
+class Photo:
+    """A photo. people: the known people in it, None for a stranger, in any order."""
 
     kind: str
     name: str
@@ -49,7 +50,7 @@ class Made:
 
 @dataclass
 class Answer:
-    """Names that were found, and the CPU seconds that finding and all of it took."""
+    """Names found, and CPU seconds: of finding, and of everything."""
 
     names: list[str | None]
     find: float
@@ -60,33 +61,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="kinds, with commas")
     parser.add_argument("--max-side", type=int, default=800)
-    parser.add_argument("--save", type=Path, help="folder for the made photos")
+    parser.add_argument("--save", type=Path, help="folder to save the photos to")
     asked = parser.parse_args()
     root = Path(os.environ["SIGHTLINE_DATA"]) / "faces"
     ours, theirs = Ours(root, asked.max_side), Theirs(root)
     print("kind: photos, people | of ours: found, right, photos with a face | of theirs the same | ratios of time")
-    rows: dict[str, list[tuple[Made, Answer, Answer]]] = {}
-    for made in photos(root):
-        if asked.only and made.kind not in asked.only.split(","):
+    rows: dict[str, list[tuple[Photo, Answer, Answer]]] = {}
+    for photo in photos(root):
+        if asked.only and photo.kind not in asked.only.split(","):
             continue
         if asked.save:
             asked.save.mkdir(parents=True, exist_ok=True)
-            (asked.save / f"{made.kind}-{made.name}.jpg").write_bytes(made.data)
-        if rows and made.kind not in rows:
+            (asked.save / f"{photo.kind}-{photo.name}.jpg").write_bytes(photo.data)
+        if rows and photo.kind not in rows:
             tell(*list(rows.items())[-1])
-        rows.setdefault(made.kind, []).append((made, ours.answer(made.data), theirs.answer(made.data)))
+        rows.setdefault(photo.kind, []).append((photo, ours.answer(photo.data), theirs.answer(photo.data)))
     tell(*list(rows.items())[-1])
     tell("all", [row for each in rows.values() for row in each])
 
 
-def tell(kind: str, rows: list[tuple[Made, Answer, Answer]]) -> None:
-    """One line: found faces, right names, photos with a face, of both sides; ratios of time, and the worst."""
-    people = sum(len(made.people) for made, _, _ in rows)
+def tell(kind: str, rows: list[tuple[Photo, Answer, Answer]]) -> None:
+    """Print one line: faces found, right names, photos with a face, for both sides; ratios of time, and the worst."""
+    people = sum(len(photo.people) for photo, _, _ in rows)
     columns = []
-    for side in (1, 2):
-        answers = [(row[0], row[side]) for row in rows]
+    for answers in ([(photo, one) for photo, one, _ in rows], [(photo, other) for photo, _, other in rows]):
         found = sum(len(answer.names) for _, answer in answers)
-        right = sum(_right(made.people, answer.names) for made, answer in answers)
+        right = sum(_right(photo.people, answer.names) for photo, answer in answers)
         columns.append(f"{found:5d} {right:5d} {sum(bool(answer.names) for _, answer in answers):5d}")
     finds = [one.find / other.find for _, one, other in rows]
     whole = sum(one.whole for _, one, _ in rows) / sum(other.whole for _, _, other in rows)
@@ -110,7 +110,7 @@ def _right(people: tuple[str | None, ...], names: list[str | None]) -> int:
 
 
 class Ours:
-    """The detector and dlib's encoder, in this process."""
+    """Sightline's detector and encoder, in this process."""
 
     def __init__(self, root: Path, max_side: int) -> None:
         self._detector, self._encoder = DlibDetector(ImageLimits(), max_side), DlibEncoder()
@@ -128,7 +128,7 @@ class Ours:
 
 
 class Theirs:
-    """face_recognition, as its tutorial uses it."""
+    """face_recognition, used as in its tutorial."""
 
     def __init__(self, root: Path) -> None:
         self._library: Any = import_face_recognition()
@@ -161,14 +161,14 @@ def _named(known: dict[str, Any], encodings: Any) -> list[str | None]:
 # ---- photos
 
 
-def photos(root: Path) -> Iterator[Made]:
-    """All of them, the same at every run."""
+def photos(root: Path) -> Iterator[Photo]:
+    """Yield all photos, the same in every run."""
     rng = random.Random(4)
     portraits = {
         path.stem: _open(path) for path in sorted(root.rglob("*.*")) if path.stem in WHO["known"] | WHO["unknown"]
     }
     for path in sorted(root.rglob("*.*")):
-        yield Made("plain", path.stem, path.read_bytes(), _people(path.stem))
+        yield Photo("plain", path.stem, path.read_bytes(), _people(path.stem))
     changes: dict[str, Callable[[Image.Image], Image.Image]] = {
         "small": lambda image: ImageOps.contain(image, (300, 300)),
         "dark": lambda image: image.point(lambda value: value * 0.3),
@@ -177,27 +177,27 @@ def photos(root: Path) -> Iterator[Made]:
     for kind, change in changes.items():
         for stem, image in portraits.items():
             if kind != "enlarged" or stem in ("obama2", "biden", "rose_leslie2", "stranger_johnsnow"):
-                yield Made(kind, stem, _jpeg(change(image)), _people(stem))
+                yield Photo(kind, stem, _jpeg(change(image)), _people(stem))
     for stem in ("obama2", "rose_leslie2", "biden2"):
         exif = Image.Exif()
         exif[0x0112] = 6
-        yield Made("exif", stem, _jpeg(portraits[stem].transpose(Image.Transpose.ROTATE_90), exif=exif), _people(stem))
+        yield Photo("exif", stem, _jpeg(portraits[stem].transpose(Image.Transpose.ROTATE_90), exif=exif), _people(stem))
     for large, little in (("obama2", "rose_leslie2"), ("biden2", "obama"), ("rose_leslie2", "alex_lacamoire2")):
         for share in (0.025, 0.04, 0.06):
             scene = _backdrop(4000, 3000, portraits["lin-manuel_miranda"])
             _paste(scene, portraits[large], 0, 0, height=3000)
             _paste(scene, portraits[little], 3300, 900, face=round(4000 * share))
-            yield Made("bystander", f"{large}-{share}", _jpeg(scene), _people(large) + _people(little))
+            yield Photo("bystander", f"{large}-{share}", _jpeg(scene), _people(large) + _people(little))
     for number, share in enumerate((0.02, 0.03, 0.05, 0.08)):
         scene = _backdrop(4000, 3000, portraits["lin-manuel_miranda"])
         chosen = rng.sample(sorted(portraits), 5)
         for place, stem in enumerate(chosen):
             _paste(scene, portraits[stem], 780 * place, 300, face=round(4000 * share * rng.uniform(0.8, 1.2)))
-        yield Made("group", f"{number}-{share}", _jpeg(scene), sum((_people(stem) for stem in chosen), ()))
+        yield Photo("group", f"{number}-{share}", _jpeg(scene), sum((_people(stem) for stem in chosen), ()))
     for stem, side in (("obama2", 80), ("rose_leslie2", 110), ("biden2", 150), ("alex_lacamoire2", 200)):
         scene = _backdrop(6000, 4000, portraits["lin-manuel_miranda"])
         _paste(scene, portraits[stem], 3900, 1500, face=side)
-        yield Made("landscape", f"{stem}-{side}", _jpeg(scene), _people(stem))
+        yield Photo("landscape", f"{stem}-{side}", _jpeg(scene), _people(stem))
 
 
 def _people(stem: str) -> tuple[str | None, ...]:
@@ -218,14 +218,14 @@ def _with_pixels(image: Image.Image, pixels: int) -> tuple[int, int]:
 
 
 def _backdrop(width: int, height: int, image: Image.Image) -> Image.Image:
-    """Blurred colours without a face, with some grain."""
+    """Make a background without a face: blurred colours with grain."""
     blurred = image.resize((40, 30)).filter(ImageFilter.GaussianBlur(3)).resize((width, height))
     grain = Image.effect_noise((width, height), 12).convert("RGB")
     return Image.blend(blurred, grain, 0.15)
 
 
 def _paste(scene: Image.Image, portrait: Image.Image, left: int, top: int, *, height: int = 0, face: int = 0) -> None:
-    """A portrait, so high or with a face about so wide (pixels)."""
+    """Paste a portrait, scaled to `height` or to a face about `face` wide (pixels)."""
     scale = height / portrait.height if height else face / (FACE_OF_PHOTO * portrait.width)
     size = round(portrait.width * scale), round(portrait.height * scale)
     scene.paste(portrait.resize(size, Image.Resampling.LANCZOS), (left, top))

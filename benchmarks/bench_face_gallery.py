@@ -1,10 +1,10 @@
-"""The nearest of many: SQLite in memory and PostgreSQL, over encodings that are spread like faces.
+"""Measure searches of SQLite (in memory) and PostgreSQL over encodings distributed like faces.
 
     python -m benchmarks.bench_face_gallery [--sizes 10000,1000000] [--postgres postgresql://...]
 
-For each size: filling (rows at a time, as an import does), opening in a process of its own (seconds until the first
-answer, and its memory), the median and 95th percentile of a search of the 5 nearest, and whether the answers are those
-of the plain formula in float64. Galleries are made in a temporary folder, which is removed.
+For each size: seconds to fill it (in chunks, as an import does); seconds to open it in a process of its own, until the
+first answer, and its memory; median and 95th percentile of a search for the 5 nearest; how many answers equal the plain
+formula in float64. Galleries live in a temporary folder, which is removed.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def tell(kind: str, url: str, size: int) -> None:
-    """Fill a gallery, and print what a process that opens it measures."""
+    """Fill a gallery, measure it in a process of its own, and print one line."""
     store = open_store(url)
     started = time.perf_counter()
     for entries in _chunks(size):
@@ -72,7 +72,7 @@ def tell(kind: str, url: str, size: int) -> None:
 
 
 def measured(url: str, size: int) -> dict[str, Any]:
-    """What one process sees: seconds to its first answer, milliseconds of searches, GB, how many answers are exact."""
+    """Measure in this process: seconds to the first answer, milliseconds of searches, GB, number of exact answers."""
     gallery, queries = f"bench-{size}", _queries(size)
     started = time.perf_counter()
     store = open_store(url)
@@ -96,13 +96,13 @@ def measured(url: str, size: int) -> dict[str, Any]:
 
 
 def _resident() -> float:
-    """GB of this process's memory, shared pages too."""
+    """Return the resident memory of this process, GB, shared pages included."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1e6
 
 
 def _vectors(start: int, count: int) -> np.ndarray:
-    """float32 (count, 128), the same for the same start: about as far from each other as faces are (0.9)."""
+    """Make float32 (count, 128), determined by `start`, about as far apart as faces are (0.9)."""
     return np.random.default_rng(start).normal(0, 0.056, (count, 128)).astype(np.float32)
 
 
@@ -121,7 +121,7 @@ def _queries(size: int) -> np.ndarray:
 
 
 def _plain(size: int, query: np.ndarray) -> list[str]:
-    """The names of the nearest, by the plain formula in float64."""
+    """Return the nearest names by the plain formula in float64."""
     near: list[tuple[float, int]] = []
     for start in range(0, size, CHUNK):
         vectors = _vectors(start, min(CHUNK, size - start)).astype(np.float64)

@@ -1,10 +1,10 @@
-"""A prediction's latency alone, and beside a stream of face requests: rounds that alternate within one run.
+"""Compare a prediction's latency alone and beside a stream of face requests, in alternating rounds of one run.
 
     SIGHTLINE_DATA=... python -m benchmarks.bench_face_latency --models models [--model fashion] [--rounds 4]
 
-It starts `sightline serve` over a folder with a classifier and the model face-encoder. One client asks for predictions
-of one picture, one after another; in every other round, clients keep sending photos to /faces/identify. The last line
-is the median over rounds of (median beside faces / median alone); 1.5 is what a user was promised, on two cores.
+Starts `sightline serve` on a folder with a classifier and the model face-encoder. One client requests predictions of
+one picture, one after another; in every other round, other clients keep sending photos to /faces/identify. The last
+line is the median over rounds of (median beside faces / median alone); at most 1.5 is promised, on two cores.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def compare(url: str, asked: argparse.Namespace, picture: bytes, photos: list[bytes]) -> None:
-    """Print each round, and what they come to."""
+    """Print each round, then the median ratio."""
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
         client.post("/faces/identify", content=photos[0], headers={"Content-Type": "image/jpeg"}).raise_for_status()
         latencies(client, asked.model, picture, 2.0)  # warm
@@ -61,7 +61,7 @@ def compare(url: str, asked: argparse.Namespace, picture: bytes, photos: list[by
 
 
 def latencies(client: httpx.Client, model: str, picture: bytes, seconds: float) -> list[float]:
-    """Seconds of each prediction, one after another."""
+    """Return the seconds of each prediction, one after another."""
     spent, until = [], time.perf_counter() + seconds
     while (started := time.perf_counter()) < until:
         client.post(f"/predict/{model}", content=picture, headers={"Content-Type": "image/png"}).raise_for_status()
@@ -74,7 +74,7 @@ def _p95(values: list[float]) -> float:
 
 
 class Stream:
-    """So many clients that send photos until the block ends. done: photos that were answered."""
+    """Clients that send photos until the block ends. done: photos answered."""
 
     def __init__(self, url: str, photos: list[bytes], clients: int) -> None:
         self.done = 0

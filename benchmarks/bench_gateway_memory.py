@@ -1,9 +1,9 @@
-"""The memory of a gateway worker over many requests of every kind, good and bad: it must not grow.
+"""Measure a gateway worker's memory over many requests of every kind, good and bad: it must not grow.
 
     python -m benchmarks.bench_gateway_memory --requests 20000
 
-One gunicorn worker, a model server whose answers cost nothing, pictures in several formats and with profiles, and
-bodies and addresses of random bytes. Prints the worker's resident memory on the way, and any answer of 500 or above.
+One gunicorn worker; a model server whose answers cost nothing; pictures in several formats and with colour profiles;
+bodies and paths of random bytes. Prints the worker's resident memory on the way, and counts answers by status.
 Linux only: it reads /proc.
 """
 
@@ -38,7 +38,7 @@ Sent = tuple[str, str, str, bytes]  # method, path, content type, body
 
 
 def pictures() -> list[bytes]:
-    """Encoded pictures of a few hundred pixels, in every format that this Pillow writes."""
+    """Encode a small picture in every format that this Pillow writes."""
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((320, 240))
     made = []
@@ -54,7 +54,7 @@ def pictures() -> list[bytes]:
 
 
 def requests(seed: int, files: list[bytes]) -> Iterator[Sent]:
-    """Three in four are good."""
+    """Yield requests for ever, three good ones in four."""
     dice = random.Random(seed)
     while True:
         picture = dice.choice(files)
@@ -77,7 +77,7 @@ def requests(seed: int, files: list[bytes]) -> Iterator[Sent]:
 
 
 def client(port: int, seed: int, count: int, files: list[bytes], statuses: Counter[int]) -> None:
-    """Send so many requests, one after the other."""
+    """Send `count` requests, one after the other."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for _, (method, path, kind, body) in zip(range(count), requests(seed, files), strict=False):
         headers = {"Content-Type": kind} if kind else {}
@@ -96,7 +96,7 @@ def resident(pid: int) -> float:
 
 @contextlib.contextmanager
 def gateway(backend: str) -> Iterator[tuple[int, int]]:
-    """gunicorn with one worker: its port, and the worker's process id."""
+    """Run gunicorn with one worker. Yields its port and the worker's process id."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,10 +1,10 @@
-"""Whether a long run of `sightline score` stays as fast and as small as it began: rate and memory, as curves.
+"""Draw rate and memory of a long run of `sightline score`, to see whether either drifts.
 
     python -m benchmarks.bench_growth MODELS [--pictures 1000000] [--out reports/growth]
 
-Scores a list of so many PNGs (10,000 different ones, again and again) against a service on this machine, and looks
-every few seconds how many have been answered and what each part holds. Prints a line for each tenfold and writes a JSON
-file and an SVG. A million takes minutes to tens of minutes.
+Scores a list of PNGs (10,000 different ones, repeated) against a service on this machine, and samples every few seconds
+how many were answered and how much memory each part holds. Prints a line per power of ten and writes JSON and SVG. A
+million takes minutes to tens of minutes.
 """
 
 import argparse
@@ -33,7 +33,7 @@ ANSWERED = re.compile(rb'^sightline_pictures_total\{[^}]*outcome="answered"[^}]*
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look. seconds: since the command began; pictures: answered by then; memory: bytes by part."""
+    """One sample. seconds: since the command began; pictures: answered by then; memory: bytes by part."""
 
     seconds: float
     pictures: int
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path)
     parser.add_argument("--pictures", type=int, default=1_000_000)
-    parser.add_argument("--every", type=float, default=2.0, help="seconds between looks")
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between samples")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "growth")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def watched(models: Path, listing: Path, folder: Path, every: float) -> list[Sample]:
-    """Run the command over the list, and look meanwhile."""
+    """Run the command over the list, taking samples meanwhile."""
     with running(SIGHTLINE, models, SMALL, folder) as service:
         url = service.url.partition("/predict")[0]
         parts = {name: [pid for pid in service.processes() if word in _command(pid)] for name, word in PARTS.items()}
@@ -83,12 +83,12 @@ def watched(models: Path, listing: Path, folder: Path, every: float) -> list[Sam
         print(process.stdout.read().decode().strip())
         if process.returncode:
             raise RuntimeError(f"the command ended with {process.returncode}: {' '.join(command)}")
-    # Without those before the first answer, and those after the last, while the file is written.
+    # Drop the samples before the first answer and after the last, while the file is written.
     return [each for before, each in pairwise(samples) if each.pictures > before.pictures and each.memory["client"]]
 
 
 def table(samples: Sequence[Sample]) -> str:
-    """A line for each tenfold: the rate since the line before, and the memory then."""
+    """Format one line per power of ten: the rate since the line before, and the memory."""
     lines = [f"{'pictures':>10}{'seconds':>9}{'per second':>12}" + "".join(f"{name:>16}" for name in samples[0].memory)]
     before = samples[0]
     wanted = FIRST
@@ -103,7 +103,7 @@ def table(samples: Sequence[Sample]) -> str:
 
 
 def draw(samples: Sequence[Sample], path: Path) -> None:
-    """Rate and memory over the pictures scored so far."""
+    """Plot rate and memory over the pictures scored so far."""
     from matplotlib.figure import Figure  # not pyplot: no window
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")

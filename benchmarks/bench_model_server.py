@@ -1,12 +1,12 @@
-"""The model server against its limit, the SavedModel run in-process: ratios within one run.
+"""Compare the model server with its limit, the SavedModel run in-process: ratios within one run.
 
     python -m benchmarks.bench_model_server [--seconds 5] [--rounds 3]
 
-For each model it measures, in turn and repeatedly, the raw SavedModel (`raw`: two threads, and one run of the merged
-batch, whichever is faster), the server without batching, with our batcher, and with TensorFlow's own C++ batcher
-(`tf.nondifferentiable_batch_function` inside the served graph). Clients are threads of a process of their own and
-speak gRPC. The last lines give what one lone request costs beyond the model itself, and what a call costs of a server
-that gives back what it was sent: less no server in Python can do.
+Measures for each model, in turn and repeatedly: the raw SavedModel (`raw`: two threads, or one run of the merged batch,
+whichever is faster), the server without batching, with our batcher, and with TensorFlow's own C++ batcher
+(`tf.nondifferentiable_batch_function` inside the served graph). Clients are threads of a process of their own and speak
+gRPC. The last lines give the cost of one lone request beyond the model itself, and that of a call to an echo server: no
+Python server can do less.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def write_models(root: Path) -> None:
 
 
 def throughput(call: Callable[[], int], threads: int, seconds: float) -> float:
-    """Pictures a second of that many threads that call again and again. call: returns how many pictures it did."""
+    """Return pictures per second of `threads` that call repeatedly. call: returns how many pictures it processed."""
     done = [0] * threads
     stop = threading.Event()
 
@@ -93,7 +93,7 @@ def throughput(call: Callable[[], int], threads: int, seconds: float) -> float:
 
 
 def raw_limit(root: Path, name: str, seconds: float) -> float:
-    """The most pictures a second that the SavedModel does in a process that does nothing else."""
+    """Return the most pictures per second that the SavedModel reaches in a process of its own."""
     _, rows, clients = CASES[name]
     best = 0.0
     for threads, size in ((2, rows), (1, rows * clients), (2, rows * clients)):
@@ -102,7 +102,7 @@ def raw_limit(root: Path, name: str, seconds: float) -> float:
 
 
 def served(server: ModelServer, name: str, model: str, seconds: float) -> float:
-    """Pictures a second over gRPC, from a process of its own."""
+    """Return pictures per second over gRPC, from a client process of its own."""
     return float(_side_process("client", server.port, name, seconds, model))
 
 
@@ -137,7 +137,7 @@ def part_client(port: str, name: str, seconds: str, model: str) -> None:
 
 
 def part_latency(port: str, root: str, name: str) -> None:
-    """Medians of one picture, in turn: over gRPC, of the model alone in this process, and of a call of an echo."""
+    """Print median milliseconds of one picture, in turn: over gRPC, of the model in this process, of an echo call."""
     from serving.runtimes.tensorflow_session import TensorFlowRuntime
 
     model = TensorFlowRuntime(
@@ -157,7 +157,7 @@ def part_latency(port: str, root: str, name: str) -> None:
 
 
 def part_echo() -> None:
-    """A server that gives back what it was sent. Prints its port."""
+    """Run a server that returns what it is sent. Prints its port."""
     from concurrent.futures import ThreadPoolExecutor
 
     import grpc
@@ -173,7 +173,7 @@ def part_echo() -> None:
 
 @contextmanager
 def _echoing(message: bytes) -> Iterator[Callable[[], bytes]]:
-    """A call of an echo in a process of its own."""
+    """Yield a call to an echo server in a process of its own."""
     import grpc
 
     command = [sys.executable, "-m", "benchmarks.bench_model_server", "--part", "echo"]
@@ -189,7 +189,7 @@ def _echoing(message: bytes) -> Iterator[Callable[[], bytes]]:
 
 @contextmanager
 def _predicting(port: str, model: str, shape: tuple[int, ...]) -> Iterator[Callable[[], int]]:
-    """A call that sends one Predict, as the gateway does: bytes ready on the wire, no TensorFlow."""
+    """Yield a call that sends one Predict as the gateway does: serialised beforehand, no TensorFlow."""
     import grpc
 
     from serving.backend.protos import wire_pb2 as wire
@@ -228,7 +228,7 @@ def main() -> None:
 
 
 def compare(root: Path, options: argparse.Namespace) -> None:
-    """Print a line per model and way of batching: the median pictures a second, and its share of the limit."""
+    """Print a line per model and way of batching: the median pictures per second, and its share of the limit."""
     models = root / "models"
     _side_process("write", models)
     for name in options.models:

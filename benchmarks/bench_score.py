@@ -1,10 +1,10 @@
-"""`sightline score` end to end through HTTP, against the raw model in the same run.
+"""Compare `sightline score`, end to end over HTTP, with the raw model in the same run.
 
     python -m benchmarks.bench_score MODELS [--rounds 3] [--pictures 10000] [--photos 600]
 
-Wants the models `fashion` and `mobilenetv2` in MODELS. A round measures the raw SavedModel in a process that does
-nothing else, then the command against a service on this machine; the medians and their ratio are printed, and which
-share of a run the journal and the progress bar took. One machine runs everything: compare numbers of one run only.
+Needs the models `fashion` and `mobilenetv2` in MODELS. A round measures the raw SavedModel in a process of its own,
+then the command against a service on this machine. Prints medians, their ratio, and the share of a run that the journal
+and the progress bar took. One machine runs everything: compare numbers of one run only.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def write_pictures(folder: Path, pictures: Sequence[tuple[str, bytes]], count: int) -> None:
-    """So many files out of a few; the small ones are each shifted by some pixels, so that no two are the same."""
+    """Write `count` files from a few pictures; small ones are shifted by some pixels each, so that no two are equal."""
     folder.mkdir()
     for number in range(count):
         _, data = pictures[number % len(pictures)]
@@ -64,7 +65,7 @@ def write_pictures(folder: Path, pictures: Sequence[tuple[str, bytes]], count: i
 
 
 def measure(models: Path, model: str, source: Path, rounds: int) -> None:
-    """Raw model and command in turn, then one run that is looked into."""
+    """Measure raw model and command in turn, and profile one run."""
     raw, ends = [], []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
@@ -82,14 +83,14 @@ def measure(models: Path, model: str, source: Path, rounds: int) -> None:
 
 
 def raw_per_second(folder: Path, threads: int, size: int) -> float:
-    """The SavedModel alone."""
+    """Run the SavedModel in a process of its own. Returns pictures per second."""
     arguments = [sys.executable, "-m", "benchmarks.raw_model", str(folder), str(threads), str(size), "5"]
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     return float(subprocess.run(arguments, cwd=ROOT, env=quiet, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def command_per_second(url: str, model: str, source: Path, out: Path) -> float:
-    """The command as a person runs it; its start and the writing of the file count."""
+    """Run the command as a person does, start and writing of the file included. Returns pictures per second."""
     arguments = [sys.executable, "-m", "clients", "score", str(source), "--model", model, "--out", str(out), "--json"]
     started = time.perf_counter()
     done = subprocess.run([*arguments, "--url", url], cwd=ROOT, check=True, capture_output=True)
@@ -97,12 +98,12 @@ def command_per_second(url: str, model: str, source: Path, out: Path) -> float:
 
 
 def shares(url: str, model: str, source: Path, out: Path) -> dict[str, float]:
-    """The same in this process, with a bar on a terminal: the share of the time in journal and bar, 0-1."""
+    """Run the command in this process, with a progress bar. Returns the share of time in journal and bar, 0-1."""
     spent = {"the journal": 0.0, "the progress bar": 0.0}
 
     def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            started = time.thread_time()  # of the processor: waiting for a lock is not the journal's cost
+            started = time.thread_time()  # CPU time: waiting for a lock is not the journal's cost
             try:
                 return call(*args, **kwargs)
             finally:
@@ -111,7 +112,7 @@ def shares(url: str, model: str, source: Path, out: Path) -> dict[str, float]:
         return wrapped
 
     class TimedJournal(Journal):
-        """A journal on the clock."""
+        """A journal whose time is measured."""
 
         def pending(self) -> Iterator[Any]:
             pages = super().pending()
@@ -119,16 +120,14 @@ def shares(url: str, model: str, source: Path, out: Path) -> dict[str, float]:
 
     for name in RECORDS:
         setattr(TimedJournal, name, timed("the journal", getattr(Journal, name)))
-    kept = command.Journal, command._bar_report
-    command.Journal = TimedJournal  # type: ignore[misc]
-    command._bar_report = lambda bar, task: timed("the progress bar", kept[1](bar, task))
-    try:
-        with Client(url) as client, open(os.devnull, "w") as nowhere:
-            asked = Asked(model, 5)
-            console = Console(file=nowhere, force_terminal=True)
-            summary = command.run_job(command.Job(str(source), str(out), asked), Plan(asked, None), client, console)
-    finally:
-        command.Journal, command._bar_report = kept  # type: ignore[misc]
+    bar_report = command._bar_report
+    timed_parts = patch.multiple(
+        command, Journal=TimedJournal, _bar_report=lambda bar, task: timed("the progress bar", bar_report(bar, task))
+    )
+    with timed_parts, Client(url) as client, open(os.devnull, "w") as nowhere:
+        asked = Asked(model, 5)
+        console = Console(file=nowhere, force_terminal=True)
+        summary = command.run_job(command.Job(str(source), str(out), asked), Plan(asked, None), client, console)
     return {name: seconds / summary.seconds for name, seconds in spent.items()}
 
 

@@ -1,10 +1,9 @@
-"""What one core can do at each stage of a request: pictures a second, by model.
+"""Measure each stage of a request on one core: pictures per second, by model.
 
     python -m benchmarks.bench_stages [models]
 
-Everything runs in one process on one CPU, a stage at a time. `the gateway` is the WSGI application with all that it
-does for a request of one picture, before a model server that answers at once; a call of the model server and the
-network come on top (`bench_model_server`).
+Everything runs in one process on one CPU, one stage at a time. `the gateway` is the whole WSGI application with a model
+server that answers at once; the call and the network come on top (`bench_model_server`).
 """
 
 import argparse
@@ -13,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ Work = Callable[[], object]
 
 
 class Immediate:
-    """A Predictor that answers at once and always the same."""
+    """A Predictor that answers at once, always the same."""
 
     def __init__(self, card: ModelCard) -> None:
         self._card = card
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def stages_of(models: Path, name: str) -> Iterator[tuple[str, int, Work]]:
-    """(stage, pictures that one round of work handles, the work) over all pictures of a model."""
+    """Yield (stage, pictures per call of the work, the work) over all pictures of a model."""
     version = version_dirs(models / name)[-1]
     card, limits = read_card(version), ImageLimits()
     files = [data for _, data in pictures_of(models, name)]
@@ -93,7 +93,7 @@ def stages_of(models: Path, name: str) -> Iterator[tuple[str, int, Work]]:
     app = create_app(Settings(), Immediate(card))
     single = [create_environ(f"/predict/{name}", method="POST", data=data, content_type="image/*") for data in files]
     whole = create_environ(f"/predict/{name}", method="POST", data=body, content_type=kind)
-    yield "the gateway, one a request", n, lambda: [ask(app, *each) for each in zip(single, files, strict=True)]
+    yield "the gateway, one a request", n, partial(ask_each, app, list(zip(single, files, strict=True)))
     yield f"the gateway, a form of {MANY}", MANY, lambda: ask(app, whole, body)
     tensors = np.stack([card.preprocessing.apply(picture) for picture in decoded])
     for runtime in runtimes_of(version):
@@ -103,14 +103,20 @@ def stages_of(models: Path, name: str) -> Iterator[tuple[str, int, Work]]:
 
 
 def ask(app: Any, environ: dict[str, Any], body: bytes) -> None:
-    """One request of the application. Raises RuntimeError unless it is answered well."""
+    """Send one request to the application. Raises RuntimeError unless the answer is a 200."""
     answered = run_wsgi_app(app, {**environ, "wsgi.input": io.BytesIO(body)}, buffered=True)[1]
     if not answered.startswith("200"):
         raise RuntimeError(f"{environ['PATH_INFO']} was answered with {answered}")
 
 
+def ask_each(app: Any, requests: Sequence[tuple[dict[str, Any], bytes]]) -> None:
+    """Send requests one after the other."""
+    for environ, body in requests:
+        ask(app, environ, body)
+
+
 def model_run(version: Path, runtime: str, batch: Tensor) -> Work:
-    """One run of the model as the model server runs it."""
+    """Return one run of the model, as the model server does it."""
     model = load(version, runtime, threads=1, runs=1)
     signature = model.signatures["serving_default"]
     (feed,), (fetch,) = signature.inputs.values(), signature.outputs.values()
@@ -118,8 +124,8 @@ def model_run(version: Path, runtime: str, batch: Tensor) -> Work:
 
 
 def seconds_of(work: Work) -> float:
-    """The median of the rounds: seconds of one piece of work."""
-    for _ in range(12):  # the first runs of a graph are slow, and the runner has to get to know it
+    """Return the median over rounds of the seconds of one call."""
+    for _ in range(12):  # the first runs of a graph are slow
         work()
     rounds = []
     for _ in range(ROUNDS):

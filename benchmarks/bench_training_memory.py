@@ -1,7 +1,9 @@
-"""How much memory a training on a folder of many photos takes: `python -m benchmarks.bench_training_memory`.
+"""Measure the memory of a training on a folder of many photos.
 
-The folder is made of links to a few hundred different pictures (of --photos, or of noise), so that it has as many files
-as it says and the disk is not filled. The command trains one epoch in a process of its own, whose peak is printed.
+    python -m benchmarks.bench_training_memory [--n 100000]
+
+The folder holds links to a few hundred different pictures (from --photos, or noise), so that it has all its files
+without filling the disk. Trains one epoch in a process of its own and prints that process's peak memory.
 """
 
 import argparse
@@ -22,9 +24,8 @@ SIDES = (400, 300)  # pixels
 
 
 def main() -> None:
-    """Make the folder, train, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, help="A folder of JPEGs to take; they are shrunk to 400 x 300.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="folder of JPEGs to use; they are shrunk to 400 x 300")
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--family", default="vggnet")
     parser.add_argument("--image-size", default="32")
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def make_folder(folder: Path, n: int, photos: Path | None) -> Path:
-    """n files in two classes."""
+    """Make a folder of n files in two classes."""
     random = np.random.default_rng(0)
     originals = folder.parent / "originals"
     originals.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The least that Flask under gunicorn can do, read a request and answer a constant: the gateway's limit."""
+"""A Flask app that reads a request and returns a constant: the limit of any gateway on Flask and gunicorn."""
 
 from typing import Any
 

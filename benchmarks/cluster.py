@@ -1,10 +1,10 @@
-"""Several model servers and gateways as processes of this machine, behind nginx with docker/nginx.conf.
+"""Run several model servers and gateways on this machine, behind nginx with docker/nginx.conf, and kill some.
 
     python -m benchmarks.cluster MODELS     # MODELS: a folder with a model of small pictures
 
-prints what a cluster answers while its model servers and gateways are killed and come back. The model servers' devices
-are pretended (paced_model_server): each answers 1000 / MILLISECONDS_PER_ROW pictures a second, so that servers add up
-on one machine too. Such a device gains nothing from merging, so gateways do not merge here.
+Prints the rate of answers while model servers and gateways die and return. The model servers' devices are simulated
+(paced_model_server): each answers 1000 / MILLISECONDS_PER_ROW pictures per second, so that capacity adds up on one
+machine too. Such a device gains nothing from merging, so gateways do not merge here.
 """
 
 import argparse
@@ -33,7 +33,7 @@ REQUESTS = re.compile(r'^:tensorflow:serving:request_count\{model_name="\w+",sta
 
 @dataclass
 class Node:
-    """A process that can be killed and started again, on ports that stay its own."""
+    """A process that can be killed and started again on the same ports."""
 
     command: list[str]
     env: dict[str, str]
@@ -63,7 +63,7 @@ class Node:
 
 @dataclass
 class Cluster:
-    """url: nginx's. model_servers, gateways: those that run and those that are down."""
+    """A running cluster. url: nginx's; model_servers, gateways: running or down."""
 
     url: str
     folder: Path
@@ -73,12 +73,12 @@ class Cluster:
     nginx: Node | None = None
 
     def answered(self) -> list[int]:
-        """Calls that each model server has answered since it was started; -1 for one that is down."""
+        """Count the calls that each model server has answered since its start; -1 for one that is down."""
         return [calls(node.ready_url) for node in self.model_servers]
 
 
 def answers(url: str) -> bool:
-    """Somebody answers there with a 200."""
+    """Say whether the URL answers with a 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
@@ -87,7 +87,7 @@ def answers(url: str) -> bool:
 
 
 def calls(url: str) -> int:
-    """What a model server's metrics say of the calls that it has answered."""
+    """Read from a model server's metrics how many calls it has answered; -1 where it does not answer."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return sum(map(int, REQUESTS.findall(answer.read().decode())))
@@ -105,7 +105,7 @@ def running(
     down: int = 0,
     milliseconds: float = MILLISECONDS_PER_ROW,
 ) -> Iterator[Cluster]:
-    """A cluster, ready to be asked; `down` more model servers are known to the gateways and not started."""
+    """Run a cluster and yield it when it is ready. down: further model servers that gateways know of, not started."""
     port = free_port()
     cluster = Cluster(f"http://127.0.0.1:{port}", folder, models)
     grpc_ports = [free_port() for _ in range(servers + down)]
@@ -135,9 +135,7 @@ def _model_server(cluster: Cluster, number: int, port: int, milliseconds: float)
         f'config {{ name: "{name}" base_path: "{cluster.models / name}" model_platform: "tensorflow" }}'
         for name in served_names(cluster.models)
     ]
-    models.write_text(
-        f"model_config_list {{ {' '.join(listed)} }}\n"
-    )  # with it, the port opens when they are available
+    models.write_text(f"model_config_list {{ {' '.join(listed)} }}\n")  # the port opens when all are available
     monitoring.write_text("prometheus_config { enable: true }\n")
     command = [sys.executable, "-m", "benchmarks.paced_model_server", str(milliseconds)]
     command += ["--model_config_file", str(models), "--port", str(port), "--enable_batching"]
@@ -157,7 +155,7 @@ def _gateway(folder: Path, number: int, port: int, backend: str) -> Node:
 
 
 def _nginx(folder: Path, port: int, gateways: list[int]) -> Node:
-    """docker/nginx.conf with this machine's ports, and files in `folder`."""
+    """Configure nginx from docker/nginx.conf, with this machine's ports and files in `folder`."""
     text = (ROOT / "docker" / "nginx.conf").read_text()
     line = re.search(r"^( *server )gateway-1:8000(.*\n)(?: *server gateway-.*\n)*", text, re.MULTILINE)
     assert line is not None
@@ -172,7 +170,7 @@ def _nginx(folder: Path, port: int, gateways: list[int]) -> Node:
 
 
 def during(cluster: Cluster, request: bytes, event: Callable[[], None] | None, *, clients: int, seconds: float) -> Load:
-    """Drive the cluster, and let the event happen after a third of the time."""
+    """Load the cluster, with the event after a third of the time."""
     timer = threading.Timer(1 + seconds / 3, event) if event else None
     if timer:
         timer.start()
@@ -183,12 +181,12 @@ def during(cluster: Cluster, request: bytes, event: Callable[[], None] | None, *
 
 
 def failures(load: Load) -> int:
-    """Requests that got no 200."""
+    """Count the requests that got no 200."""
     return load.broken + sum(count for status, count in load.statuses.items() if status != "200")
 
 
 def request_for(cluster: Cluster) -> bytes:
-    """A golden example of the cluster's first model, as a request."""
+    """Make a request of a golden example of the cluster's first model."""
     name = served_names(cluster.models)[0]
     picture = next((cluster.models / name).glob("*/assets.extra/golden/*.png")).read_bytes()
     return post(f"{cluster.url}/predict/{name}", picture, "image/png")

@@ -1,15 +1,15 @@
-"""Two runs of the benchmark side by side: python -m benchmarks.compare BEFORE.json AFTER.json"""
+"""Compare two runs of the benchmark: `python -m benchmarks.compare BEFORE.json AFTER.json`."""
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 
 def compared(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """A line for each measurement that both runs have, and AFTER over BEFORE.
+    """Format a line for each measurement that both runs have, with the ratio of AFTER to BEFORE.
 
-    A change smaller than the rounds of either run lay apart is marked as noise.
+    A change smaller than the spread of either run's rounds is marked as noise.
     """
     then = {_key(row): row for row in before["rows"]}
     lines = [f"{'service':28}{'case':28}{'clients':>8}{'before':>11}{'after':>11}{'ratio':>8}  p99 before, after"]
@@ -34,4 +34,8 @@ def _key(row: dict[str, Any]) -> tuple[str, str, int]:
 
 
 if __name__ == "__main__":
-    print(compared(*(json.loads(Path(name).read_text()) for name in sys.argv[1:3])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    options = parser.parse_args()
+    print(compared(json.loads(options.before.read_text()), json.loads(options.after.read_text())))

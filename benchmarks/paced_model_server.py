@@ -1,8 +1,8 @@
-"""The embedded model server on a pretended device: each row takes so long, one run at a time.
+"""Run the embedded model server on a simulated device: a fixed time per row, one run at a time.
 
     python -m benchmarks.paced_model_server MILLISECONDS_PER_ROW [flags of the model server]
 
-Several of these on one machine have several devices' capacity, where several real ones would share its cores.
+Several of these on one machine add up their capacity, where real servers would share its cores.
 """
 
 import sys
@@ -18,7 +18,7 @@ from serving.runtimes.tensorflow_start import start_tensorflow
 
 
 def pace(seconds_per_row: float) -> None:
-    """Let every model of this process share one device of that speed."""
+    """Let all models of this process share one device of that speed."""
     start_tensorflow(keras=False)
     from serving.runtimes.tensorflow_session import TensorFlowRuntime
 
@@ -32,7 +32,7 @@ def pace(seconds_per_row: float) -> None:
             time.sleep(max(0.0, until - time.monotonic()))
             return results
 
-    TensorFlowRuntime.run = paced  # type: ignore[method-assign]
+    TensorFlowRuntime.run = paced  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is measured, and how each is started: Sightline, its ceiling, and the peers in environments of their own."""
+"""The services that are measured, and how to start each: Sightline, its limit, and the peers in their environments."""
 
 import contextlib
 import os
@@ -24,10 +24,10 @@ STOP_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One thing to measure. {port}, {model} and {version} are filled in.
+    """One service to measure. {port}, {grpc_port}, {models} and {model} are filled in.
 
     environment: the peer's, in ENVIRONMENTS; "" is our own. predict, ready: paths. batches: whether it merges requests.
-    form: it takes forms alone. one_model: a process serves one model.
+    form: it takes only forms. one_model: a process serves one model.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Service:
 
     @property
     def python(self) -> Path:
-        """The interpreter that runs it."""
+        """Path of its interpreter."""
         return ENVIRONMENTS / self.environment / "bin" / "python" if self.environment else Path(sys.executable)
 
     @property
     def is_installed(self) -> bool:
-        """Its environment has been made (`make bench-peers`)."""
+        """Its environment exists (`make bench-peers` makes it)."""
         return self.python.exists()
 
 
@@ -84,7 +84,7 @@ PEER_SERVICES = (
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A service that answers. url: of one model's predictions; pid: its first process.
+    """A running service. url: of one model's predictions; pid: its first process.
 
     listened, started: seconds until somebody listened, and until the model answered.
     """
@@ -95,15 +95,15 @@ class Running:
     pid: int
 
     def processes(self) -> list[int]:
-        """All its processes."""
+        """List the ids of all its processes."""
         return descendants(self.pid)
 
 
 @contextlib.contextmanager
 def running(service: Service, models: Path, model: str, logs: Path) -> Iterator[Running]:
-    """Start it, wait until it answers for the model, and end all of its processes. Raises RuntimeError.
+    """Start a service, wait until it answers for the model, and end all its processes afterwards.
 
-    logs: the folder for what it writes.
+    logs: the folder for its output. Raises RuntimeError when it does not start.
     """
     port = free_port()
     version = version_dirs(models / model)[-1]
@@ -112,7 +112,7 @@ def running(service: Service, models: Path, model: str, logs: Path) -> Iterator[
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("SIGHTLINE_", "PROMETHEUS_"))},
         "SIGHTLINE_LOG_LEVEL": "WARNING",
-        "PYTHONDONTWRITEBYTECODE": "",  # a start that compiles TensorFlow tells nothing
+        "PYTHONDONTWRITEBYTECODE": "",  # a start that compiles TensorFlow would not be comparable
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "PORT": str(port),
         "PEER_MODEL": str(version.absolute()),
@@ -141,7 +141,7 @@ def running(service: Service, models: Path, model: str, logs: Path) -> Iterator[
 
 
 def descendants(pid: int) -> list[int]:
-    """A process and all that it and its own have started."""
+    """List a process and all its descendants."""
     listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     parents = {int(child): int(parent) for child, parent in (line.split() for line in listing.splitlines())}
     found = [pid]
@@ -151,7 +151,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def memory_bytes(pids: list[int]) -> int:
-    """What they hold, pages that several share counted once (PSS; where the kernel does not tell it, RSS)."""
+    """Sum the processes' memory, with shared pages counted once (PSS)."""
     return sum(_memory_of(pid) for pid in pids)
 
 
@@ -164,7 +164,7 @@ def _memory_of(pid: int) -> int:
 
 
 def _listens(port: int) -> bool:
-    """A worker answers, whatever it says. gunicorn's arbiter listens before: a connection alone tells nothing."""
+    """Say whether a worker answers, with any status. A connection alone proves nothing: the arbiter accepts it."""
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2).close()
     except urllib.error.HTTPError:
@@ -183,7 +183,7 @@ def _answers(url: str) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it as a person would, and what it leaves behind by force: only processes that it started."""
+    """Interrupt the service, then kill those of its own processes that are left."""
     left = descendants(process.pid) if process.poll() is None else []
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,6 +1,6 @@
-"""The same model in a peer's process: the SavedModel, called the quickest way, and its card's preprocessing.
+"""The measured model inside a peer's process: its SavedModel, called the fastest way, and its card's preprocessing.
 
-Runs in the peers' environments: it needs TensorFlow, numpy and Pillow, and nothing of Sightline.
+Runs in the peers' environments: needs TensorFlow, numpy and Pillow, and nothing of Sightline.
 """
 
 import io
@@ -18,7 +18,7 @@ THREADS = int(os.environ.get("PEER_THREADS", "1"))  # of one operation
 
 
 class Model:
-    """Bytes of pictures to labels and scores."""
+    """Classify encoded pictures."""
 
     def __init__(self, folder: Path = FOLDER, threads: int = THREADS) -> None:
         import tensorflow as tf
@@ -35,7 +35,7 @@ class Model:
         self.predict([_blank()] * 2)
 
     def predict(self, pictures: Sequence[bytes]) -> list[dict[str, Any]]:
-        """A label and its score for each encoded picture."""
+        """Return the best label and its score for each encoded picture."""
         probabilities = self._run(np.stack([self._tensor(picture) for picture in pictures]))
         best = probabilities.argmax(axis=1)
         labels = self._card["labels"]

@@ -1,11 +1,11 @@
-"""Our Dockerfiles without a Docker engine: their own lines build a root file system, in which their entry points run.
+"""Build and run our Dockerfiles without a Docker engine.
 
     python -m tests.docker.image docker/gateway.Dockerfile faces      # builds it and prints its size
 
-A stand-in for BuildKit that knows the instructions our files use and refuses others. RUN lines run as they are, in
-bubblewrap, over this machine's /usr in the place of python:3.11-slim; the last stage of the gateway is put together
-from the Debian packages that distroless/python3-debian12 is made of. What this cannot show: layers, their caching, and
-that the base images are where their names say.
+A stand-in for BuildKit that carries out the instructions our files use, into a root file system, and refuses others.
+RUN lines run unchanged, in bubblewrap, over this machine's /usr instead of python:3.11-slim; the last stage of the
+gateway is built from the Debian packages that distroless/python3-debian12 consists of. Not covered: layers, their
+caching, and whether the base images exist under their names.
 """
 
 import json
@@ -28,13 +28,13 @@ DISTROLESS_PACKAGES = """
     libgssapi-krb5-2 libk5crypto3 libkeyutils1 libkrb5-3 libkrb5support0 libnsl2 libreadline8 libtirpc3 libffi8
     libpython3.11-minimal libpython3.11-stdlib python3.11-minimal
 """
-HOST = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/opt")  # what stands in for python:3.11-slim
+HOST = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/opt")  # in place of python:3.11-slim
 DOWNLOADS = ("PIP_", "UV_", "SSL_", "HTTP", "NO_PROXY", "http", "no_proxy")  # how this machine reaches packages
 
 
 @dataclass
 class Stage:
-    """A stage and what its instructions say. root: its files, without those of a base which the host stands in for."""
+    """A stage and its settings. root: its files, without those of a base that the host replaces."""
 
     base: str
     root: Path
@@ -48,22 +48,22 @@ class Stage:
 
     @property
     def is_whole(self) -> bool:
-        """Its root holds an operating system of its own."""
+        """Its root holds a whole operating system."""
         return self.base.startswith(DISTROLESS)
 
     def size(self) -> int:
-        """Bytes of its files: of the whole image, or without its base where that is this machine's."""
+        """Bytes of its files, without those of a base that the host replaces."""
         return size_of(self.root)
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
+    """Sum the bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.lstat().st_size for file in files if not file.is_dir())
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    """(KEYWORD, rest) of each instruction, comments taken out and continued lines joined."""
+    """Return (KEYWORD, rest) of each instruction, without comments and with continued lines joined."""
     lines = [line for line in dockerfile.read_text().splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [
@@ -72,13 +72,13 @@ def instructions(dockerfile: Path) -> list[tuple[str, str]]:
 
 
 def context_sources(dockerfile: Path) -> list[str]:
-    """What COPY takes from the build's context."""
+    """List the paths that COPY takes from the build's context."""
     copies = [rest.split() for word, rest in instructions(dockerfile) if word == "COPY"]
     return [source for words in copies if not words[0].startswith("--from") for source in words[:-1]]
 
 
 def build(dockerfile: Path, target: str, work: Path) -> Stage:
-    """Carry out the stages that `target` needs. Raises ValueError for an instruction that is not known here."""
+    """Carry out the stages that `target` needs. Raises ValueError for an unknown instruction."""
     stages: dict[str, list[tuple[str, str]]] = {}
     bases: dict[str, str] = {}
     name = ""
@@ -108,9 +108,9 @@ def sandbox(
     volumes: Mapping[Path, str] | None = None,
     writable: bool = False,
 ) -> list[str]:
-    """bubblewrap's command line for something in the stage.
+    """Return bubblewrap's command line for running a command in the stage.
 
-    Only /tmp and the volumes can be written, and the root while the image is built. binds, volumes: where each lies.
+    Only /tmp and the volumes are writable, and the root while the image is built. binds, volumes: path to mount point.
     """
     root = ["--bind" if writable else "--ro-bind", str(stage.root), "/"]
     paths = [] if stage.is_whole else [path for path in HOST if os.path.exists(path)]
@@ -134,20 +134,20 @@ def start(
     binds: Mapping[Path, str] | None = None,
     volumes: Mapping[Path, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start the entry point, as `docker run --read-only --tmpfs /tmp IMAGE arguments` would."""
+    """Start the entry point like `docker run --read-only --tmpfs /tmp IMAGE arguments`."""
     command = [*sandbox(stage, binds=binds, volumes=volumes), *stage.entrypoint, *arguments]
     with log.open("wb") as out:
         return subprocess.Popen(command, env=environment(stage, env), stdout=out, stderr=out)
 
 
 def is_healthy(stage: Stage, env: Mapping[str, str]) -> bool:
-    """What the health check says, run as the image's user."""
+    """Run the health check as the image's user."""
     command = [*sandbox(stage), *stage.healthcheck]
     return subprocess.run(command, env=environment(stage, env), capture_output=True, check=False).returncode == 0
 
 
 def environment(stage: Stage, env: Mapping[str, str]) -> dict[str, str]:
-    """The image's variables and those of the run; nothing of this process's."""
+    """Merge the image's variables with those of the run; nothing of this process's."""
     return {"PATH": "/usr/bin:/bin", **stage.env, **env}
 
 
@@ -188,7 +188,7 @@ def _carry_out(stage: Stage, word: str, rest: str, make: object) -> None:
         case "EXPOSE":
             pass
         case _:
-            raise ValueError(f"{word} is not known here")
+            raise ValueError(f"{word} is not supported here")
 
 
 def _copy(stage: Stage, rest: str, make: object) -> None:

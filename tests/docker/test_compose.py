@@ -1,4 +1,4 @@
-"""The compose files: their schema, and that what they name is what the rest of the project has."""
+"""The compose files: their schema, and that everything they name exists in the project."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def load(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What up.sh makes before it starts anything."""
+    """Let up.sh create its secrets, and return their folder."""
     folder = tmp_path_factory.mktemp("up")
     places = {"SECRETS": str(folder / "secrets"), "MODELS": str(folder / "models"), "REPORTS": str(folder / "reports")}
     for _ in range(2):  # the second run keeps what the first one made

@@ -1,4 +1,4 @@
-"""What can be said of the Dockerfiles by reading them."""
+"""The Dockerfiles, checked by reading them."""
 
 import json
 import re

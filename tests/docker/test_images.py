@@ -1,4 +1,4 @@
-"""The images' files, built from the Dockerfiles' own lines, and their entry points: read-only, as nobody, with /tmp."""
+"""The images, built from the Dockerfiles' own lines; entry points run read-only, unprivileged, with /tmp."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ LARGEST = {"gateway": 200e6, "faces": 350e6}  # bytes
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Stage]:
-    """Builds (Dockerfile's name, target), once each."""
+    """Return a function that builds (Dockerfile's name, target), once each."""
     made: dict[tuple[str, str], Stage] = {}
 
     def make(name: str, target: str) -> Stage:
@@ -62,7 +62,7 @@ def wait_until(holds: Callable[[], Any], process: subprocess.Popen[bytes], log: 
 def model_server(
     image: Callable[[str, str], Stage], models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The model server's image with its own command, on other ports; the address of its gRPC."""
+    """Run the model server's image with its own command, on other ports. Yields the address of its gRPC."""
     stage, port = image("model-server", "model-server"), free_port()
     log = tmp_path_factory.mktemp("log") / "log"
     ports = [f"--port={port}", f"--rest_api_port={free_port()}"]
@@ -131,7 +131,7 @@ def test_a_picture_gets_its_label_from_images_that_cannot_write(
 def test_people_are_known_by_the_image_with_faces(
     image: Callable[[str, str], Stage], model_server: str, data_dir: Path, tmp_path: Path
 ) -> None:
-    """dlib's weights are those that were left in."""
+    """dlib's weights that `trim.sh` left in are enough."""
     known = sorted((data_dir / "faces").rglob("*.jpg"))
     if not known:
         pytest.skip("SIGHTLINE_DATA holds no photos of faces")

@@ -1,4 +1,4 @@
-"""The Kubernetes objects: the API's schemas, and that what they name is what the rest of the project has."""
+"""The Kubernetes objects: the API's schemas, and that everything they name exists in the project."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["servic
 
 
 def built(folder: Path) -> list[Any]:
-    """The objects that `kubectl apply -k` would send."""
+    """Return the objects that `kubectl apply -k` would send."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl, which brings kustomize, is not installed")
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=False)
@@ -76,7 +76,7 @@ def test_the_job_follows_the_api_and_a_wrong_object_does_not() -> None:
 
 
 def test_the_inference_services_pod_follows_the_api() -> None:
-    """KServe's own schema is in no package; its predictor is a PodSpec with some fields of KServe's."""
+    """No package has KServe's own schema; its predictor is a PodSpec with some fields of KServe's."""
     found = inference_service()
     assert (found["apiVersion"], found["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
     predictor = dict(found["spec"]["predictor"])
@@ -87,7 +87,7 @@ def test_the_inference_services_pod_follows_the_api() -> None:
 
 
 def test_every_pod_is_locked_down(overlays: dict[str, list[Any]]) -> None:
-    """As the namespace's Pod Security standard `restricted` demands, and read-only besides."""
+    """The namespace's Pod Security standard `restricted`, plus a read-only root."""
     objects = [found for overlay in overlays.values() for found in overlay]
     specs = [*pod_specs([*objects, job()]), inference_service()["spec"]["predictor"]]
     assert len(specs) == 10

@@ -1,4 +1,4 @@
-"""What the images install is what everybody tests."""
+"""The images install the versions that are tested."""
 
 import re
 
