@@ -17,7 +17,7 @@ from pathlib import Path
 from export.artifact import serving_config
 from export.progress import say
 from serving.contract.errors import NoSpace, UsageError
-from serving.contract.versions import SERVING_CONFIG
+from serving.contract.versions import SERVING_CONFIG, find_versions
 
 DRAFT_PREFIX = ".tmp-"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -90,8 +90,8 @@ def check_name(name: str) -> str:
 
 
 def latest_version(shelf: Path) -> int:
-    """The highest version number in a model's folder, 0 where there is none. Whole names that are numbers count."""
-    return max((int(path.name) for path in shelf.iterdir() if path.name.isdecimal()), default=0)
+    """The highest version number in a model's folder, 0 where there is none."""
+    return max(find_versions(shelf), default=0)
 
 
 def sweep(models: Path, name: str) -> list[Path]:

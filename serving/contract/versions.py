@@ -1,20 +1,39 @@
-"""A folder of models on disk: `models/NAME/VERSION/`, a version being a whole number, as TensorFlow Serving has it."""
+"""The folder layout of models: `models/NAME/VERSION/`, a version being a whole number, as in TensorFlow Serving."""
 
+import logging
+import re
 from pathlib import Path
 
-GOLDEN_DIR = Path("assets.extra") / "golden"  # in a version: pictures to try, and what Keras says of them
+GOLDEN_DIR = Path("assets.extra") / "golden"  # in a version: pictures to try, and Keras's answers to them
 SAVED_MODEL_FILE = "saved_model.pb"  # in a version: the graph and its signatures
 TFLITE_FILE = "model.tflite"  # in a version: the same model for LiteRT; TensorFlow Serving's name for it
 SERVE_TAG = "serve"  # of the graph in a SavedModel that is served
 SERVING_CONFIG = "serving-config"  # a folder beside the models that holds TensorFlow Serving's files
+LARGEST_VERSION = 2**63 - 1
+
+_VERSION = re.compile(r"[0-9]+")
+
+logger = logging.getLogger(__name__)
+
+
+def find_versions(model_dir: Path) -> dict[int, Path]:
+    """Map the version numbers of a model on disk to their paths, by TensorFlow Serving's rule.
+
+    A version is a child whose whole name is a number in ASCII digits up to 2^63 - 1 (`00000123` is 123), a plain file
+    too: it is a version that fails to load. Where two names are the same number the last in the order of names wins.
+    Raises OSError where the folder cannot be listed.
+    Source: tensorflow_serving/sources/storage_path/file_system_storage_path_source.cc.
+    """
+    versions: dict[int, Path] = {}
+    for child in sorted(model_dir.iterdir(), key=lambda path: path.name):
+        if not _VERSION.fullmatch(child.name) or int(child.name) > LARGEST_VERSION:
+            continue
+        if int(child.name) in versions:
+            logger.warning("%s: %s and %s are the same version", model_dir, versions[int(child.name)].name, child.name)
+        versions[int(child.name)] = child
+    return versions
 
 
 def version_dirs(model_dir: Path) -> list[Path]:
-    """The versions of a model on disk, oldest first; empty where there are none or the folder is missing."""
-    if not model_dir.is_dir():
-        return []
-    return sorted((path for path in model_dir.iterdir() if _is_version(path)), key=lambda path: int(path.name))
-
-
-def _is_version(path: Path) -> bool:
-    return path.name.isascii() and path.name.isdecimal() and path.is_dir()
+    """List the versions of a model on disk, oldest first; empty where there are none or no such folder."""
+    return [path for _, path in sorted(find_versions(model_dir).items())] if model_dir.is_dir() else []

@@ -1,35 +1,10 @@
-"""Versions on disk: which folders are versions, and whether anything in one has changed.
+"""Models on disk: which folders are models, and whether anything in a version has changed."""
 
-Source of the rules: tensorflow_serving/sources/storage_path/file_system_storage_path_source.cc.
-"""
-
-import logging
-import re
 from pathlib import Path
 
 from serving.contract.versions import SERVING_CONFIG
 
-logger = logging.getLogger(__name__)
-
-LARGEST_VERSION = 2**63 - 1
-_VERSION = re.compile(r"[0-9]+")
-
 Fingerprint = tuple[tuple[str, int, int], ...]
-
-
-def find_versions(base_path: Path) -> dict[int, Path]:
-    """The versions under a base path: its children whose whole name is a number (`00000123` is 123).
-
-    Raises OSError when the base path cannot be listed.
-    """
-    versions: dict[int, Path] = {}
-    for child in sorted(base_path.iterdir(), key=lambda path: path.name):
-        if not _VERSION.fullmatch(child.name) or int(child.name) > LARGEST_VERSION:
-            continue
-        if int(child.name) in versions:
-            logger.warning("%s: %s and %s are the same version", base_path, versions[int(child.name)].name, child.name)
-        versions[int(child.name)] = child
-    return versions
 
 
 def fingerprint(directory: Path) -> Fingerprint:

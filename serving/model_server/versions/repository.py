@@ -19,7 +19,8 @@ from typing import Generic, Protocol, TypeVar
 import grpc
 
 from serving.contract.machine import usable_cpus
-from serving.model_server.versions.disk import Fingerprint, find_models, find_versions, fingerprint
+from serving.contract.versions import find_versions
+from serving.model_server.versions.disk import Fingerprint, find_models, fingerprint
 from serving.model_server.versions.policies import Latest, ModelConfig
 from serving.runtimes.status import CallError, failed_precondition, invalid_argument, not_found
 
