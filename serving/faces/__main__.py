@@ -1,8 +1,8 @@
-"""`python -m serving.faces`: the face service. `sightline serve` starts it."""
+"""`python -m serving.faces`: run the face service. `sightline serve` starts it."""
 
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: the scan has its own threads, see matching
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: the search has its own threads, see `matching`
 
 import logging
 import signal
@@ -23,21 +23,21 @@ log = logging.getLogger(__name__)
 
 
 @click.command()
-@click.option("--socket", "path", help="Unix socket to listen at.  [default: SIGHTLINE_FACES_SOCKET]")
+@click.option("--socket", "path", help="Unix socket to listen on.  [default: SIGHTLINE_FACES_SOCKET]")
 @click.option("--max-image-bytes", envvar="SIGHTLINE_MAX_IMAGE_BYTES", default=ImageLimits().max_image_bytes)
 @click.option("--max-image-pixels", envvar="SIGHTLINE_MAX_IMAGE_PIXELS", default=ImageLimits().max_image_pixels)
 def service(path: str | None, max_image_bytes: int, max_image_pixels: int) -> None:
-    """Find, encode and know faces for the gateways of this machine, until SIGTERM."""
+    """Detect, encode and recognise faces for the gateways of this machine, until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="faces: %(message)s")
     settings = read_face_settings(os.environ)
     where = path or settings.socket
     if not where:
-        raise UsageError("the face service has no socket", hint="Give --socket or SIGHTLINE_FACES_SOCKET.")
+        raise UsageError("the face service has no socket to listen on", hint="Give --socket or SIGHTLINE_FACES_SOCKET.")
     store = LazyStore(lambda: open_store(settings.url, settings.key))
     try:
         store.get()
-    except (Unavailable, GalleryError) as exc:  # what was written wrong ends the service, what may pass does not
-        log.warning("%s Faces are answered so until it is mended.", exc)
+    except (Unavailable, GalleryError) as exc:  # a wrong setting ends the service, a store that is away does not
+        log.warning("the galleries cannot be opened, requests are answered with this error until they can: %s", exc)
     pool = face_pool(settings, ImageLimits(max_image_bytes, max_image_pixels))
     with FaceServer(Path(where), FaceService(pool, store)) as server:
         _stop_on_signals(server)
@@ -49,7 +49,7 @@ def service(path: str | None, max_image_bytes: int, max_image_pixels: int) -> No
 
 def _stop_on_signals(server: FaceServer) -> None:
     def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        threading.Thread(target=server.shutdown).start()  # it waits for the loop that this handler interrupts
+        threading.Thread(target=server.shutdown).start()  # shutdown waits for the loop that this handler interrupts
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

@@ -1,4 +1,4 @@
-"""The photo with its faces framed and named."""
+"""Draw the faces of a photo: a frame, a name and a distance each."""
 
 import io
 
@@ -14,7 +14,10 @@ TEXT = 1 / 40  # of the long side
 
 
 def annotate(photo: bytes, identified: Identification, limits: ImageLimits) -> bytes:
-    """A PNG file: the upright photo with a frame round each face, its name and its distance under it."""
+    """Draw a frame round each face of a photo file, with the name and the distance below it.
+
+    Returns a PNG file of the upright photo. Raises what `decode_image` raises.
+    """
     image = Image.fromarray(decode_image(photo, limits))
     draw = ImageDraw.Draw(image)
     long_side = max(image.size)

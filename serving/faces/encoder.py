@@ -1,4 +1,4 @@
-"""What makes 128 numbers of a face."""
+"""The protocol of a face encoder."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,7 +8,7 @@ from serving.faces.face import Chips, Encodings
 
 @dataclass(frozen=True, slots=True)
 class EncoderName:
-    """Whose vectors they are: only those of the same name and version can be compared.
+    """Identify an encoder: only encodings of the same name and version can be compared.
 
     version: the first 12 hexadecimal digits of the weights' SHA-256. Two programs that run the same weights
     (dlib, TensorFlow Serving) have the same name.
@@ -22,13 +22,13 @@ class EncoderName:
 
 
 class FaceEncoder(Protocol):
-    """Chips to encodings. To add an encoder, write one class with these two."""
+    """Turn chips into encodings. To add an encoder, write one class with these two members."""
 
     @property
     def name(self) -> EncoderName:
-        """Whose vectors `encode` returns."""
+        """The encoder whose vectors `encode` returns."""
         ...
 
     def encode(self, chips: Chips) -> Encodings:
-        """chips: uint8 (n, 150, 150, 3), RGB. Returns float32 (n, 128); n may be 0."""
+        """Encode chips, uint8 (n, 150, 150, 3), RGB, n >= 0. Returns float32 (n, 128)."""
         ...

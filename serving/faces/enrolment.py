@@ -1,4 +1,4 @@
-"""The enrolment coach: is this photo good enough to know a person by, and if not, why?"""
+"""Enrolment: judge whether a photo is good enough to know a person by, say why not, and store it."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -23,18 +23,19 @@ from serving.faces.face import Detection, DetectorModel, Encodings, Quality
 from serving.faces.galleries.gallery import DEFAULT_GALLERY, Entry, check_person
 from serving.faces.recognition import Faces
 
-# What is wrong with one photo of a folder and no other: one that ends every face process must not end the enrolment.
+# Errors of one photo. Enrolling a folder goes on after them; a photo that ends every face process is one of these.
 PHOTO_ERRORS = (BadImage, InvalidName, UnreadableFile, FaceProcessDied, DeadlineExceeded)
-NEVER_ALLOWED = ("no_face", "several_faces")  # without one face there is nothing to store
+NEVER_ALLOWED = ("no_face", "several_faces")  # without exactly one face there is nothing to store
 
 
 @dataclass(frozen=True, slots=True)
 class Standards:
-    """What a photo must reach. Measured on Obama's portrait of face_recognition, made worse step by step: at each of
-    these its encoding has moved by 0.2 to 0.35, half of what tells two people apart.
+    """Limits that a photo must keep to.
 
     side: pixels of the face's box. sharpness, brightness, turn: see Quality.
-    allowed: codes of reasons that are waived, say for twins; not those of NEVER_ALLOWED.
+    allowed: codes of reasons to waive, say for twins; those of NEVER_ALLOWED cannot be waived.
+    Source: the portrait of Obama in face_recognition's examples, made worse step by step. At each limit its encoding
+    has moved by 0.2 to 0.35, half of what tells two people apart.
     """
 
     side: int = 60
@@ -47,9 +48,9 @@ class Standards:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a photo was refused. code: machine-readable; text: for the person with the camera.
+    """One reason for refusing a photo. code: machine-readable; text: a sentence for the person with the camera.
 
-    measured, limit: the number and the threshold it missed; None where there is none.
+    measured, limit: the measurement and the limit it missed; None where the reason has none.
     """
 
     code: str
@@ -60,7 +61,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a photo. stored: it was new; False with no reasons: it was enrolled before."""
+    """The judgement of one photo. stored is False, with no reasons, for a photo that was enrolled before."""
 
     person: str
     found: Detection
@@ -84,10 +85,11 @@ def enrol(
     replace: bool = False,
     model: DetectorModel = "hog",
 ) -> Verdict:
-    """Judge a photo and, if it is accepted, store its encoding: when this returns it has reached the disk.
+    """Judge a photo and store its encoding if it is accepted; when this returns, it is on the disk.
 
-    replace: forget what is known of the person, if the photo is accepted.
-    Raises InvalidName, and what the finder, the encoder and the store raise; nothing for a poor photo.
+    expires: see `Store.enrol`. keep_photo: store the file too. replace: if the photo is accepted, first forget the
+    person's other encodings. A refused photo is a Verdict with reasons, not an error.
+    Raises InvalidName, and what the finder, the encoder and the store raise.
     """
     name = check_person(person)
     limits = standards or Standards()
@@ -111,7 +113,7 @@ def _reasons(
         yield Reason("no_face", "There is no face in this photo.")
         return
     if len(found.faces) > 1:
-        text = f"There are {len(found.faces)} faces in this photo: send one of this person alone."
+        text = f"There are {len(found.faces)} faces in this photo: send one that shows this person alone."
         yield Reason("several_faces", text, len(found.faces), 1)
         return
     yield from _poor(found.faces[0].quality, limits)
@@ -122,11 +124,11 @@ def _poor(quality: Quality, limits: Standards) -> Iterator[Reason]:
     if quality.side < limits.side:
         yield Reason("too_small", "The face is too small: come closer.", quality.side, limits.side)
     if quality.sharpness < limits.sharpness:
-        yield Reason("blurred", "The face is blurred: hold still, or focus.", quality.sharpness, limits.sharpness)
+        yield Reason("blurred", "The face is blurred: hold still or focus.", quality.sharpness, limits.sharpness)
     if quality.brightness < limits.darkest:
         yield Reason("dark", "The face is too dark: turn to the light.", quality.brightness, limits.darkest)
     if quality.brightness > limits.brightest:
-        yield Reason("bright", "The face is too bright: less light.", quality.brightness, limits.brightest)
+        yield Reason("bright", "The face is too bright: use less light.", quality.brightness, limits.brightest)
     if quality.turn > limits.turn:
         yield Reason("turned_away", "The face is turned away: look into the camera.", quality.turn, limits.turn)
 
@@ -136,12 +138,12 @@ def _confused(faces: Faces, person: str, found: Detection, encodings: Encodings,
         return
     owner = faces.store.owner(gallery, found.sha256)
     if owner not in (None, person):
-        yield Reason("duplicate", f"This very photo is enrolled as {owner!r}.")
+        yield Reason("duplicate", f"This photo is already enrolled as {owner!r}.")
         return
     nearest = faces.store.nearest(gallery, encodings[:1], 2, encoder=str(faces.encoder.name))[0]
     other = next((candidate for candidate in nearest if candidate.name != person), None)
     if other is not None and other.distance <= faces.tolerance:
-        text = f"The face looks like {other.name!r}, who is enrolled already."
+        text = f"The face looks like {other.name!r}, who is already enrolled."
         yield Reason("looks_like_someone_else", text, other.distance, faces.tolerance)
 
 
@@ -152,8 +154,10 @@ def _numbers(quality: Quality) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class FolderRow:
-    """What became of one file of a folder. outcome: a Verdict, the error of a file that could not be used, or None
-    where this photo was enrolled as this person before."""
+    """The result for one file of a folder.
+
+    outcome: a Verdict; the error of a file that cannot be used; None for a photo that was enrolled before.
+    """
 
     path: Path
     person: str
@@ -171,10 +175,10 @@ def enrol_folder(
     replace: bool = False,
     model: DetectorModel = "hog",
 ) -> Iterator[FolderRow]:
-    """Enrol photos one by one; a poor or broken one stops nothing. Interrupted, call it again: it goes on.
+    """Enrol photos one by one, past those that are refused or cannot be read. After an interruption, call it again.
 
-    files: as of `named_files`. replace: a person's first accepted photo replaces what was known of them before.
-    Raises what concerns all of them: Unavailable (but FaceProcessDied), GalleryError, Conflict, OperatorError.
+    files: from `named_files`. replace: a person's first accepted photo replaces their earlier encodings.
+    Raises what concerns every photo: Unavailable (but FaceProcessDied), GalleryError, Conflict, OperatorError.
     """
     replaced: set[str] = set()
     for path, person in files:
@@ -203,7 +207,7 @@ def enrol_folder(
 
 
 def named_files(folder: Path) -> list[tuple[Path, str]]:
-    """The photos of a folder and whose they are, in order: `ada.jpg` is ada's, and so is `ada/anything.jpg`."""
+    """List the files of a folder with their persons, sorted: `ada.jpg` and `ada/anything.jpg` are both ada's."""
     found = [(path, path.stem) for path in folder.iterdir() if path.is_file()]
     for person in (path for path in folder.iterdir() if path.is_dir()):
         found += [(path, person.name) for path in person.rglob("*") if path.is_file()]
@@ -211,12 +215,12 @@ def named_files(folder: Path) -> list[tuple[Path, str]]:
 
 
 def refusal(verdict: Verdict) -> UnusableFace:
-    """The error for a photo that was refused: what is wrong with it, in a sentence each."""
+    """Return the error for a refused photo: a sentence for each reason."""
     first = verdict.reasons[0].code
     kind = {"no_face": NoFace, "several_faces": TooManyFaces}.get(first, FaceRefused)
     return kind(
         " ".join(reason.text for reason in verdict.reasons),
-        hint=f"Send another photo of this person; this one was looked at {', '.join(verdict.found.tried)}.",
+        hint=f"Send another photo of this person. Tried: {', '.join(verdict.found.tried)}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The words for what is found in a photo."""
+"""The data of detection: boxes, qualities and chips of the faces in a photo."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +18,7 @@ DetectorModel = Literal["hog", "cnn"]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A face's rectangle in pixels of the original photo, in face_recognition's order."""
+    """A face's rectangle in pixels of the original, upright photo; the order is face_recognition's."""
 
     top: int
     right: int
@@ -33,13 +33,13 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How well a face can be seen.
+    """Measurements of how well a face can be seen.
 
-    side: pixels of the box in the original photo.
-    sharpness: the deviation of the Laplacian of the chip's gray values over their own; a blurred face has little
-      (after Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", 2000).
-    brightness: the chip's mean gray, 0-255.
-    turn: how far the nose is from the middle between the eyes, over the distance of the eyes; 0 looks ahead.
+    side: longer side of the box in the original photo, pixels.
+    sharpness: standard deviation of the Laplacian of the chip's gray values over that of the gray values; low for a
+      blurred face (after Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", 2000).
+    brightness: the chip's mean gray value, 0-255.
+    turn: offset of the nose from the midpoint of the eyes, over the distance of the eyes; 0 looks straight ahead.
     """
 
     side: int
@@ -50,7 +50,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class FoundFace:
-    """A face that was found, ready to be encoded. confidence: the detector's, above 0; larger is surer."""
+    """A detected face, ready to be encoded. confidence: the detector's score, above 0; larger is surer."""
 
     box: Box
     confidence: float
@@ -60,9 +60,10 @@ class FoundFace:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """What a photo shows. faces: largest first. tried: the looks that were taken at it, in order.
+    """The faces of one photo.
 
-    width, height: of the photo, upright, in pixels. sha256: of the file's bytes, in hexadecimal.
+    faces: largest first. tried: names of the detection passes that ran, in order.
+    width, height: of the upright photo, pixels. sha256: of the file's bytes, hexadecimal.
     """
 
     faces: tuple[FoundFace, ...]
@@ -73,5 +74,9 @@ class Detection:
 
     @property
     def chips(self) -> Chips:
-        """All faces as one batch, (n, 150, 150, 3)."""
-        return np.stack([face.chip for face in self.faces]) if self.faces else np.zeros((0, 150, 150, 3), np.uint8)
+        """The chips of all faces as one batch, uint8 (n, 150, 150, 3)."""
+        return (
+            np.stack([face.chip for face in self.faces])
+            if self.faces
+            else np.zeros((0, CHIP_SIDE, CHIP_SIDE, 3), np.uint8)
+        )

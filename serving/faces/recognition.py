@@ -1,4 +1,4 @@
-"""A photo to the people in it: the whole story on one screen."""
+"""From a photo to the people in it: identify and compare."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +16,19 @@ CANDIDATES = 5
 
 
 class FaceFinder(Protocol):
-    """Photos to faces."""
+    """The protocol of a detector: DlibDetector, FacePool and FaceClient have it."""
 
     def find(self, data: bytes, model: DetectorModel = "hog", *, retry: bool = True) -> Detection:
-        """All faces of a photo file, largest first."""
+        """Find all faces of a photo file, largest first. See `DlibDetector.find`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """What the flows need: where faces are found, encoded and kept; and up to which distance they are one person."""
+    """The parts that `identify`, `compare` and `enrol` work with.
+
+    tolerance: the largest distance of two faces of one person.
+    """
 
     finder: FaceFinder
     encoder: FaceEncoder
@@ -35,9 +38,10 @@ class Faces:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One face of a photo and who it is. name: None where nobody is within the tolerance.
+    """One face of a photo and its person.
 
-    candidates: the nearest persons, nearest first, whatever the tolerance; empty in an empty gallery.
+    name: None where nobody is within the tolerance.
+    candidates: the nearest persons, nearest first, within the tolerance or not; empty in an empty gallery.
     """
 
     face: FoundFace
@@ -46,13 +50,13 @@ class Match:
 
     @property
     def distance(self) -> float | None:
-        """The nearest candidate's distance; None in an empty gallery."""
+        """Distance of the nearest candidate; None in an empty gallery."""
         return self.candidates[0].distance if self.candidates else None
 
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """Everybody in a photo, the largest face first. known: encodings in the gallery."""
+    """The answer of `identify`. matches: largest face first. known: number of encodings in the gallery."""
 
     found: Detection
     matches: tuple[Match, ...]
@@ -62,7 +66,7 @@ class Identification:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two photos, by the largest face of each. distance: below the tolerance they are the same person."""
+    """The answer of `compare`: the distance between the largest faces of two photos."""
 
     found: tuple[Detection, Detection]
     distance: float
@@ -82,12 +86,13 @@ def identify(
     candidates: int = CANDIDATES,
     model: DetectorModel = "hog",
 ) -> Identification:
-    """Name every face of a photo file. No face is an empty answer, not an error.
+    """Name every face of a photo file; a photo without a face is an empty answer, not an error.
 
-    tolerance: None for that of `faces`. Raises what the finder, the encoder and the store raise.
+    tolerance: None takes that of `faces`. candidates: number of nearest persons to return for each face.
+    Raises InvalidParameter, and what the finder, the encoder and the store raise.
     """
     limit = check_tolerance(faces.tolerance if tolerance is None else tolerance)
-    known = faces.store.count(gallery)  # before looking: an unknown gallery costs nothing
+    known = faces.store.count(gallery)  # before detection: an unknown gallery must cost nothing
     found = faces.finder.find(photo, model)
     encodings = faces.encoder.encode(found.chips)
     nearest = faces.store.nearest(gallery, encodings, candidates, encoder=str(faces.encoder.name))
@@ -98,7 +103,10 @@ def identify(
 def compare(
     faces: Faces, one: bytes, other: bytes, *, tolerance: float | None = None, model: DetectorModel = "hog"
 ) -> Comparison:
-    """The distance between the largest faces of two photo files. Raises NoFace, which names the photo."""
+    """Measure the distance between the largest faces of two photo files.
+
+    Raises NoFace, which says which photo has none, and what the finder and the encoder raise.
+    """
     limit = check_tolerance(faces.tolerance if tolerance is None else tolerance)
     found = faces.finder.find(one, model), faces.finder.find(other, model)
     for which, each in zip(("first", "second"), found, strict=True):
@@ -110,15 +118,15 @@ def compare(
 
 
 def no_face(which: str, found: Detection) -> NoFace:
-    """The error for a photo without a face, with what was tried."""
+    """Return the error for a photo without a face; it names the passes that were tried."""
     return NoFace(
-        f"no face in {which} ({found.width} x {found.height} pixels); tried: {', '.join(found.tried)}",
+        f"{which} ({found.width} x {found.height} pixels) shows no face; tried: {', '.join(found.tried)}",
         hint="Send a photo in which the face is upright, lit, and at least 40 pixels wide.",
     )
 
 
 def check_tolerance(tolerance: float) -> float:
-    """The tolerance. Raises InvalidParameter for what is no distance."""
+    """Return the tolerance. Raises InvalidParameter unless 0 < tolerance <= 2."""
     if not 0 < tolerance <= 2:
         raise InvalidParameter(f"tolerance is {tolerance:g}; it must be above 0 and at most 2")
     return tolerance

@@ -1,4 +1,4 @@
-"""The face encoder on the model server, trusted once it has said what dlib says; dlib where it cannot be had."""
+"""The face encoder on the model server, used once it agrees with dlib; dlib while it is away or differs."""
 
 import logging
 import threading
@@ -14,22 +14,22 @@ from serving.faces.face import CHIP_SIDE, ENCODING_SIZE, Chips, Encodings
 log = logging.getLogger(__name__)
 
 MODEL, SIGNATURE, INPUT, OUTPUT = "face-encoder", "serving_default", "chips", "encodings"
-PARITY = 1e-5  # the largest difference from dlib's numbers; a tolerance is 0.6
+PARITY = 1e-5  # largest allowed difference from dlib's encodings; the tolerance of a match is 0.6
 PROBES = 4
-RETRY_SECONDS = 30.0  # how long dlib encodes before the model server is asked again
+RETRY_SECONDS = 30.0  # pause before the model server is tried again
 
 
 def probe_chips() -> Chips:
-    """The chips by which two encoders are compared: smooth noise, so that no face need be shipped.
+    """Return the chips on which two encoders are compared, uint8 (4, 150, 150, 3), the same every time.
 
-    Returns uint8 (4, 150, 150, 3), the same every time.
+    They are smooth noise, so that no person's face has to be shipped.
     """
     coarse = np.random.default_rng(0).integers(0, 256, (PROBES, 15, 15, 3))
     return np.repeat(np.repeat(coarse, CHIP_SIDE // 15, axis=1), CHIP_SIDE // 15, axis=2).astype(np.uint8)
 
 
 class ServedEncoder:
-    """Encodes with `call`, and with `fallback` while that cannot be reached or does not agree with it.
+    """Encode with `call`; use `fallback` while `call` fails or disagrees with it.
 
     call: chips uint8 (n, 150, 150, 3), n >= 1, to float32 (n, 128); may raise what a Predictor raises.
     fallback: dlib. clock: monotonic seconds. Safe to share between threads.
@@ -47,11 +47,11 @@ class ServedEncoder:
 
     @property
     def name(self) -> EncoderName:
-        """dlib's: the vectors are the same."""
+        """The fallback's name: the vectors are the same."""
         return self._fallback.name
 
     def encode(self, chips: Chips) -> Encodings:
-        """float32 (n, 128). Raises what the fallback raises."""
+        """Encode chips, uint8 (n, 150, 150, 3). Returns float32 (n, 128). Raises what the fallback raises."""
         if len(chips) == 0:
             return np.zeros((0, ENCODING_SIZE), np.float32)
         if self._clock() < self._not_before or not self._trusted():
@@ -59,11 +59,11 @@ class ServedEncoder:
         try:
             return self._call(chips)
         except (NotFound, Unavailable, DeadlineExceeded, ModelError) as exc:
-            self._stand_back(f"dlib encodes for now: {exc.detail}")
+            self._stand_back(exc.detail)
             return self._fallback.encode(chips)
 
     def _trusted(self) -> bool:
-        """Whether the model server agrees with dlib: asked once, and again after it was away."""
+        """Check that the model server agrees with dlib: once, and again after each outage."""
         with self._lock:
             if not self._is_trusted and self._clock() >= self._not_before:
                 self._is_trusted = self._agrees()
@@ -74,18 +74,16 @@ class ServedEncoder:
         try:
             served = self._call(probes)
         except (NotFound, Unavailable, DeadlineExceeded, ModelError) as exc:
-            self._stand_back(f"dlib encodes for now: {exc.detail}")
+            self._stand_back(exc.detail)
             return False
         difference = float(np.abs(served - self._fallback.encode(probes)).max())
         if difference <= PARITY:
-            log.info("faces are encoded by the model %s: largest difference from dlib %.1e", MODEL, difference)
+            log.info("encoding faces with the model %s; largest difference from dlib: %.1e", MODEL, difference)
             return True
-        self._stand_back(
-            f"dlib encodes: the model {MODEL} differs from it by {difference:.1e}; {PARITY:.0e} is allowed"
-        )
+        self._stand_back(f"the model {MODEL} differs from dlib by {difference:.1e}; {PARITY:.0e} is allowed")
         return False
 
     def _stand_back(self, why: str) -> None:
-        log.warning("%s", why)
+        log.warning("encoding faces with dlib for %.0f s: %s", RETRY_SECONDS, why)
         self._is_trusted = False
         self._not_before = self._clock() + RETRY_SECONDS

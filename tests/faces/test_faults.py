@@ -106,7 +106,7 @@ def test_damaged_file_is_said_so_and_a_backup_is_taken_up(portrait: Path, tmp_pa
         problem(client.get("/faces/people"), 500, "gallery_corrupt")
         problem(enrolled(client, "obama", portrait), 500, "gallery_corrupt")
         told = sightline(store, "enrol", portrait.parent)
-        assert (told.returncode, "no gallery" in told.stderr, "Traceback" in told.stderr) == (1, True, False)
+        assert (told.returncode, "not a gallery" in told.stderr, "Traceback" in told.stderr) == (1, True, False)
         (tmp_path / "faces.db").unlink()
         assert known(client) == []
         assert enrolled(client, "obama", portrait).status_code == 200

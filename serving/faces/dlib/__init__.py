@@ -1,1 +1,1 @@
-"""dlib: detector, encoder, weights, picture quality. Imported in the face processes only."""
+"""dlib: detector, encoder, weights, face quality. Face processes alone load it."""

@@ -1,15 +1,15 @@
-"""Photos to chips: dlib finds the faces and brings them upright. Runs in face processes only.
+"""Detect faces with dlib and align them: from a photo to chips. Runs in face processes only.
 
-A photo is looked at in the cheapest way first. Every further look is taken only where the ones before it give a
-reason, and is named in the answer:
+The cheapest pass comes first. Each further pass runs only if the results so far give a reason, and is named in
+`Detection.tried`:
 
-- as it is, at most `max_side` pixels. HOG sees faces from about 80 pixels there, and costs 32 ms for 800 x 600;
-- at double size (x4 the cost): when the faces are small, for then there may be smaller ones; when there are none; and
-  of a large photo always, for a passer-by beside a portrait: it is little beside what the whole photo would cost;
-- turned by a quarter, a half, three quarters, when there are none: cameras forget, scanners never knew;
-- at four times the size: faces from about a fortieth of the long side. When there are none, and of a large photo when
-  the second look showed faces that the first could not see;
-- at the size of the file, where that is larger still, when there are none.
+1. upright, shrunk to `max_side` pixels. HOG detects faces from about 80 pixels; 32 ms for 800 x 600;
+2. at double size (4 times the cost): if the faces are small, since there may be smaller ones; if there are none; and
+   always for a large photo, which may show a passer-by beside a portrait;
+3. turned by 90, 270 and 180 degrees, if there are none: some cameras and all scanners write no orientation;
+4. at four times the size (faces from about 1/40 of the long side): if there are none, and for a large photo if pass 2
+   found faces that pass 1 could not;
+5. at the file's own size, where that is larger still: if there are none.
 """
 
 import hashlib
@@ -25,19 +25,20 @@ from serving.faces.dlib.quality import measure
 from serving.faces.dlib.weights import load_dlib, weights_file
 from serving.faces.face import CHIP_PADDING, CHIP_SIDE, Box, Detection, DetectorModel, FoundFace
 
-SMALL = 1 / 8  # of the long side; a photo whose largest face is smaller is a scene, and is looked at again
-LARGE = 3  # times max_side; a photo whose long side is larger is looked at twice, whatever it shows
-VERY_LARGE = 4.5  # times max_side; one that may be looked at a third time, for a fifth of what all of it would cost
-SEEN = 70  # pixels; HOG was trained on windows of 80, and sees no smaller boxes
-SMALLEST = 20  # pixels; dlib finds faces of 80, and the largest look is four times the size. Its CNN fails below 12
-TURNS = (1, 3, 2)  # quarters, counter-clockwise, in the order of how common they are
+SMALL = 1 / 8  # of the long side; a photo whose largest face is smaller is a scene and gets pass 2
+LARGE = 3  # times max_side; a photo whose long side is larger always gets pass 2
+VERY_LARGE = 4.5  # times max_side; a larger photo may get pass 4, at a fifth of the cost of its full size
+SEEN = 70  # pixels; HOG was trained on windows of 80 and detects no smaller boxes
+SMALLEST = 20  # pixels; 80 / 4: dlib detects faces of 80, and pass 4 quadruples the photo. dlib's CNN fails below 12
+TURNS = (1, 3, 2)  # quarter turns counter-clockwise, most common first
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One way to look at a photo.
+class DetectionPass:
+    """One detection pass.
 
-    quarters: turned counter-clockwise; scale: of max_side, in pixels of the file; doublings: of their size after that.
+    quarters: quarter turns counter-clockwise. scale: side to decode the file at, in multiples of max_side.
+    doublings: times that dlib then doubles the picture.
     """
 
     name: str
@@ -46,21 +47,21 @@ class Look:
     doublings: int = 0
 
 
-FIRST = Look("upright")
+FIRST = DetectionPass("upright")
 DOUBLE, QUADRUPLE, WHOLE = "upright, double size", "upright, four times the size", "upright, full size"
-TURNED = tuple(Look(f"turned by {90 * quarters} degrees", quarters=quarters) for quarters in TURNS)
+TURNED = tuple(DetectionPass(f"turned by {90 * quarters} degrees", quarters=quarters) for quarters in TURNS)
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A face in the pixels of one look. box: within their bounds."""
+    """A face in the pixels of one pass. box: within the picture."""
 
     box: Box
     confidence: float
 
 
 class DlibDetector:
-    """Finds faces. limits, max_side (pixels): what a photo may cost; retry: whether to look again for none."""
+    """Find faces with dlib. limits: bounds of a photo's file. max_side: long side of the first pass, pixels."""
 
     def __init__(self, limits: ImageLimits, max_side: int) -> None:
         self._dlib: Any = load_dlib()
@@ -71,30 +72,30 @@ class DlibDetector:
         self._cnn: Any = None
 
     def find(self, data: bytes, model: DetectorModel = "hog", *, retry: bool = True) -> Detection:
-        """All faces of a photo file, largest first. Raises what `decode_photo` raises.
+        """Find all faces of a photo file, largest first. Raises what `decode_photo` raises.
 
-        retry: False looks once; a photo without a face is then done with, whatever its size or turn.
+        retry: False stops after the first pass if it finds no face.
         """
         photo = decode_photo(data, self._limits, self._max_side)
         if min(photo.pixels.shape[:2]) < SMALLEST:
             return Detection((), (), photo.width, photo.height, hashlib.sha256(data).hexdigest())
         tried: list[str] = []
         faces: tuple[FoundFace, ...] = ()
-        for look in _looks(photo, self._max_side, model):
-            if tried and not _worth_another(look, faces, photo, self._max_side, retry=retry):
+        for pass_ in _passes(photo, self._max_side, model):
+            if tried and not _worth_another(pass_, faces, photo, self._max_side, retry=retry):
                 continue
-            tried.append(look.name)
-            seen = self._seen(data, photo, look, model)
+            tried.append(pass_.name)
+            seen = self._seen(data, photo, pass_, model)
             faces = seen if len(seen) > len(faces) else faces
         ordered = tuple(sorted(faces, key=lambda face: -face.box.side))
         return Detection(ordered, tuple(tried), photo.width, photo.height, hashlib.sha256(data).hexdigest())
 
-    def _seen(self, data: bytes, photo: Photo, look: Look, model: DetectorModel) -> tuple[FoundFace, ...]:
-        if look.scale > 1:
-            photo = decode_photo(data, self._limits, round(self._max_side * look.scale))
-        pixels = np.rot90(photo.pixels, look.quarters).copy()  # dlib wants the strides of a fresh array
-        sightings = self._sightings(pixels, model, look.doublings)
-        return tuple(self._face(pixels, sighting, photo, look.quarters) for sighting in sightings)
+    def _seen(self, data: bytes, photo: Photo, pass_: DetectionPass, model: DetectorModel) -> tuple[FoundFace, ...]:
+        if pass_.scale > 1:
+            photo = decode_photo(data, self._limits, round(self._max_side * pass_.scale))
+        pixels = np.rot90(photo.pixels, pass_.quarters).copy()  # dlib needs a contiguous array
+        sightings = self._sightings(pixels, model, pass_.doublings)
+        return tuple(self._face(pixels, sighting, photo, pass_.quarters) for sighting in sightings)
 
     def _sightings(self, pixels: Pixels, model: DetectorModel, doublings: int) -> list[Sighting]:
         if model == "hog":
@@ -125,39 +126,41 @@ class DlibDetector:
         return FoundFace(original, sighting.confidence, measure(original.side, chip, points), chip)
 
 
-def _looks(photo: Photo, max_side: int, model: DetectorModel) -> Iterator[Look]:
-    """All looks that a photo may be worth, in their order."""
-    size = max(photo.width, photo.height) / max_side  # of the file, in units of the first look
+def _passes(photo: Photo, max_side: int, model: DetectorModel) -> Iterator[DetectionPass]:
+    """Yield all passes that a photo may get, in order."""
+    size = max(photo.width, photo.height) / max_side  # of the file, in multiples of pass 1
     yield FIRST
     yield _enlarged(DOUBLE, 2, size)
     yield from TURNED
     yield _enlarged(QUADRUPLE, 4, size)
     if size > 4 and model == "hog":  # the CNN's memory grows with the picture
-        yield Look(WHOLE, scale=size)
+        yield DetectionPass(WHOLE, scale=size)
 
 
-def _enlarged(name: str, times: int, size: float) -> Look:
-    """So many times the first look's size: with pixels of the file as far as it has them, doubled for the rest."""
+def _enlarged(name: str, times: int, size: float) -> DetectionPass:
+    """A pass at `times` the size of the first: from the file's pixels as far as it has them, doubled for the rest."""
     if size >= times:
-        return Look(name, scale=times)
+        return DetectionPass(name, scale=times)
     scale = 2 if times == 4 and size > 1 else 1
-    return Look(name, scale=scale, doublings=(times // scale).bit_length() - 1)
+    return DetectionPass(name, scale=scale, doublings=(times // scale).bit_length() - 1)
 
 
-def _worth_another(look: Look, faces: Sequence[FoundFace], photo: Photo, max_side: int, *, retry: bool) -> bool:
-    """Whether to look once more, given the faces that were found until now."""
+def _worth_another(
+    pass_: DetectionPass, faces: Sequence[FoundFace], photo: Photo, max_side: int, *, retry: bool
+) -> bool:
+    """Tell whether another pass is worth its cost, given the faces found so far."""
     if not faces:
         return retry
     sides = [face.box.side for face in faces]
     size = max(photo.width, photo.height)
-    if look.name == DOUBLE:
+    if pass_.name == DOUBLE:
         return max(sides) < SMALL * size or size >= LARGE * max_side
-    # a face that only the second look could see
-    return look.name == QUADRUPLE and size >= VERY_LARGE * max_side and min(sides) < SEEN * size / max_side
+    # pass 2 found a face that pass 1 could not
+    return pass_.name == QUADRUPLE and size >= VERY_LARGE * max_side and min(sides) < SEEN * size / max_side
 
 
 def _trimmed(rectangle: Any, width: int, height: int) -> Box:
-    """dlib's rectangle inside the picture, as face_recognition trims it before it encodes."""
+    """Clip dlib's rectangle to the picture, as face_recognition does before encoding."""
     return Box(
         top=max(rectangle.top(), 0),
         right=min(rectangle.right(), width),
@@ -167,10 +170,10 @@ def _trimmed(rectangle: Any, width: int, height: int) -> Box:
 
 
 def _turned_back(box: Box, quarters: int, photo: Photo) -> Box:
-    """A box of `np.rot90(photo.pixels, quarters)` in the coordinates of photo.pixels."""
+    """Map a box of `np.rot90(photo.pixels, quarters)` back to the coordinates of photo.pixels."""
     height, width = photo.pixels.shape[:2]
     for quarter in range(quarters, 0, -1):
-        # before its last quarter the frame lay like the photo, or across it
+        # before this quarter turn the frame was upright (even) or sideways (odd)
         side = width if quarter % 2 else height
         box = Box(top=box.left, right=side - box.top, bottom=box.right, left=side - box.bottom)
     return box

@@ -1,4 +1,4 @@
-"""How well a face can be seen, in numbers."""
+"""Measure how well a face can be seen."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,17 +9,17 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 def measure(side: int, chip: Chip, landmarks: npt.NDArray[np.float64]) -> Quality:
-    """The quality of one face.
+    """Measure one face.
 
-    side: pixels of its box in the original photo. landmarks: float64 (5, 2), dlib's five points (x, y): the outer
-    and inner corner of one eye, of the other, and the base of the nose.
+    side: longer side of its box in the original photo, pixels. landmarks: float64 (5, 2), dlib's five points (x, y):
+    the outer and inner corner of one eye, those of the other eye, and the base of the nose.
     """
     gray = chip @ LUMA
     return Quality(side, _sharpness(gray), float(gray.mean()), _turn(landmarks))
 
 
 def _sharpness(gray: npt.NDArray[np.float64]) -> float:
-    """The Laplacian's deviation (4 neighbours) over that of the gray values: a dark face is not a blurred one."""
+    """Deviation of the Laplacian (4 neighbours) over that of the gray values: darkness alone does not lower it."""
     inner = gray[1:-1, 1:-1]
     laplacian = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * inner
     contrast = float(gray.std())
@@ -27,7 +27,7 @@ def _sharpness(gray: npt.NDArray[np.float64]) -> float:
 
 
 def _turn(points: npt.NDArray[np.float64]) -> float:
-    """How far the nose is from the middle of the eyes, along the line of the eyes, over their distance."""
+    """Offset of the nose from the midpoint of the eyes, along the line of the eyes, over their distance."""
     one, other = points[:2].mean(axis=0), points[2:4].mean(axis=0)
     axis = other - one
     squared = float(axis @ axis)

@@ -1,8 +1,8 @@
-"""dlib and the weights of face_recognition_models, loaded without surprises.
+"""Load dlib and the weights of face_recognition_models without the side effects of `import face_recognition`.
 
-`import face_recognition` is not used to serve: it loads five models (149 MB), it makes Pillow accept truncated
-pictures in the whole process, and where setuptools is 82 or newer, or absent, it prints a line and calls `quit()`
-with exit status 0. The weights are the same files, and the tests hold the numbers against face_recognition's own.
+That import loads five models (149 MB), makes Pillow accept truncated pictures in the whole process and, where
+setuptools is absent or 82 and newer, prints a line and calls `quit()` with exit status 0. The weights here are the same
+files; a test compares the encodings with face_recognition's.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ WEIGHTS = {
 
 
 def load_dlib() -> types.ModuleType:
-    """The module dlib. Raises FacesNotInstalled."""
+    """Import dlib. Raises FacesNotInstalled."""
     try:
         return importlib.import_module("dlib")
     except ImportError as exc:
@@ -40,8 +40,8 @@ def load_dlib() -> types.ModuleType:
 
 
 def weights_file(name: str) -> Path:
-    """The path of one of the WEIGHTS. Raises FacesNotInstalled where face_recognition_models is not installed."""
-    # found without importing the package, which wants pkg_resources
+    """Return the path of one of the WEIGHTS. Raises FacesNotInstalled."""
+    # located without importing the package, which needs pkg_resources
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or spec.origin is None:
         raise FacesNotInstalled("face_recognition_models is not installed", hint=INSTALL)
@@ -53,15 +53,15 @@ def weights_file(name: str) -> Path:
 
 @cache
 def encoder_name() -> EncoderName:
-    """The name and the version (of the weights' file) of the vectors that dlib's encoder makes."""
+    """Return the name of dlib's encoder and the version of its weights."""
     path = weights_file("encoder")
     return EncoderName(path.stem, hashlib.sha256(path.read_bytes()).hexdigest()[:12])
 
 
 def import_face_recognition() -> Any:
-    """The module face_recognition, on any setuptools or none; Pillow keeps refusing truncated pictures.
+    """Import face_recognition with any setuptools or none; Pillow keeps refusing truncated pictures.
 
-    Raises FacesNotInstalled with what it printed where it would have quit.
+    Raises FacesNotInstalled, with what face_recognition printed, where it would have quit.
     """
     said = io.StringIO()
     truncated = ImageFile.LOAD_TRUNCATED_IMAGES
@@ -72,7 +72,7 @@ def import_face_recognition() -> Any:
         raise FacesNotInstalled(f"face_recognition cannot be imported: {exc}", hint=INSTALL) from exc
     except SystemExit as exc:
         raise FacesNotInstalled(
-            f"face_recognition gave up while it was imported: {said.getvalue().strip()}", hint=INSTALL
+            f"face_recognition quit while it was imported: {said.getvalue().strip()}", hint=INSTALL
         ) from exc
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = truncated
@@ -80,7 +80,7 @@ def import_face_recognition() -> Any:
 
 @contextlib.contextmanager
 def _pkg_resources() -> Iterator[None]:
-    """While it lasts, `pkg_resources.resource_filename` exists, as face_recognition_models wants it."""
+    """Provide `pkg_resources.resource_filename`, which face_recognition_models calls, for the time of an import."""
     if "pkg_resources" in sys.modules:
         yield
         return

@@ -1,1 +1,1 @@
-"""Known people: the gallery, its stores, matching, encryption, export and import."""
+"""The known people: stores of galleries, search, encryption, export and import, advice on the tolerance."""

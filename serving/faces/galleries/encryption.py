@@ -1,4 +1,4 @@
-"""Encryption at rest: what a store writes of a person, sealed with a key that is not in it."""
+"""Encryption at rest: of everything that a store writes about a person."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ NONCE_BYTES = 12  # AES-GCM, NIST SP 800-38D
 
 
 class Cipher(Protocol):
-    """Closes and opens what is stored, and makes the values by which it is looked up."""
+    """The protocol of a store's encryption. `lookup` maps a text to the value that it is stored and found under."""
 
     def encrypt(self, data: bytes) -> bytes: ...
 
@@ -24,7 +24,7 @@ class Cipher(Protocol):
 
 
 class NoCipher:
-    """Stores everything as it is."""
+    """Store everything as it is."""
 
     def encrypt(self, data: bytes) -> bytes:
         return data
@@ -37,7 +37,7 @@ class NoCipher:
 
 
 class AesCipher:
-    """AES-256-GCM, a fresh nonce for each value; lookups by HMAC-SHA256 under a key derived from the same secret."""
+    """AES-256-GCM with a fresh nonce for each value; lookups by HMAC-SHA256 with a key derived from the same secret."""
 
     def __init__(self, key: bytes) -> None:
         try:
@@ -45,7 +45,7 @@ class AesCipher:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as exc:
             raise FacesNotInstalled(
-                "encryption wants the package cryptography", hint="pip install cryptography"
+                "encryption needs the package cryptography", hint="Run: pip install cryptography"
             ) from exc
         self._cipher = AESGCM(key)
         self._lookup_key = hmac.digest(key, b"sightline faces lookup", hashlib.sha256)
@@ -56,12 +56,13 @@ class AesCipher:
         return nonce + self._cipher.encrypt(nonce, data, None)
 
     def decrypt(self, data: bytes) -> bytes:
-        """Raises GalleryKeyMissing where another key closed it, or nobody did."""
+        """Decrypt. Raises GalleryKeyMissing for data of another key, and for plain data."""
         try:
             return self._cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], None)
         except (self._invalid, ValueError) as exc:
             raise GalleryKeyMissing(
-                "the gallery was not sealed with this key", hint="Set SIGHTLINE_FACES_KEY to the key it was made with."
+                "the gallery was not encrypted with this key",
+                hint="Set SIGHTLINE_FACES_KEY to the key it was made with.",
             ) from exc
 
     def lookup(self, text: str) -> str:
@@ -69,7 +70,7 @@ class AesCipher:
 
 
 def cipher_for(key: str) -> Cipher:
-    """The seal for a key in base64 (32 bytes), or none for "". Raises UsageError for a key of another length."""
+    """Return the cipher for a key: 32 bytes in base64, or "" for none. Raises UsageError for any other key."""
     if not key:
         return NoCipher()
     try:

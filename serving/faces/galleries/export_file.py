@@ -1,6 +1,7 @@
-"""A gallery as a file, to move it to another store. It holds everything, unencrypted: guard it like the gallery.
+"""Export a gallery to a file and import it, to move it between stores.
 
-JSON lines: first `{"format", "version", "gallery", "encoder"}`, then one entry each.
+The file holds everything, unencrypted: protect it like the gallery. It is JSON lines: first
+`{"format", "version", "gallery", "encoder"}`, then one line for each entry.
 """
 
 import base64
@@ -20,7 +21,10 @@ FORMAT, VERSION = "sightline-gallery", 1
 
 
 def export_gallery(store: Archive, gallery: str, path: Path) -> int:
-    """Write a gallery to a file that appears when it is whole. Returns how many encodings. Raises UnknownGallery."""
+    """Write a gallery to a file, which appears once it is complete. Returns the number of encodings.
+
+    Raises UnknownGallery, and UsageError when the file cannot be written.
+    """
     info = next((each for each in store.galleries() if each.name == gallery), None)
     if info is None:
         raise unknown_gallery(gallery)
@@ -43,16 +47,17 @@ def export_gallery(store: Archive, gallery: str, path: Path) -> int:
 
 
 def import_gallery(store: Store, path: Path, gallery: str | None = None) -> tuple[str, int]:
-    """Add a file's entries to a gallery, by default of the same name. Returns its name and how many were new.
+    """Add a file's entries to a gallery, by default the one it names. Returns (gallery, number of new encodings).
 
-    Each person is added whole; after an interruption, import again: what is there is not added twice.
-    Raises UsageError with the line that cannot be read, EncoderMismatch.
+    A person is added completely or not at all; after an interruption, import again: nothing is added twice.
+    Raises UsageError with the line that cannot be read, and EncoderMismatch.
     """
     with path.open(encoding="utf-8") as file:
         head = _parsed(file.readline(), path, 1)
         if head.get("format") != FORMAT or head.get("version") != VERSION:
             raise UsageError(
-                f"{path} is no gallery of version {VERSION}", hint="Write one with `sightline faces export`."
+                f"{path} is not an exported gallery of version {VERSION}",
+                hint="Write one with `sightline faces export`.",
             )
         name = gallery or str(head["gallery"])
         added = 0
@@ -71,7 +76,7 @@ def _rows(file: Iterator[str], path: Path) -> Iterator[tuple[Entry, str]]:
             photo = None if row["photo"] is None else base64.b64decode(row["photo"])
             yield Entry(row["person"], vector, row["sha256"], row["quality"], photo), row["expires"]
         except (KeyError, TypeError, ValueError) as exc:
-            raise UsageError(f"{path}, line {number} is no entry of a gallery: {exc!r}") from exc
+            raise UsageError(f"{path}, line {number} is not an entry of a gallery: {exc!r}") from exc
 
 
 def _row(entry: Entry, expires: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The known set: who is in it, and who is nearest.
+"""The known people: the protocol of a store, its data, and the checks that all stores share.
 
-A store holds galleries; a gallery holds persons; a person has encodings. To add a store, write one file with a class
-that has the methods of `Store`, and a row in `stores.py`; tests/faces/galleries/test_stores.py then holds it to the
-same promises as the others.
+A store holds galleries, a gallery holds persons, a person has encodings. To add a store, write one file with a class
+that has the methods of `Store`, and add a row to `stores.py` and one to `open_anew` in
+tests/faces/galleries/test_stores.py, which checks that every store keeps the same promises.
 """
 
 import datetime
@@ -28,7 +28,7 @@ class Entry:
     """One encoding of a person.
 
     encoding: float32 (128,). photo_sha256: of the photo's file, hexadecimal; the same photo twice is one entry.
-    quality: the face's measurements. photo: the file itself where it is kept, or None.
+    quality: the measurements of the face by their names in Quality. photo: the file, or None if it is not kept.
     """
 
     person: str
@@ -40,7 +40,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A person of a gallery. encodings: how many. expires: the day (ISO 8601) from which they are forgotten, or ""."""
+    """A person of a gallery.
+
+    encodings: their number. expires: the day, ISO 8601, on which the person is forgotten; "" for never.
+    """
 
     name: str
     encodings: int
@@ -49,7 +52,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class GalleryInfo:
-    """A gallery. encoder: whose vectors it holds, `name@version`."""
+    """A gallery and its size. encoder: `name@version` of the encoder that made its encodings."""
 
     name: str
     encoder: str
@@ -59,7 +62,7 @@ class GalleryInfo:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A person and the distance of their nearest encoding."""
+    """A person near a face, and the distance of their nearest encoding."""
 
     name: str
     distance: float
@@ -67,9 +70,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """What was done to whom. at: ISO 8601, UTC. action: enrol, replace, forget, expire or drop. count: encodings.
+    """One change of the known people. at: ISO 8601, UTC. action: enrol, replace, forget, expire or drop.
 
-    person: `audit_digest`, for a name that was forgotten must not stand here; "" for a whole gallery.
+    person: `audit_digest`, since a forgotten name must not stay here; "" for a whole gallery. count: encodings changed.
     """
 
     at: str
@@ -80,74 +83,74 @@ class AuditRecord:
 
 
 class Store(Protocol):
-    """Galleries that last. What a method returned has reached the disk, and every process sees it at its next call.
+    """Persistent galleries. When a method returns, its change is on the disk; all processes see it at their next call.
 
-    Every method may raise GalleryBusy, GalleryUnavailable, GalleryFull or GalleryCorrupt; one that is given an encoder
-    raises EncoderMismatch where the gallery holds another's vectors. Persons who have expired are not there.
+    Every method may raise GalleryBusy, GalleryUnavailable, GalleryFull or GalleryCorrupt. A method with `encoder`
+    raises EncoderMismatch if the gallery holds another encoder's vectors. Expired persons do not show.
     """
 
     def galleries(self) -> Sequence[GalleryInfo]:
-        """All galleries, by name."""
+        """List all galleries by name."""
         ...
 
     def drop(self, gallery: str) -> int:
-        """Delete a gallery; returns how many encodings it had. Raises UnknownGallery."""
+        """Delete a gallery. Returns the number of its encodings. Raises UnknownGallery."""
         ...
 
     def enrol(
         self, gallery: str, entries: Sequence[Entry], *, encoder: str, replace: bool = False, expires: str | None = None
     ) -> int:
-        """Add encodings, all or none; returns how many were new. The gallery is made where there is none.
+        """Add encodings, all or none, and make the gallery if it is new. Returns the number of new encodings.
 
-        replace: forget first what is known of these persons. expires: sets the persons' day, "" for never; None
-        leaves it.
+        replace: first forget these persons' other encodings. expires: set the persons' day, "" for never; None keeps
+        it as it is.
         """
         ...
 
     def forget(self, gallery: str, person: str) -> int:
-        """Purge a person; returns how many encodings they had. Raises UnknownGallery, UnknownPerson."""
+        """Purge a person. Returns the number of their encodings. Raises UnknownGallery, UnknownPerson."""
         ...
 
     def people(self, gallery: str) -> Sequence[Person]:
-        """Everybody, by name. Raises UnknownGallery; the default gallery is there from the start."""
+        """List all persons by name. Raises UnknownGallery; the default gallery always exists."""
         ...
 
     def count(self, gallery: str) -> int:
-        """How many encodings there are. Raises UnknownGallery."""
+        """Count the encodings. Raises UnknownGallery."""
         ...
 
     def nearest(self, gallery: str, encodings: Encodings, k: int, *, encoder: str) -> Sequence[Sequence[Candidate]]:
-        """For each encoding the k nearest persons, nearest first. encodings: float32 (n, 128). Exact."""
+        """Find the k nearest persons of each encoding, nearest first, exactly. encodings: float32 (n, 128)."""
         ...
 
     def owner(self, gallery: str, photo_sha256: str) -> str | None:
-        """The person whom this photo is enrolled as, or None."""
+        """Return the person that this photo is enrolled as, or None."""
         ...
 
     def audit(self) -> Sequence[AuditRecord]:
-        """What was enrolled, forgotten, expired and dropped, oldest first."""
+        """List all changes, oldest first."""
         ...
 
     def close(self) -> None:
-        """Give files and connections back."""
+        """Close files and connections."""
         ...
 
 
 class Archive(Store, Protocol):
-    """A store that is at hand, so that whole galleries can be read."""
+    """A store from which whole galleries can be read; FaceClient is a Store only."""
 
     def entries(self, gallery: str) -> Iterator[Entry]:
-        """Everything, by person. Raises UnknownGallery."""
+        """Yield all entries, person by person. Raises UnknownGallery."""
         ...
 
 
 def audit_digest(gallery: str, person: str) -> str:
-    """What the audit calls a person: it proves that a given name was forgotten, and does not tell the name."""
+    """Return the audit's digest of a person: a given name can be checked against it, none can be read from it."""
     return hashlib.sha256(f"{gallery}\0{person}".encode()).hexdigest()[:32]
 
 
 def check_person(name: str) -> str:
-    """The name as it is stored (Unicode NFC, trimmed). Raises InvalidName for what is no name."""
+    """Return the name as it is stored: trimmed, in Unicode NFC. Raises InvalidName."""
     tidy = unicodedata.normalize("NFC", name).strip()
     problem = ""
     if not tidy:
@@ -164,50 +167,53 @@ def check_person(name: str) -> str:
 
 
 def check_gallery(name: str) -> str:
-    """The gallery's name. Raises InvalidName."""
+    """Return the gallery's name. Raises InvalidName."""
     if not GALLERY_NAME.fullmatch(name):
         raise InvalidName(
-            f"{name!r} is no name of a gallery", hint="Use up to 63 of a-z, 0-9, - and _, with a letter or digit first."
+            f"{name!r} is not a valid name of a gallery",
+            hint="Use up to 63 of a-z, 0-9, - and _; begin with a letter or digit.",
         )
     return name
 
 
 def check_expiry(day: str) -> str:
-    """A day in ISO 8601, or "" for never. Raises InvalidParameter."""
+    """Return the day in ISO 8601, or "" for never. Raises InvalidParameter."""
     try:
         return day and datetime.date.fromisoformat(day).isoformat()
     except ValueError as exc:
-        raise InvalidParameter(f"expires is {day!r}; a day such as 2027-12-31 is wanted") from exc
+        raise InvalidParameter(f"expires is {day!r}; it must be a day such as 2027-12-31") from exc
 
 
 def check_encoder(gallery: str, theirs: str, ours: str) -> None:
-    """Raises EncoderMismatch unless the gallery's vectors and ours can be compared."""
+    """Raise EncoderMismatch unless `theirs` (the gallery's encoder) is `ours`."""
     if theirs != ours:
         raise EncoderMismatch(
-            f"the gallery {gallery!r} holds vectors of {theirs}; this encoder is {ours}: they cannot be compared",
-            hint="Enrol the photos again into a new gallery, or run the encoder that the gallery was made with.",
+            f"the gallery {gallery!r} holds encodings of {theirs}, which those of {ours} cannot be compared with",
+            hint="Enrol the photos again into a new gallery, or use the encoder that the gallery was made with.",
         )
 
 
 def unknown_gallery(gallery: str) -> UnknownGallery:
-    """The error for a gallery that is not there."""
-    return UnknownGallery(f"there is no gallery {gallery!r}", hint="Enrolling somebody into it makes it.")
+    """Return the error for a gallery that does not exist."""
+    return UnknownGallery(f"there is no gallery {gallery!r}", hint="Enrol somebody into it to make it.")
 
 
 def unknown_person(gallery: str, person: str) -> UnknownPerson:
-    """The error for a person who is not there."""
+    """Return the error for a person who is not in the gallery."""
     return UnknownPerson(f"there is no {person!r} in the gallery {gallery!r}", hint="See `sightline faces list`.")
 
 
 def check_encodings(encodings: Encodings) -> Encodings:
-    """Contiguous float32 (n, 128), finite. Raises ValueError."""
+    """Return contiguous float32 (n, 128). Raises ValueError for another shape and for numbers that are not finite."""
     checked = np.ascontiguousarray(encodings, np.float32)
     if checked.ndim != 2 or checked.shape[1] != ENCODING_SIZE or not np.isfinite(checked).all():
-        raise ValueError(f"encodings of shape {checked.shape}; finite (n, {ENCODING_SIZE}) are wanted")
+        raise ValueError(
+            f"encodings have shape {checked.shape} or are not finite; expected finite (n, {ENCODING_SIZE})"
+        )
     return checked
 
 
 def entry_encodings(entries: Sequence[Entry]) -> Encodings:
-    """All entries' encodings as float32 (n, 128); n may be 0."""
+    """Stack the entries' encodings, float32 (n, 128); n may be 0."""
     rows = [entry.encoding for entry in entries]
     return check_encodings(np.stack(rows) if rows else np.zeros((0, ENCODING_SIZE), np.float32))

@@ -1,7 +1,7 @@
-"""Galleries in PostgreSQL with pgvector: for several machines, replicas, managed hosting.
+"""Store galleries in PostgreSQL with pgvector: for several machines, replicas, managed hosting.
 
-The same tables and promises as in SQLite; the search is the database's (`<->`, exact: without an index every vector is
-read). Needs the packages psycopg and psycopg_pool, and pgvector in the server.
+Tables and promises are those of the SQLite store. The database searches (`<->`), exactly: without an index it reads
+every vector. Needs the packages psycopg and psycopg_pool, and pgvector in the server.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ from serving.faces.galleries.gallery import (
     unknown_person,
 )
 
-CONNECTIONS = 8  # at most, for each process that opens the store
+CONNECTIONS = 8  # at most, of each process that opens the store
 CONNECT_SECONDS = 5.0
 LOCK_SECONDS = 5.0
-SCHEMA_LOCK = 0x5167  # any constant: two processes that make the tables at once take turns
+SCHEMA_LOCK = 0x5167  # any constant; processes that make the tables at the same time take turns by it
 
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS vector;
@@ -79,7 +79,7 @@ FROM sightline_faces.face JOIN sightline_faces.person ON person.id = face.person
 WHERE face.gallery_id = %(gallery)s GROUP BY person.id ORDER BY distance, person.id LIMIT %(k)s
 """
 
-# Classes of psycopg, most particular first: https://www.psycopg.org/psycopg3/docs/api/errors.html
+# Classes of psycopg, subclasses first: https://www.psycopg.org/psycopg3/docs/api/errors.html
 ERRORS: tuple[tuple[type[Exception], type[GalleryError] | type[GalleryBusy] | type[GalleryUnavailable], str], ...] = (
     (psycopg.errors.LockNotAvailable, GalleryBusy, "Somebody else is changing the same rows: try again in a moment."),
     (psycopg.errors.DeadlockDetected, GalleryBusy, "Somebody else is changing the same rows: try again in a moment."),
@@ -96,7 +96,10 @@ ERRORS: tuple[tuple[type[Exception], type[GalleryError] | type[GalleryBusy] | ty
 
 
 class PostgresStore:
-    """A Store in PostgreSQL. url: `postgresql://user:password@host/database`. today: the day, for expiry."""
+    """A Store in PostgreSQL.
+
+    url: `postgresql://user:password@host/database`. today: returns the day that expiry is compared with.
+    """
 
     def __init__(
         self,
@@ -113,9 +116,9 @@ class PostgresStore:
                 min_size=0,
                 max_size=CONNECTIONS,
                 timeout=connect_seconds,
-                reconnect_timeout=connect_seconds,  # else the pauses between attempts grow to minutes, unlike an outage
+                reconnect_timeout=connect_seconds,  # otherwise the pauses between attempts grow to minutes
                 kwargs={"options": f"-c lock_timeout={int(LOCK_SECONDS * 1000)}"},
-                check=psycopg_pool.ConnectionPool.check_connection,  # a database that came back is not yesterday's
+                check=psycopg_pool.ConnectionPool.check_connection,  # connections from before an outage are dead
                 open=True,
             )
         try:
@@ -156,7 +159,7 @@ class PostgresStore:
         day = None if expires is None else check_expiry(expires)
         with self._transaction() as db:
             number = _gallery_for(db, check_gallery(gallery), encoder)
-            # in one order for everybody: two who enrol the same persons cannot wait for each other
+            # sorted, so that two enrolments of the same persons cannot deadlock
             people = {name: _person(db, number, name, day) for name in sorted(set(names))}
             if replace:
                 db.execute("DELETE FROM sightline_faces.face WHERE person_id = ANY(%s)", (list(people.values()),))
@@ -248,13 +251,13 @@ class PostgresStore:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[psycopg.Connection[Any]]:
-        """A transaction without those who have expired."""
+        """Run a transaction in which expired persons are gone."""
         self._purge_expired()
         with self._transaction() as db:
             yield db
 
     def _purge_expired(self) -> None:
-        """Once a day: forget whose day has come."""
+        """Forget expired persons, once a day."""
         today = self._today()
         if self._purged_on == today:
             return
@@ -270,7 +273,7 @@ class PostgresStore:
         self._purged_on = today
 
     def _vacuum(self) -> None:
-        """Make the freed rows' space free for others; `VACUUM` may not run inside a transaction."""
+        """Free the space of deleted rows; VACUUM cannot run inside a transaction."""
         with _translated(), self._pool.connection() as db:
             db.autocommit = True
             try:
@@ -281,7 +284,7 @@ class PostgresStore:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """psycopg's errors become ours here and nowhere else."""
+    """Translate psycopg's errors to Sightline's; the only place that does."""
     try:
         yield
     except (psycopg.Error, psycopg_pool.PoolTimeout) as exc:
@@ -292,7 +295,7 @@ def _translated() -> Iterator[None]:
 def _one(cursor: psycopg.Cursor[Any]) -> Any:
     row = cursor.fetchone()
     if row is None:
-        raise GalleryError("the database answered no row where there is always one")
+        raise GalleryError("the database returned no row where one was expected")
     return row
 
 
@@ -306,7 +309,7 @@ def _gallery(db: psycopg.Connection[Any], gallery: str) -> tuple[int, str]:
 
 
 def _gallery_or_none(db: psycopg.Connection[Any], gallery: str) -> int | None:
-    """The gallery's number; None for the default one before anybody was enrolled."""
+    """Return the gallery's id; None for the default gallery before its first enrolment."""
     row = db.execute("SELECT id FROM sightline_faces.gallery WHERE name = %s", (check_gallery(gallery),)).fetchone()
     if row is None and gallery != DEFAULT_GALLERY:
         raise unknown_gallery(gallery)
@@ -327,7 +330,7 @@ def _gallery_for(db: psycopg.Connection[Any], gallery: str, encoder: str) -> int
 
 
 def _person(db: psycopg.Connection[Any], gallery: int, name: str, expires: str | None) -> int:
-    # an update that changes nothing makes RETURNING answer for a row that was there, and locks it
+    # the update, even if it changes nothing, makes RETURNING return an existing row, and locks it
     change = sql.SQL("expires = person.expires" if expires is None else "expires = excluded.expires")
     query = sql.SQL(
         "INSERT INTO sightline_faces.person (gallery_id, name, expires) VALUES (%s, %s, %s)"
@@ -345,7 +348,7 @@ def _insert(db: psycopg.Connection[Any], gallery: int, person: int, entry: Entry
 
 
 def _remove(db: psycopg.Connection[Any], person: int) -> int:
-    """Remove a person and their faces; returns how many faces."""
+    """Remove a person and their faces. Returns the number of faces."""
     count = db.execute("DELETE FROM sightline_faces.face WHERE person_id = %s", (person,)).rowcount
     db.execute("DELETE FROM sightline_faces.person WHERE id = %s", (person,))
     return count
@@ -359,5 +362,5 @@ def _record(db: psycopg.Connection[Any], action: str, gallery: str, person: str,
 
 
 def _vector(encoding: Encodings) -> str:
-    """pgvector's text form; nine digits name a float32 exactly."""
+    """Write an encoding in pgvector's text form; nine digits represent a float32 exactly."""
     return "[" + ",".join(f"{number:.9g}" for number in encoding.tolist()) + "]"

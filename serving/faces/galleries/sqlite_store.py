@@ -1,9 +1,9 @@
-"""Galleries in one SQLite file, searched in memory.
+"""Store galleries in one SQLite file and search them in memory.
 
-The file is the truth: write-ahead log, every commit synced, so that what was acknowledged survives kill -9 and power
-loss. The vectors are also held in memory, a copy in each process that searches. Before each search a process reads what
-was committed since its last one: new faces by their rising ids, forgotten ones by the rising numbers of the table
-`gone`. So every process sees every change at its next call, and a search costs two small reads more.
+The file is the truth: write-ahead log, every commit synced, so that acknowledged changes survive kill -9 and power
+loss. Each process that searches holds a copy of the vectors. Before a search it reads what was committed since its last
+one: new faces by their rising ids, forgotten faces by the rising numbers of the table `gone`. Every process thus sees
+every change at its next call, for two small reads.
 """
 
 import contextlib
@@ -50,8 +50,8 @@ from serving.faces.galleries.matching import ExactIndex
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 5.0  # how long to wait for another process's write
-CHUNK = 20_000  # rows that are read at a time; 10 MB
-GONE_KEPT = 10_000  # rows of `gone`; a process that slept through more reads everything again
+CHUNK = 20_000  # rows to read at a time; 10 MB
+GONE_KEPT = 10_000  # rows of `gone`; a process that missed more reads everything again
 KEY_PROBE = b"sightline"
 
 SCHEMA = """
@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS person (
 );
 CREATE INDEX IF NOT EXISTS person_expires ON person (expires) WHERE expires <> '';
 CREATE TABLE IF NOT EXISTS face (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: readers ask for what is above the last one they saw
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused: readers ask for ids above the last one they saw
     gallery_id INTEGER NOT NULL,
     person_id INTEGER NOT NULL REFERENCES person ON DELETE CASCADE,
     encoding BLOB NOT NULL,                -- 128 little-endian float32
@@ -89,17 +89,21 @@ CREATE TABLE IF NOT EXISTS audit (
 ERRORS: dict[int, tuple[type[GalleryError] | type[GalleryBusy] | type[GalleryUnavailable], str]] = {
     sqlite3.SQLITE_BUSY: (GalleryBusy, "Another process is writing to it for long: try again in a moment."),
     sqlite3.SQLITE_LOCKED: (GalleryBusy, "Another process is writing to it for long: try again in a moment."),
-    sqlite3.SQLITE_FULL: (GalleryFull, "Make room on the disk; nothing of this request was stored."),
-    sqlite3.SQLITE_CORRUPT: (GalleryCorrupt, "Bring back a backup, or import an export into a new file."),
-    sqlite3.SQLITE_NOTADB: (GalleryCorrupt, "SIGHTLINE_FACES_URL names a file that is no gallery."),
-    sqlite3.SQLITE_CANTOPEN: (GalleryUnavailable, "Does the folder exist, and may this user write to it?"),
-    sqlite3.SQLITE_READONLY: (GalleryUnavailable, "May this user write to the file and its folder?"),
-    sqlite3.SQLITE_IOERR: (GalleryUnavailable, "Is the disk in order?"),
+    sqlite3.SQLITE_FULL: (GalleryFull, "Make room on the disk. Nothing of this request was stored."),
+    sqlite3.SQLITE_CORRUPT: (GalleryCorrupt, "Restore a backup, or import an export into a new file."),
+    sqlite3.SQLITE_NOTADB: (GalleryCorrupt, "SIGHTLINE_FACES_URL names a file that is not a gallery."),
+    sqlite3.SQLITE_CANTOPEN: (GalleryUnavailable, "Check that the folder exists and that this user may write to it."),
+    sqlite3.SQLITE_READONLY: (GalleryUnavailable, "Check that this user may write to the file and its folder."),
+    sqlite3.SQLITE_IOERR: (GalleryUnavailable, "Check the disk."),
 }
 
 
 class SqliteStore:
-    """A Store in a file. path: made where there is none. cipher: see `encryption`. today: the day, for expiry."""
+    """A Store in a file.
+
+    path: the file; made if it does not exist. cipher: see `encryption`. busy_seconds: longest wait for another writer.
+    today: returns the day that expiry is compared with.
+    """
 
     def __init__(
         self,
@@ -112,7 +116,7 @@ class SqliteStore:
         self._path = path
         self._cipher = cipher or NoCipher()
         self._today = today
-        self._lock = threading.RLock()  # one connection, one index: one call at a time
+        self._lock = threading.RLock()  # one connection and one index: one call at a time
         self._indexes: dict[int, ExactIndex] = {}
         self._last_face = self._last_gone = 0
         self._purged_on: datetime.date | None = None
@@ -234,7 +238,9 @@ class SqliteStore:
     def _connect(self, busy_seconds: float) -> sqlite3.Connection:
         with contextlib.suppress(FileExistsError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # biometric data: for us alone
+            os.close(
+                os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            )  # biometric data: for the owner alone
         db = sqlite3.connect(self._path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table
         _use_wal(db, busy_seconds)
@@ -267,7 +273,7 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """One snapshot for all reads inside, without those who have expired."""
+        """Run reads in one snapshot, in which expired persons are gone."""
         with self._lock, self._translated():
             self._purge_expired()
             self._db.execute("BEGIN")
@@ -278,7 +284,7 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """All of it or nothing, on the disk when it ends."""
+        """Run a transaction; when it ends, it is on the disk."""
         with self._lock, self._translated():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -290,7 +296,7 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """SQLite's errors become ours here and nowhere else."""
+        """Translate SQLite's errors to Sightline's; the only place that does."""
         try:
             yield
         except sqlite3.Error as exc:
@@ -299,7 +305,8 @@ class SqliteStore:
             raise kind(f"the gallery {self._path}: {exc}", hint=hint) from exc
         except OSError as exc:
             raise GalleryUnavailable(
-                f"the gallery {self._path} cannot be made: {exc.strerror}", hint="May this user write to its folder?"
+                f"the gallery {self._path} cannot be made: {exc.strerror}",
+                hint="Check that this user may write to its folder.",
             ) from exc
 
     # ---- galleries, persons and faces, inside a transaction
@@ -311,7 +318,7 @@ class SqliteStore:
         return int(row[0]), str(row[1])
 
     def _gallery_or_none(self, gallery: str) -> int | None:
-        """The gallery's number; None for the default one before anybody was enrolled."""
+        """Return the gallery's id; None for the default gallery before its first enrolment."""
         found = self._db.execute("SELECT id FROM gallery WHERE name = ?", (check_gallery(gallery),)).fetchone()
         if found is None and gallery != DEFAULT_GALLERY:
             raise unknown_gallery(gallery)
@@ -355,7 +362,7 @@ class SqliteStore:
         return cursor.rowcount
 
     def _remove(self, persons: str, values: tuple[Any, ...]) -> int:
-        """Remove the persons that the query `persons` names, and their faces; returns how many faces."""
+        """Remove the persons whose ids the query `persons` returns, with their faces. Returns the number of faces."""
         count = self._remove_faces(f"person_id IN ({persons})", values)
         self._db.execute(f"DELETE FROM person WHERE id IN ({persons})", values)
         return count
@@ -394,9 +401,9 @@ class SqliteStore:
     # ---- memory
 
     def _refresh(self) -> None:
-        """Bring the vectors in memory to the state of the file, inside a reading transaction."""
+        """Update the vectors in memory to the state of the file, inside a reading transaction."""
         first, last = self._db.execute("SELECT coalesce(min(number), 0), coalesce(max(number), 0) FROM gone").fetchone()
-        if first > self._last_gone + 1:  # rows that this process never read were cleared away
+        if first > self._last_gone + 1:  # rows that this process never read are gone
             self._indexes.clear()
             self._last_face = 0
         new = self._db.execute(
@@ -415,7 +422,7 @@ class SqliteStore:
         encodings = np.frombuffer(plain, "<f4").reshape(-1, ENCODING_SIZE)
         where, faces, persons = np.asarray(galleries), np.asarray(ids), np.asarray(people)
         for gallery in np.unique(where):
-            # a slice where all are of one gallery, as they mostly are: it copies nothing
+            # mostly all are of one gallery: a slice copies nothing
             chosen = slice(None) if where.min() == where.max() else where == gallery
             index = self._indexes.setdefault(int(gallery), ExactIndex())
             index.add(faces[chosen], persons[chosen], encodings[chosen])
@@ -424,7 +431,7 @@ class SqliteStore:
     # ---- forgetting
 
     def _purge_expired(self) -> None:
-        """Once a day: forget whose day has come."""
+        """Forget expired persons, once a day."""
         today = self._today()
         if self._purged_on == today:
             return
@@ -442,18 +449,20 @@ class SqliteStore:
         self._purged_on = today
 
     def _shrink(self) -> None:
-        """Give freed pages back, inside the transaction that freed them (secure_delete zeroed what they held)."""
+        """Return freed pages, which secure_delete has zeroed, inside the transaction that freed them."""
         self._db.execute("PRAGMA incremental_vacuum").fetchall()
 
     def _empty_log(self) -> None:
-        """Empty the write-ahead log, which still holds what was forgotten. Where a reader is in the way it is emptied
-        with the next change: SQLite then answers so, and raises nothing."""
+        """Empty the write-ahead log, which still holds what was forgotten.
+
+        A concurrent reader prevents it, without an error; the next change then empties it.
+        """
         with self._lock, self._translated():
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _use_wal(db: sqlite3.Connection, busy_seconds: float) -> None:
-    """Switch to the write-ahead log. SQLite does not wait when several processes do so at once: wait here."""
+    """Switch to the write-ahead log. SQLite does not wait while another process does the same, so wait here."""
     until = time.monotonic() + busy_seconds
     while True:
         try:

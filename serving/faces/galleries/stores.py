@@ -1,4 +1,4 @@
-"""A store by its URL. To add one, write its file and a row here."""
+"""Open a store by its URL. To add a store, write its module and add a row to STORES."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +9,14 @@ from serving.faces.galleries.gallery import Archive
 
 
 def open_store(url: str, key: str = "") -> Archive:
-    """The store that `url` names: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`.
+    """Open the store that `url` names: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`.
 
     key: see `encryption.cipher_for`. Raises UsageError for a URL that names no store, and what opening it raises.
     """
     scheme = url.partition("://")[0]
     if scheme not in STORES:
         raise UsageError(
-            f"SIGHTLINE_FACES_URL is {url.partition('@')[0]!r}", hint=f"It begins with {'://, '.join(STORES)}://."
+            f"SIGHTLINE_FACES_URL is {url.partition('@')[0]!r}", hint=f"It must begin with {'://, '.join(STORES)}://."
         )
     return STORES[scheme](url, key)
 
@@ -33,13 +33,15 @@ def _sqlite(url: str, key: str) -> Archive:
 def _postgres(url: str, key: str) -> Archive:
     if key:
         raise UsageError(
-            "SIGHTLINE_FACES_KEY is set, and PostgreSQL cannot search in what it cannot read",
+            "SIGHTLINE_FACES_KEY is set, but PostgreSQL cannot search encrypted encodings",
             hint="Encrypt the database's disk instead, or use SQLite.",
         )
     try:
         from serving.faces.galleries.postgres_store import PostgresStore
     except ImportError as exc:
-        raise FacesNotInstalled(f"PostgreSQL wants psycopg: {exc}", hint="pip install '.[postgres]'") from exc
+        raise FacesNotInstalled(
+            f"PostgreSQL needs psycopg: {exc}", hint="Install the extra: pip install '.[postgres]'"
+        ) from exc
     return PostgresStore(url)
 
 

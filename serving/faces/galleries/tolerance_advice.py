@@ -1,4 +1,4 @@
-"""Which tolerance? Read from the gallery's own photos, each in turn held against all the others."""
+"""Advise a tolerance for a gallery: compare each of its photos with all others."""
 
 import io
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from serving.faces.face import Encodings
 from serving.faces.galleries.gallery import Entry
 from serving.faces.settings import TOLERANCE
 
-SAMPLE = 4_000  # photos that are compared at most, drawn evenly; all pairs of them are 8 million
-PAIRS = 10  # confusable pairs that are named
-CHUNK = 500  # rows of the table of distances that are in memory at a time
+SAMPLE = 4_000  # photos to compare at most, drawn evenly; they make 8 million pairs
+PAIRS = 10  # most confusable pairs to name
+CHUNK = 500  # rows of the table of distances in memory at a time
 
 WIDTH, HEIGHT, MARGIN = 800, 400, 50  # pixels of the histogram
 BINS, FARTHEST = 60, 1.5
@@ -26,7 +26,7 @@ Distances = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ConfusablePair:
-    """Two persons and the distance of their nearest photos."""
+    """Two persons and the distance between their nearest photos."""
 
     one: str
     other: str
@@ -35,12 +35,12 @@ class ConfusablePair:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What a gallery says about its tolerance. Every photo is left out once and looked for among the others.
+    """Advice on a gallery's tolerance, from searching each of its photos among all others.
 
-    same: of each photo that has a fellow, the distance to its person's nearest other photo, sorted.
-    other: of each photo, the distance to the nearest photo of anybody else, sorted: whom a stranger would be taken for.
-    rate: the share of strangers who may be taken for somebody; tolerance: the largest that keeps to it.
-    missed: the share of photos with a fellow that this tolerance does not recognise; None where none has a fellow.
+    same: distance of each photo to the nearest other photo of its person, sorted; persons with one photo have none.
+    other: distance of each photo to the nearest photo of anybody else, sorted: the distances at which a stranger is
+    named. rate: allowed share of strangers who are named, 0-1. tolerance: the largest that keeps to it.
+    missed: share of `same` above the tolerance, which it would not recognise; None if `same` is empty.
     """
 
     people: int
@@ -54,17 +54,17 @@ class Advice:
 
     @property
     def finest_rate(self) -> float:
-        """The smallest rate that so few photos can show: with n of them none in n is no proof of less than 1 in n."""
+        """The smallest rate that this many photos can show: 0 of n does not prove less than 1 in n."""
         return 1 / len(self.other)
 
 
 def advise(entries: Iterable[Entry], rate: float) -> Advice:
-    """The tolerance for a wanted rate of false matches, 0-1. Raises UsageError with fewer than two persons."""
+    """Find the tolerance for an allowed rate of false matches, 0-1. Raises UsageError for fewer than two persons."""
     held = [(entry.person, entry.encoding) for entry in entries]
     people = sorted({person for person, _ in held})
     if len(people) < 2:
         raise UsageError(
-            f"the gallery holds {len(people)} persons; two are needed to tell persons apart", hint="Enrol some more."
+            f"advice needs at least two persons; the gallery holds {len(people)}", hint="Enrol more people."
         )
     chosen = np.unique(np.linspace(0, len(held) - 1, min(SAMPLE, len(held))).astype(int))
     owners = np.searchsorted(people, [held[index][0] for index in chosen])
@@ -84,7 +84,7 @@ def advise(entries: Iterable[Entry], rate: float) -> Advice:
 
 
 def histogram(advice: Advice) -> bytes:
-    """A PNG file: how far photos of one person are from each other, and how far from everybody else."""
+    """Draw `same` and `other` as a histogram with the tolerance. Returns a PNG file."""
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     counts = [np.histogram(values, BINS, (0, FARTHEST))[0] for values in (advice.same, advice.other)]
@@ -115,7 +115,7 @@ def _x(distance: float) -> float:
 
 
 def _nearest(encodings: Encodings, owners: npt.NDArray[np.int64]) -> tuple[Distances, Distances, Distances]:
-    """(same, other) of Advice, and the distance of every two persons' nearest photos, (people, people)."""
+    """Return `same` and `other` of Advice, and each two persons' distance by their nearest photos, (people, people)."""
     count = len(encodings)
     people = int(owners.max()) + 1
     between = np.full((people, people), np.inf)
@@ -135,9 +135,9 @@ def _nearest(encodings: Encodings, owners: npt.NDArray[np.int64]) -> tuple[Dista
 
 
 def _tolerance(other: Distances, rate: float) -> float:
-    """The largest tolerance at which at most `rate` of the sorted distances are matches.
+    """Return the largest tolerance at which at most `rate` of the sorted distances are matches.
 
-    Where so few photos cannot show the rate, never above the usual tolerance: there is no ground for it.
+    It is at most TOLERANCE if there are too few photos to show the rate.
     """
     measured = _measured_tolerance(other, rate)
     return measured if rate * len(other) >= 1 else min(measured, TOLERANCE)
@@ -147,7 +147,7 @@ def _measured_tolerance(other: Distances, rate: float) -> float:
     allowed = int(rate * len(other))
     if allowed >= len(other):
         return FARTHEST
-    # just below the first distance that must not match, in the three digits that are shown
+    # just below the first distance that must not match, in the three digits shown
     return float(np.floor(other[allowed] * 1000 - 1e-9) / 1000)
 
 

@@ -1,4 +1,4 @@
-"""The face service from the outside: a finder, a dlib encoder and a store over its socket."""
+"""The client of the face service: a detector, dlib's encoder and a store over its Unix socket."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -28,13 +28,14 @@ from serving.faces.service.messages import (
 )
 from serving.local_calls.client import LocalClient
 
-SLACK_SECONDS = 5.0  # beyond the service's own limit, which answers with the better words
+SLACK_SECONDS = 5.0  # beyond the service's own deadline, whose error says more
 
 
 class FaceClient:
-    """Asks a face service. path: of its socket; timeout_seconds: the service's own. Safe to share between threads.
+    """Call a face service. It is a FaceFinder, a FaceEncoder (dlib's) and a Store; safe to share between threads.
 
-    It is a FaceFinder, a FaceEncoder (dlib's) and a Store. Every method may raise FacesUnavailable.
+    path: of the service's socket. timeout_seconds: the service's own deadline.
+    Every method may raise FacesUnavailable.
     """
 
     def __init__(self, path: str, *, timeout_seconds: float) -> None:
@@ -42,10 +43,10 @@ class FaceClient:
         self._timeout_seconds = timeout_seconds + SLACK_SECONDS
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close idle connections."""
         self._client.close()
 
-    # ---- a finder and an encoder
+    # ---- FaceFinder and FaceEncoder
 
     def find(self, data: bytes, model: DetectorModel = "hog", *, retry: bool = True) -> Detection:
         """See DlibDetector.find."""
@@ -57,10 +58,10 @@ class FaceClient:
 
     @cached_property
     def name(self) -> EncoderName:
-        """Whose vectors `encode` returns."""
+        """The encoder whose vectors `encode` returns."""
         return EncoderName(**self._ask(Message({"op": "name"})).header)
 
-    # ---- a store
+    # ---- Store
 
     def galleries(self) -> Sequence[GalleryInfo]:
         return [GalleryInfo(**row) for row in self._result("galleries")]
@@ -116,8 +117,8 @@ class FaceClient:
     def _ask(self, message: Message) -> Message:
         try:
             return raise_if_error(unpack(self._client.ask(pack(message), self._timeout_seconds)))
-        except TimeoutError as exc:  # an OSError too: asked first
-            raise FacesUnavailable("the face service does not answer", hint="Try again in a moment.") from exc
+        except TimeoutError as exc:  # a subclass of OSError, so it comes first
+            raise FacesUnavailable("the face service does not answer in time", hint="Try again in a moment.") from exc
         except OSError as exc:
             raise FacesUnavailable(
                 f"the face service at {self._client.path or 'no socket'} cannot be reached: {exc}",

@@ -1,4 +1,7 @@
-"""Messages between processes: a JSON header and blobs. No pickle: nothing that is received is ever run."""
+"""Messages between gateways, the face service and its processes: a JSON header and blobs.
+
+Not pickle, which would run code that it receives.
+"""
 
 import json
 import struct
@@ -16,20 +19,20 @@ LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """header: JSON's types. blobs: pictures, chips, encodings."""
+    """header: values of JSON's types. blobs: photos, chips, encodings."""
 
     header: Mapping[str, Any]
     blobs: Sequence[bytes] = ()
 
 
 def pack(message: Message) -> bytes:
-    """A message as bytes."""
+    """Serialise a message."""
     head = json.dumps({**message.header, "blobs": [len(blob) for blob in message.blobs]}).encode()
     return b"".join([LENGTH.pack(len(head)), head, *message.blobs])
 
 
 def unpack(data: bytes) -> Message:
-    """The message that `pack` made. Raises ValueError for anything else."""
+    """Read a message that `pack` made. Raises ValueError for anything else."""
     (size,) = LENGTH.unpack_from(data)
     header = json.loads(data[LENGTH.size : LENGTH.size + size])
     blobs, start = [], LENGTH.size + size
@@ -37,17 +40,17 @@ def unpack(data: bytes) -> Message:
         blobs.append(data[start : start + length])
         start += length
     if start != len(data):
-        raise ValueError(f"a message of {len(data)} bytes that says it has {start}")
+        raise ValueError(f"message of {len(data)} bytes; its header says {start}")
     return Message(header, blobs)
 
 
 def error_message(error: SightlineError) -> Message:
-    """An error, to be raised again on the other side."""
+    """Turn an error into a message; `raise_if_error` raises it on the other side."""
     return Message({"error": {"code": error.code, "detail": error.detail, "hint": error.hint}})
 
 
 def raise_if_error(message: Message) -> Message:
-    """The message, unless it is an error: that is raised as what it was."""
+    """Return the message; raise the error that it carries, if any, by its own class."""
     error = message.header.get("error")
     if error is None:
         return message
@@ -64,7 +67,7 @@ ERRORS = {kind.code: kind for kind in _tree(SightlineError)}
 
 
 def detection_message(found: Detection) -> Message:
-    """What was found, as a message."""
+    """Turn a detection into a message."""
     faces = [
         {"box": asdict(face.box), "confidence": face.confidence, "quality": asdict(face.quality)}
         for face in found.faces
@@ -80,7 +83,7 @@ def detection_message(found: Detection) -> Message:
 
 
 def read_detection(message: Message) -> Detection:
-    """What was found, from a message."""
+    """Read the detection that `detection_message` wrote."""
     header = message.header
     faces = tuple(
         FoundFace(Box(**face["box"]), face["confidence"], Quality(**face["quality"]), chip)
@@ -90,20 +93,20 @@ def read_detection(message: Message) -> Detection:
 
 
 def chips_blob(chips: Chips) -> bytes:
-    """Chips as bytes."""
+    """Serialise chips."""
     return chips.tobytes()
 
 
 def read_chips(blob: bytes) -> Chips:
-    """uint8 (n, 150, 150, 3)."""
+    """Read chips, uint8 (n, 150, 150, 3)."""
     return np.frombuffer(blob, np.uint8).reshape(-1, CHIP_SIDE, CHIP_SIDE, 3)
 
 
 def encodings_blob(encodings: Encodings) -> bytes:
-    """Encodings as little-endian float32."""
+    """Serialise encodings as little-endian float32."""
     return encodings.astype("<f4").tobytes()
 
 
 def read_encodings(blob: bytes) -> Encodings:
-    """float32 (n, 128)."""
+    """Read encodings, float32 (n, 128)."""
     return np.frombuffer(blob, "<f4").reshape(-1, ENCODING_SIZE)

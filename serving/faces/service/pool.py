@@ -1,8 +1,8 @@
-"""The face processes, and the queue in front of them.
+"""The face processes and the queue in front of them.
 
-dlib holds Python's lock for 74 ms a face and a core for tenths of a second, so it has processes of its own, started
-afresh (spawn: a fork of a process that ran dlib's CNN hangs). The queue is bounded: past it the answer is Overloaded
-at once, rather than late. A process that dies is replaced, and its request is tried once more.
+dlib holds the GIL for 74 ms a face and a core for tenths of a second, so it runs in processes of its own. They are
+spawned: a fork of a process that ran dlib's CNN hangs. The queue is bounded: when it is full, the answer is Overloaded
+at once. A process that dies is replaced and its request tried once more; one that misses a deadline is killed.
 """
 
 import multiprocessing
@@ -34,7 +34,7 @@ TRIES = 2
 
 
 def face_pool(settings: FaceSettings, limits: ImageLimits) -> "FacePool":
-    """The face processes that the settings ask for."""
+    """Start the face processes that the settings ask for."""
     return FacePool(
         WorkerSettings(limits, settings.max_side, settings.preload),
         processes=settings.processes,
@@ -50,9 +50,9 @@ class _Job:
 
 
 class FacePool:
-    """Finds and encodes faces in `processes` processes; at most `waiting` requests wait for one.
+    """Find and encode faces in `processes` processes; at most `waiting` requests queue for one.
 
-    timeout_seconds: from the call to the answer. Safe to share between threads.
+    timeout_seconds: deadline of a request, from the call to the answer. Safe to share between threads.
     """
 
     def __init__(self, settings: WorkerSettings, *, processes: int, waiting: int, timeout_seconds: float) -> None:
@@ -69,7 +69,7 @@ class FacePool:
             thread.start()
 
     def close(self) -> None:
-        """End the processes; who still waits is told."""
+        """End the processes. Requests that still wait get FacesUnavailable."""
         self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
@@ -77,28 +77,28 @@ class FacePool:
             thread.join()
 
     def find(self, data: bytes, model: DetectorModel = "hog", *, retry: bool = True) -> Detection:
-        """All faces of a photo file: see DlibDetector.find.
+        """Find all faces of a photo file. See `DlibDetector.find`.
 
         Raises Overloaded, DeadlineExceeded, FaceProcessDied, FacesNotInstalled, and what decoding raises.
         """
-        return read_detection(self.ask(Message({"op": "find", "model": model, "retry": retry}, [data])))
+        return read_detection(self.call(Message({"op": "find", "model": model, "retry": retry}, [data])))
 
     def encode(self, chips: Chips) -> Encodings:
-        """dlib's own encodings: float32 (n, 128). Raises as `find` does."""
-        return read_encodings(self.ask(Message({"op": "encode"}, [chips_blob(chips)])).blobs[0])
+        """Encode chips with dlib. Returns float32 (n, 128). Raises what `find` raises."""
+        return read_encodings(self.call(Message({"op": "encode"}, [chips_blob(chips)])).blobs[0])
 
     @property
     def name(self) -> EncoderName:
-        """Whose vectors `encode` returns."""
-        return EncoderName(**self.ask(Message({"op": "name"})).header)
+        """The encoder whose vectors `encode` returns."""
+        return EncoderName(**self.call(Message({"op": "name"})).header)
 
-    def ask(self, message: Message) -> Message:
-        """Any request that `worker` answers. Raises as `find` does."""
+    def call(self, message: Message) -> Message:
+        """Send any request that `Worker` answers. Raises what `find` raises."""
         if self._closed:
             raise FacesUnavailable("the face processes are being stopped")
         if not self._room.acquire(blocking=False):
             raise Overloaded(
-                f"{self._jobs.maxsize} photos are waiting or being looked at already",
+                f"{self._jobs.maxsize} photos are already waiting or in work",
                 hint="Try again in a moment, or raise SIGHTLINE_FACES_WAITING or SIGHTLINE_FACES_PROCESSES.",
             )
         job = _Job(pack(message))
@@ -108,48 +108,48 @@ class FacePool:
             return raise_if_error(unpack(job.answer.result(self._timeout_seconds)))
         except FutureTimeout as exc:
             job.answer.cancel()  # nobody waits for it: if it is not being worked on, it never will be
-            raise self._late() from exc
+            raise self._deadline_error() from exc
         except CancelledError as exc:
             raise FacesUnavailable("the face processes are being stopped") from exc
 
-    def _late(self) -> DeadlineExceeded:
+    def _deadline_error(self) -> DeadlineExceeded:
         return DeadlineExceeded(
             f"the photo was not done within {self._timeout_seconds:g} s (SIGHTLINE_FACES_TIMEOUT_SECONDS)",
             hint="Try again when there is less to do.",
         )
 
-    # ---- a thread for each process
+    # ---- one thread for each process
 
     def _serve(self) -> None:
-        child = _Child(self._settings)
+        process = _FaceProcess(self._settings)
         while (job := self._jobs.get()) is not None:
             if self._closed:
                 job.answer.cancel()
             elif job.answer.set_running_or_notify_cancel():
-                child = self._work(child, job)
-        child.end()
+                process = self._work(process, job)
+        process.end()
 
-    def _work(self, child: "_Child", job: _Job) -> "_Child":
-        """Do the job, if need be with another process. Returns the process that is alive afterwards."""
+    def _work(self, process: "_FaceProcess", job: _Job) -> "_FaceProcess":
+        """Do the job, with a second process if the first dies. Returns the process that is alive afterwards."""
         for _ in range(TRIES):
             try:
-                job.answer.set_result(child.ask(job.request, self._timeout_seconds))
-                return child
-            except TimeoutError:  # an OSError too: asked first
-                child.end()
-                job.answer.set_exception(self._late())
-                return _Child(self._settings)
+                job.answer.set_result(process.ask(job.request, self._timeout_seconds))
+                return process
+            except TimeoutError:  # a subclass of OSError, so it comes first
+                process.end()
+                job.answer.set_exception(self._deadline_error())
+                return _FaceProcess(self._settings)
             except (EOFError, OSError):
-                child.end()
-                child = _Child(self._settings)
+                process.end()
+                process = _FaceProcess(self._settings)
         job.answer.set_exception(
-            FaceProcessDied(f"{TRIES} face processes ended over this photo", hint="Is there enough memory?")
+            FaceProcessDied(f"{TRIES} face processes died at this photo", hint="Check that there is enough memory.")
         )
-        return child
+        return process
 
 
-class _Child:
-    """One process and the pipe to it."""
+class _FaceProcess:
+    """A face process and the pipe to it."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         context = multiprocessing.get_context("spawn")
@@ -157,7 +157,7 @@ class _Child:
         self._pipe: Connection = ours
         self._process: BaseProcess = context.Process(target=work, args=(theirs, settings), daemon=True)
         self._process.start()
-        theirs.close()  # ours alone: the child's end is closed when the child ends
+        theirs.close()  # so that the pipe breaks when the process ends
 
     def ask(self, request: bytes, timeout_seconds: float) -> bytes:
         """Raises TimeoutError, and EOFError or OSError when the process ends."""

@@ -1,6 +1,6 @@
 """The face service: one per machine, behind a Unix socket. It owns the face processes and the galleries in memory.
 
-All gateway workers ask it, so there is one queue, one copy of the vectors, and no dlib in a gateway. It loads no dlib
+All gateway workers share it, so there is one queue, one copy of the vectors and no dlib in a gateway. It loads no dlib
 itself: while its processes compute, it answers searches.
 """
 
@@ -24,7 +24,7 @@ PROCESS_OPS = ("find", "encode", "name")
 
 
 class FaceService:
-    """Answers the messages of `client.FaceClient`."""
+    """Answer the messages of `client.FaceClient`."""
 
     def __init__(self, pool: FacePool, store: "LazyStore") -> None:
         self._pool = pool
@@ -42,19 +42,17 @@ class FaceService:
         }
 
     def answer(self, message: Message) -> Message:
-        """The answer to one request; what went wrong is one."""
+        """Answer one request; an error becomes a message too."""
         op = message.header["op"]
         try:
             if op in PROCESS_OPS:
-                return self._pool.ask(message)
+                return self._pool.call(message)
             return Message({"result": self._ops[op](message)})
         except SightlineError as exc:
             return error_message(exc)
-        except Exception:  # the border: whoever asked must be told, and the service lives on
-            log.exception("the face service failed at %s", op)
-            return error_message(
-                SightlineError("an unexpected error happened in the face service", hint="See its log.")
-            )
+        except Exception:  # the border: the caller needs an answer, and the service goes on
+            log.exception("the operation %s failed unexpectedly", op)
+            return error_message(SightlineError("the face service failed unexpectedly", hint="See its log."))
 
     @property
     def _store(self) -> Store:
@@ -80,9 +78,9 @@ class FaceService:
 
 
 class LazyStore:
-    """A store that is opened when it is first wanted, and tried again while it cannot be.
+    """Open a store at its first use, and try again at each use until it opens.
 
-    A database that is away, locked or damaged then ends no process: it is an answer, until it is back.
+    A database that is away, locked or damaged is then an error of each request and not the end of the process.
     """
 
     def __init__(self, open_one: Callable[[], Archive]) -> None:
@@ -93,7 +91,7 @@ class LazyStore:
         self._failed_at = 0.0
 
     def get(self) -> Archive:
-        """The store. Raises what opening it raises; whoever waited while another tried is told the same."""
+        """Return the open store. Raises what opening it raises; callers that waited for one attempt share its error."""
         asked_at = time.monotonic()
         with self._lock:
             if self._store is None:
@@ -107,14 +105,14 @@ class LazyStore:
             return self._store
 
     def close(self) -> None:
-        """Close the store, where it was opened."""
+        """Close the store if it was opened."""
         with self._lock:
             if self._store is not None:
                 self._store.close()
 
 
 class FaceServer(LocalServer):
-    """Answers at `path`. Raises PortTaken where another service does."""
+    """Serve `service` at the Unix socket `path`. Raises PortTaken if another service answers there."""
 
     def __init__(self, path: Path, service: FaceService) -> None:
         super().__init__(

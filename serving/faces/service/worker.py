@@ -1,4 +1,4 @@
-"""A face process: one request at a time, dlib and nothing else. Started by `pool`, never imported elsewhere."""
+"""A face process: dlib, one request at a time. `pool` starts it."""
 
 import contextlib
 import os
@@ -21,12 +21,12 @@ from serving.faces.service.messages import (
     unpack,
 )
 
-NICENESS = 10  # faces give way to predictions: see the test of their latency side by side
+NICENESS = 10  # predictions go first
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """max_side: pixels to which a photo's long side is brought. preload: load dlib's models before the first photo."""
+    """limits, max_side: see DlibDetector. preload: load dlib's models before the first photo."""
 
     limits: ImageLimits
     max_side: int
@@ -34,20 +34,20 @@ class WorkerSettings:
 
 
 class Worker:
-    """Answers requests. dlib's models are loaded by the first that needs them."""
+    """Answer requests; the first that needs one of dlib's models loads it."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
 
     def answer(self, message: Message) -> Message:
-        """The answer to one request; an error of ours is one."""
+        """Answer one request; a Sightline error becomes a message too."""
         try:
             return getattr(self, f"_{message.header['op']}")(message)  # type: ignore[no-any-return]
         except SightlineError as exc:
             return error_message(exc)
 
     def preload(self) -> None:
-        """Load what a HOG request needs."""
+        """Load the models that HOG detection and encoding need."""
         _ = self._detector, self._encoder
 
     @cached_property
@@ -71,11 +71,11 @@ class Worker:
 
 
 def work(connection: Connection, settings: WorkerSettings) -> None:
-    """The process's life: answer until the other end of the pipe is closed."""
+    """Run the process: answer until the other end of the pipe is closed."""
     os.nice(NICENESS)
     worker = Worker(settings)
     if settings.preload:
-        with contextlib.suppress(SightlineError):  # the first request says what is wrong
+        with contextlib.suppress(SightlineError):  # the first request will report it
             worker.preload()
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         while True:

@@ -97,7 +97,7 @@ def test_full_disk_stores_nothing_and_says_so(tmp_path: Path) -> None:
 
 def test_file_that_is_no_gallery_is_corrupt(tmp_path: Path) -> None:
     (tmp_path / "faces.db").write_bytes(b"not a database, by any means" * 100)
-    with pytest.raises(GalleryCorrupt, match="no gallery"):
+    with pytest.raises(GalleryCorrupt, match="not a gallery"):
         SqliteStore(tmp_path / "faces.db")
 
 

@@ -64,7 +64,7 @@ def test_many_photos_agree_with_the_plain_formula() -> None:
 
 
 def test_one_person_is_not_enough() -> None:
-    with pytest.raises(UsageError, match="1 persons"):
+    with pytest.raises(UsageError, match="holds 1"):
         advise([entry("ada", 0)], 0.1)
 
 
@@ -103,7 +103,7 @@ def test_gallery_moves_whole(tmp_path: Path) -> None:
     ("text", "what"),
     [
         ("", "line 1"),
-        ("{}", "no gallery of version 1"),
+        ("{}", "not an exported gallery of version 1"),
         ('{"format": "sightline-gallery", "version": 1, "gallery": "g", "encoder": "e"}\n{"person": "x"}', "line 2"),
         ('{"format": "sightline-gallery", "version": 1, "gallery": "g", "encoder": "e"}\nnonsense', "line 2"),
     ],
