@@ -28,8 +28,13 @@ mkdir -p "$secrets"
 [ -f "$secrets/grafana-password" ] || secret > "$secrets/grafana-password"
 chmod 644 "$secrets/metrics-key" "$secrets/grafana-password"
 if [ ! -f "$secrets/gateway.env" ]; then
-  printf 'SIGHTLINE_API_KEYS=owner:%s:admin,prometheus:%s:predict\n' \
+  printf 'SIGHTLINE_API_KEYS=owner:%s:admin,prometheus:%s:metrics\n' \
     "$(sha256 < "$secrets/api-key")" "$(sha256 < "$secrets/metrics-key")" > "$secrets/gateway.env"
+fi
+# Older versions gave Prometheus's key the scope `predict`, which no longer reads /metrics.
+if grep -q 'prometheus:[0-9a-f]*:predict$' "$secrets/gateway.env"; then
+  sed 's/\(prometheus:[0-9a-f]*\):predict$/\1:metrics/' "$secrets/gateway.env" > "$secrets/gateway.env.new"
+  mv "$secrets/gateway.env.new" "$secrets/gateway.env"
 fi
 if [ ! -f "$secrets/postgres.env" ]; then
   password=$(secret)

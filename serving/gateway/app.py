@@ -16,7 +16,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from serving.backend.predictor import Call, Predictor
 from serving.classify import Stages
 from serving.faces.recognition import Faces
-from serving.gateway.guard import guard
+from serving.gateway.guard import PROBES, guard
 from serving.gateway.http import errors
 from serving.gateway.routes import docs, faces, health, models, page, predict, v1, v2
 from serving.gateway.routes import metrics as metrics_route
@@ -30,7 +30,6 @@ from serving.tfserving_rest import Backend
 log = logging.getLogger(__name__)
 
 REQUEST_ID, REQUEST_ID_KEY = "X-Request-ID", "HTTP_X_REQUEST_ID"  # in headers, and in WSGI's environment
-PROBES = ("/healthz", "/readyz", "/metrics")  # asked every few seconds by whoever runs us: not worth a line each
 BAD_REQUEST = 400
 ACCEPTED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)  # what is echoed into headers and logs
 
@@ -106,7 +105,7 @@ def create_app(
     app.register_blueprint(faces.blueprint(people, settings))
     app.register_blueprint(health.blueprint(predictor, shared))
     app.register_blueprint(page.blueprint())
-    app.register_blueprint(docs.blueprint(has_keys=bool(settings.api_keys)))
+    app.register_blueprint(docs.blueprint(has_keys=settings.has_keys))
     app.register_blueprint(metrics_route.blueprint(metrics))
     return app
 

@@ -1,14 +1,15 @@
-"""What stands before every route: API keys, rate limits, a bound of requests in flight, CORS, headers for browsers."""
+"""Checks before every route: API keys, rate limits, the bound of requests in flight, CORS, browser headers."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from flask import Flask, Request, Response, g, request
 
-from serving.contract.errors import UploadTooSlow
+from serving.contract.errors import Forbidden, UploadTooSlow
 from serving.gateway.access.in_flight import InFlight, Slot
-from serving.gateway.access.keys import KeyRing, authenticate, authorize, scope_of
+from serving.gateway.access.keys import ApiKey, KeyRing, authenticate, authorize
+from serving.gateway.http.openapi import scope_of
 from serving.gateway.settings import Settings
 from serving.gateway.workers.greenlets import time_limit
 from serving.gateway.workers.shared import Shared
@@ -16,13 +17,12 @@ from serving.gateway.workers.shared import Shared
 if TYPE_CHECKING:
     from serving.gateway.access.rates import RateLimit
 
-OPEN = ("/healthz", "/readyz", "/", "/openapi.json", "/docs")  # no key is needed
 WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
-UNBOUNDED = ("/healthz", "/readyz", "/metrics")  # answered even when the service is full
+PROBES = ("/healthz", "/readyz", "/metrics")  # polled every few seconds: answered even at the limit, not logged
 ALLOWED_HEADERS = "Authorization, Content-Type, X-Request-ID, X-Request-Timeout, traceparent, tracestate"
 EXPOSED_HEADERS = "X-Request-ID, Retry-After"
 PREFLIGHT_SECONDS = "600"
-POLICY = "Content-Security-Policy"  # a page has its own
+POLICY = "Content-Security-Policy"  # pages set their own
 HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
@@ -32,7 +32,7 @@ HEADERS = (
 
 
 def guard(app: Flask, settings: Settings, shared: Shared) -> None:
-    """Refuse what is too much and who may not. Register it after what gives a request its id."""
+    """Refuse unauthorized and excess requests. Register it after the hook that gives a request its id."""
     ring = KeyRing(settings.api_key_entries, settings.key_file, lambda: shared.generation)
     rates = _rate_limit(settings)
     in_flight = InFlight(shared, settings.threads, settings.max_in_flight)
@@ -42,14 +42,8 @@ def guard(app: Flask, settings: Settings, shared: Shared) -> None:
         asked: Request = request._get_current_object()  # type: ignore[attr-defined]
         if _is_preflight(asked):
             return Response(status=204)
-        keys = ring.current()
-        if keys and asked.path not in OPEN:
-            key = authenticate(keys, asked.headers.get("Authorization", ""))
-            g.key = key.name
-            scope = scope_of(asked.method, asked.path)
-            if scope is not None:
-                authorize(key, scope)
-        if asked.path not in UNBOUNDED:
+        _check_access(app, asked, ring.current())
+        if asked.path not in PROBES:
             if rates is not None:
                 rates.spend(f"key {g.key}" if "key" in g else f"address {asked.remote_addr}")
             if asked.method in WITH_BODY:
@@ -70,24 +64,42 @@ def guard(app: Flask, settings: Settings, shared: Shared) -> None:
         return response
 
 
+def _check_access(app: Flask, asked: Request, keys: Sequence[ApiKey]) -> None:
+    """Raise Unauthenticated or Forbidden unless the caller may use the route. keys: none where all callers may.
+
+    A route without a scope is refused to everybody. A path without a route wants a valid key before its 404.
+    """
+    scope = None
+    if asked.endpoint is not None:
+        scope = scope_of(app.view_functions[asked.endpoint])
+        if scope is None:
+            raise Forbidden("This route declares no scope, so nobody may call it.", hint="Declare its `scope=`.")
+    if not keys or scope == "open":
+        return
+    key = authenticate(keys, asked.headers.get("Authorization", ""))
+    g.key = key.name
+    if scope is not None:
+        authorize(key, scope)
+
+
 def _rate_limit(settings: Settings) -> "RateLimit | None":
     if not settings.rate_limit:
         return None
-    from serving.gateway.access.rates import RateLimit  # what most do without takes a while to load
+    from serving.gateway.access.rates import RateLimit  # slow to import, and rarely needed
 
     return RateLimit(settings.rate_limit, settings.rate_limit_storage)
 
 
 def client_has_gone() -> Callable[[], bool]:
-    """A question, about the running request, that may be asked anywhere."""
+    """Return a check, usable in any thread, for whether the client of the running request has gone."""
     slot: Slot = g.slot
     return lambda: slot.is_abandoned
 
 
 def _receive(asked: Request, seconds: float) -> None:
-    """Have the whole body before it counts as in flight: who uploads slowly keeps nobody waiting.
+    """Read the whole body before the request takes a slot, so that a slow upload holds up nobody.
 
-    Raises UploadTooSlow, after which the connection is closed: nobody knows where its next request begins.
+    Raises UploadTooSlow, and then closes the connection: the start of its next request is unknown.
     """
     try:
         with time_limit(seconds, lambda: _too_slow(seconds)):
@@ -101,8 +113,8 @@ def _receive(asked: Request, seconds: float) -> None:
 
 def _too_slow(seconds: float) -> UploadTooSlow:
     return UploadTooSlow(
-        f"the request had not arrived after {seconds:g} s; that is the limit (SIGHTLINE_UPLOAD_SECONDS)",
-        hint="Send fewer or smaller pictures at a time.",
+        f"The request had not arrived after {seconds:g} s, the limit (SIGHTLINE_UPLOAD_SECONDS).",
+        hint="Send fewer or smaller images at a time.",
     )
 
 
@@ -111,7 +123,7 @@ def _is_preflight(asked: Request) -> bool:
 
 
 def _share(response: Response, origins: tuple[str, ...]) -> None:
-    """Let pages of the allowed origins read the answer. `*` allows all; cookies play no part."""
+    """Let pages of the allowed origins read the answer. `*` allows all; cookies are not used."""
     if not origins:
         return
     origin = request.headers.get("Origin")

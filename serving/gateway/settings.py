@@ -171,6 +171,11 @@ class Settings(BaseModel):
         return _split(self.api_keys)
 
     @property
+    def has_keys(self) -> bool:
+        """Requests need an API key."""
+        return bool(self.api_keys or self.api_keys_file)
+
+    @property
     def key_file(self) -> Path | None:
         """The file of keys; None without one."""
         return Path(self.api_keys_file) if self.api_keys_file else None
@@ -238,7 +243,7 @@ def require_safe(settings: Settings) -> None:
     """
     if settings.key_file:
         read_key_file(settings.key_file)
-    if settings.api_keys or settings.api_keys_file or settings.insecure or _is_loopback(settings.host):
+    if settings.has_keys or settings.insecure or _is_loopback(settings.host):
         return
     raise UsageError(
         f"the gateway would listen on {settings.host} and answer everybody: there are no API keys",

@@ -33,10 +33,14 @@ def load(name: str) -> Any:
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Let up.sh create its secrets, and return their folder."""
     folder = tmp_path_factory.mktemp("up")
-    places = {"SECRETS": str(folder / "secrets"), "MODELS": str(folder / "models"), "REPORTS": str(folder / "reports")}
     for _ in range(2):  # the second run keeps what the first one made
-        subprocess.run([DOCKER / "up.sh"], env={**os.environ, **places, "SECRETS_ONLY": "1"}, check=True)
+        make_secrets(folder)
     return folder / "secrets"
+
+
+def make_secrets(folder: Path) -> None:
+    places = {"SECRETS": str(folder / "secrets"), "MODELS": str(folder / "models"), "REPORTS": str(folder / "reports")}
+    subprocess.run([DOCKER / "up.sh"], env={**os.environ, **places, "SECRETS_ONLY": "1"}, check=True)
 
 
 def env_file(path: Path) -> dict[str, str]:
@@ -94,10 +98,20 @@ def test_the_gateway_knows_its_settings(secrets: Path, tmp_path: Path) -> None:
 def test_the_keys_that_are_made_are_let_in(secrets: Path) -> None:
     keys = read_keys(env_file(secrets / "gateway.env")["SIGHTLINE_API_KEYS"].split(","))
     assert authenticate(keys, f"Bearer {(secrets / 'api-key').read_text()}").scopes == {"admin"}
-    assert authenticate(keys, f"Bearer {(secrets / 'metrics-key').read_text()}").scopes == {"predict"}
+    assert authenticate(keys, f"Bearer {(secrets / 'metrics-key').read_text()}").scopes == {"metrics"}
     assert secrets.stat().st_mode & 0o077 == 0
     for name in ("api-key", "gateway.env", "postgres.env"):
         assert (secrets / name).stat().st_mode & 0o077 == 0
+
+
+def test_prometheus_key_of_an_older_version_gains_the_scope_metrics(tmp_path: Path) -> None:
+    make_secrets(tmp_path)
+    file = tmp_path / "secrets" / "gateway.env"
+    made = file.read_text()
+    file.write_text(made.replace(":metrics", ":predict"))
+    make_secrets(tmp_path)
+    assert file.read_text() == made
+    assert file.stat().st_mode & 0o077 == 0
 
 
 def test_nothing_is_published_beyond_this_machine_unless_asked() -> None:

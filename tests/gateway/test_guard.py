@@ -8,18 +8,27 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from serving.backend.predictor import Call
 from serving.contract.errors import UsageError
-from serving.gateway.access.keys import new_key
+from serving.gateway.access.keys import SCOPES, new_key
 from serving.gateway.app import create_app
+from serving.gateway.http.openapi import scope_of
 from serving.gateway.settings import Settings, read_settings, require_safe, shown
+from serving.tfserving_rest import Backend
+from tests.gateway.conftest import ColorPredictor
 
 
 @pytest.fixture
 def keyed(predictor: Any) -> tuple[FlaskClient, dict[str, str]]:
     """The application with a key for each scope, and the keys."""
-    made = {scope: new_key(f"of {scope}", [scope]) for scope in ("predict", "faces", "admin")}
+    made = {scope: new_key(f"of {scope}", [scope]) for scope in SCOPES}
     settings = Settings(api_keys=",".join(entry for _, entry in made.values()))
-    return create_app(settings, predictor).test_client(), {scope: key for scope, (key, _) in made.items()}
+    app = create_app(settings, predictor, backend=never_asked)
+    return app.test_client(), {scope: key for scope, (key, _) in made.items()}
+
+
+def never_asked(call: Call) -> Backend:
+    raise NotImplementedError(call)
 
 
 def ask(client: FlaskClient, key: str | None, method: str = "GET", path: str = "/models") -> tuple[int, str]:
@@ -56,7 +65,11 @@ def test_a_key_without_its_scheme_is_none(keyed: tuple[FlaskClient, dict[str, st
         ("POST", "/faces/identify", {"faces", "admin"}),
         ("POST", "/faces/people/x", {"admin"}),
         ("DELETE", "/faces/people/x", {"admin"}),
-        ("GET", "/metrics", {"predict", "faces", "admin"}),
+        ("GET", "/metrics", {"metrics", "admin"}),
+        ("GET", "/V1/models/colors", {"predict", "admin"}),
+        ("GET", "/nowhere", set(SCOPES)),
+        ("GET", "/faces/nowhere", set(SCOPES)),
+        ("GET", "/predict/colors", set(SCOPES)),  # 405
     ],
 )
 def test_a_key_may_do_what_its_scopes_say(
@@ -66,6 +79,29 @@ def test_a_key_may_do_what_its_scopes_say(
     answers = {scope: ask(client, key, method, path) for scope, key in keys.items()}
     refused = {scope for scope, (status, code) in answers.items() if (status, code) == (403, "forbidden")}
     assert refused == set(keys) - allowed
+
+
+def test_unknown_path_is_404_for_every_key(keyed: tuple[FlaskClient, dict[str, str]]) -> None:
+    client, keys = keyed
+    for path in ("/nowhere", "/faces/nowhere", "/metrics/x", "/v2/nowhere"):
+        assert {ask(client, key, path=path) for key in keys.values()} == {(404, "unknown_route")}
+
+
+def test_every_route_declares_its_scope() -> None:
+    app = create_app(Settings(), ColorPredictor(), backend=never_asked)
+    scopes = {rule.rule: scope_of(app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()}
+    assert [rule for rule, scope in scopes.items() if scope is None] == []
+    assert {rule for rule, scope in scopes.items() if scope == "open"} == {
+        "/", "/docs", "/openapi.json", "/healthz", "/readyz",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_route_without_a_scope_is_refused_to_everybody(predictor: Any, with_keys: bool) -> None:
+    key, entry = new_key("owner", ["admin"])
+    app = create_app(Settings(api_keys=entry if with_keys else ""), predictor)
+    app.add_url_rule("/undeclared", view_func=lambda: "secret")
+    assert ask(app.test_client(), key, path="/undeclared") == (403, "forbidden")
 
 
 def test_a_key_is_hidden_wherever_settings_are_shown() -> None:

@@ -1,4 +1,4 @@
-"""The specification: OpenAPI 3.1, out of the routes themselves. Each route is marked with what it takes and answers."""
+"""The OpenAPI 3.1 specification, built from the routes. Each route declares its input, its answers and its scope."""
 
 import importlib.metadata
 import inspect
@@ -19,6 +19,7 @@ from serving.contract.errors import (
     Unavailable,
     UploadTooSlow,
 )
+from serving.gateway.access.keys import RouteScope
 from serving.gateway.http import schemas
 from serving.gateway.http.errors import content_type, status_of
 
@@ -30,22 +31,24 @@ JSON = "application/json"
 WHOLE: Mapping[str, Any] = {"type": "integer", "minimum": 0}
 TEXT: Mapping[str, Any] = {"type": "string"}
 BYTES: Mapping[str, Any] = {"type": "string", "format": "binary"}
-PATHS: Mapping[str, Mapping[str, Any]] = {"version": {**WHOLE, "maximum": 2**63 - 1}}  # other parts of a path: text
+PATHS: Mapping[str, Mapping[str, Any]] = {"version": {**WHOLE, "maximum": 2**63 - 1}}  # other path parameters: text
 TAGS = {
-    "predict": "Pictures in, labels out.",
-    "models": "What is served.",
-    "faces": "Who is in the picture, and the known set.",
+    "predict": "Classify images.",
+    "models": "The served models.",
+    "faces": "Recognize faces, and manage the known people.",
     "v1": "TensorFlow Serving's REST API.",
     "v2": "The Open Inference Protocol.",
-    "service": "Health, numbers, and what one reads with a browser.",
+    "service": "Health, metrics, and pages for a browser.",
 }
+
+KEY_TEXT = "An API key with the scope that the operation names; the scope `admin` includes all others."
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A query parameter or a header. schema: JSON Schema of its value; text: what it means."""
+    """A query parameter or a header. schema: the JSON Schema of its value; text: its description."""
 
     name: str
     schema: Mapping[str, Any]
@@ -55,14 +58,14 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What the specification says of a route beside its path, its method and its docstring.
+    """The declaration of a route, beside its path, its method and its docstring.
 
-    answer: a class of `schemas`, or a JSON Schema, of the JSON that it answers with 200; None where it is no JSON.
-    body: JSON Schemas or classes by content type; is_required: whether there must be one.
-    also: other content types of the 200. statuses: other statuses that answer the same JSON.
-    errors: what it raises, beside what every route may. is_open: no key is ever needed, no slot is taken.
-    problem: the schema of its errors.
-    path, method, name, summary: where one rule stands for several operations; "": the rule's and the view's own.
+    answer: the JSON of a 200, as a class of `schemas` or a JSON Schema; None where the answer is not JSON.
+    scope: the scope that an API key needs, or `open`. None: nobody may call the route.
+    body: classes or JSON Schemas by content type; is_required: a request without a body is refused.
+    also: other content types of a 200. statuses: other statuses with the same JSON.
+    errors: the errors of this route, beyond those of every route. problem: the schema of its errors.
+    path, method, name, summary: for a rule that stands for several operations; "": the rule's and the view's own.
     """
 
     tag: str
@@ -70,10 +73,10 @@ class Operation:
     parameters: Sequence[Parameter] = ()
     body: Mapping[str, Any] | None = None
     is_required: bool = True
+    scope: RouteScope | None = None
     also: tuple[str, ...] = ()
     statuses: tuple[int, ...] = ()
     errors: tuple[type[SightlineError], ...] = ()
-    is_open: bool = False
     problem: Any = schemas.Problem
     path: str = ""
     method: str = ""
@@ -82,26 +85,33 @@ class Operation:
 
 
 def described(*operations: Operation) -> Callable[[View], View]:
-    """Say what a route takes and answers: below its `@routes...`."""
+    """Declare a route's operations, below its `@routes...`. They share one scope: it is checked by the view."""
+    (scope,) = {operation.scope for operation in operations}
 
     def mark(view: View) -> View:
-        view.operations = operations  # type: ignore[attr-defined]
+        view.operations, view.scope = operations, scope  # type: ignore[attr-defined]
         return view
 
     return mark
 
 
+def scope_of(view: object) -> RouteScope | None:
+    """Return the scope that a view declares; None where it declares none."""
+    scope: RouteScope | None = getattr(view, "scope", None)
+    return scope
+
+
 def version_of_sightline() -> str:
-    """The version that is installed."""
+    """Return the installed version."""
     try:
         return importlib.metadata.version("sightline-serving")
-    except importlib.metadata.PackageNotFoundError:  # run from its source
+    except importlib.metadata.PackageNotFoundError:  # run from source
         return "unknown"
 
 
 def specification(app: Flask, *, has_keys: bool) -> dict[str, Any]:
-    """The whole document, as JSON's types. has_keys: requests want an API key."""
-    from apispec import APISpec  # only where somebody asks for the document
+    """Build the document, in JSON types. has_keys: requests need an API key."""
+    from apispec import APISpec  # slow to import, and rarely needed
 
     spec = APISpec(
         "Sightline",
@@ -112,14 +122,14 @@ def specification(app: Flask, *, has_keys: bool) -> dict[str, Any]:
         servers=[{"url": "/"}],
     )
     if has_keys:
-        spec.components.security_scheme("key", {"type": "http", "scheme": "bearer"})
+        spec.components.security_scheme("key", {"type": "http", "scheme": "bearer", "description": KEY_TEXT})
     for route in _routes(app):
         spec.path(route.path, operations={route.method: _described(spec, route, has_keys)})
     return spec.to_dict()
 
 
 def undescribed(app: Flask) -> list[str]:
-    """The routes that say nothing of themselves: there should be none."""
+    """Return the routes without a declaration; there should be none."""
     return [str(rule) for rule in app.url_map.iter_rules() if not getattr(_view(app, rule), "operations", ())]
 
 
@@ -129,7 +139,7 @@ def _view(app: Flask, rule: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """Something that can be asked. name: of its view. text: what it does, the first line a summary."""
+    """One operation. name: its view's. text: its documentation; the first line is the summary."""
 
     path: str
     method: str
@@ -139,7 +149,7 @@ class _Route:
 
 
 def _routes(app: Flask) -> Iterable[_Route]:
-    """Everything that can be asked, aliases left out."""
+    """List all operations, without aliases."""
     seen = set()
     for rule in app.url_map.iter_rules():
         view = _view(app, rule)
@@ -177,12 +187,12 @@ def _described(spec: "APISpec", route: _Route, has_keys: bool) -> dict[str, Any]
         content = {kind: {"schema": _schema(spec, schema)} for kind, schema in operation.body.items()}
         described_as["requestBody"] = {"required": operation.is_required, "content": content}
     if has_keys:
-        described_as["security"] = [] if operation.is_open else [{"key": []}]
+        described_as["security"] = [] if operation.scope == "open" else [{"key": [operation.scope]}]
     return described_as
 
 
 def _operation_id(route: _Route) -> str:
-    """The view's name, or the operation's, told apart where it answers at several paths."""
+    """Return the name of the view or the operation, made unique where it has several paths."""
     by = re.search(r"\{(version|label)\}", route.path)
     return re.sub(r"\W+", "_", f"{route.name} of {by[1]}" if by else route.name)
 
@@ -196,9 +206,8 @@ def _responses(spec: "APISpec", route: _Route, has_keys: bool) -> dict[str, Any]
         str(status): {"description": "The answer." if status == 200 else "Not ready.", "content": content}
         for status in (200, *operation.statuses)
     }
-    guarded = (
-        () if operation.is_open else (Overloaded, RateLimited, *((Unauthenticated, Forbidden) if has_keys else ()))
-    )
+    refused = (Unauthenticated, Forbidden) if has_keys else ()
+    guarded = () if operation.scope == "open" else (Overloaded, RateLimited, *refused)
     received = () if route.method == "get" else (UploadTooSlow,)
     by_status: dict[int, list[type[SightlineError]]] = defaultdict(list)
     for kind in dict.fromkeys((*operation.errors, *guarded, *received, SightlineError)):
@@ -210,7 +219,7 @@ def _responses(spec: "APISpec", route: _Route, has_keys: bool) -> dict[str, Any]
         }
         if any(issubclass(kind, Unavailable) for kind in kinds):
             answer["headers"] = {"Retry-After": {"schema": dict(WHOLE), "description": "Seconds."}}
-        if str(status) in responses:  # a 503 that says `ready: false`
+        if str(status) in responses:  # a 503 with `ready: false`
             answer["content"] = {
                 JSON: {"schema": {"anyOf": [_schema(spec, operation.answer), _schema(spec, operation.problem)]}}
             }
@@ -219,7 +228,7 @@ def _responses(spec: "APISpec", route: _Route, has_keys: bool) -> dict[str, Any]
 
 
 def _schema(spec: "APISpec", schema: Any) -> dict[str, Any]:
-    """A JSON Schema; a class becomes a component, and a reference to it."""
+    """Return a JSON Schema. A class becomes a component and a reference to it."""
     if isinstance(schema, Mapping):
         return dict(schema)
     from pydantic import TypeAdapter

@@ -9,7 +9,7 @@ from serving.gateway.http.openapi import JSON, Operation, described, specificati
 from serving.gateway.routes.page import HTML, html_page
 
 PAGE = Path(__file__).parents[1] / "docs.html"
-DOCUMENT = Operation("service", {"type": "object"}, is_open=True)
+DOCUMENT = Operation("service", {"type": "object"}, scope="open")
 
 
 def blueprint(*, has_keys: bool) -> Blueprint:

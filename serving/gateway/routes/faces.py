@@ -73,16 +73,28 @@ ASKED = (BadRequest, FacesUnavailable, DeadlineExceeded)
 PHOTO = (*ASKED, *BODY_ERRORS, BadImage, ImageTooLarge, NotAnImage, TooManyPixels, TooManyImages, UnusableFace)
 
 IDENTIFY = Operation(
-    "faces", Identified, IDENTIFY_PARAMETERS, PICTURES, also=("image/png",), errors=(*PHOTO, UnknownGallery)
+    "faces",
+    Identified,
+    IDENTIFY_PARAMETERS,
+    PICTURES,
+    scope="faces",
+    also=("image/png",),
+    errors=(*PHOTO, UnknownGallery),
 )
-COMPARE = Operation("faces", Compared, COMPARE_PARAMETERS, PAIR_BODY, errors=PHOTO)
+COMPARE = Operation("faces", Compared, COMPARE_PARAMETERS, PAIR_BODY, scope="faces", errors=PHOTO)
 ENROL = Operation(
-    "faces", Enrolled, ENROL_PARAMETERS, PICTURES, errors=(*PHOTO, Conflict, GalleryFull), problem=EnrolProblem
+    "faces",
+    Enrolled,
+    ENROL_PARAMETERS,
+    PICTURES,
+    scope="admin",
+    errors=(*PHOTO, Conflict, GalleryFull),
+    problem=EnrolProblem,
 )
-GALLERIES = Operation("faces", Galleries, errors=ASKED)
-PEOPLE = Operation("faces", People, GALLERY_PARAMETERS, errors=(*ASKED, UnknownGallery))
-PERSON = Operation("faces", NamedPerson, GALLERY_PARAMETERS, errors=(*ASKED, UnknownPerson))
-FORGET = Operation("faces", Forgotten, GALLERY_PARAMETERS, errors=(*ASKED, UnknownPerson))
+GALLERIES = Operation("faces", Galleries, scope="faces", errors=ASKED)
+PEOPLE = Operation("faces", People, GALLERY_PARAMETERS, scope="faces", errors=(*ASKED, UnknownGallery))
+PERSON = Operation("faces", NamedPerson, GALLERY_PARAMETERS, scope="faces", errors=(*ASKED, UnknownPerson))
+FORGET = Operation("faces", Forgotten, GALLERY_PARAMETERS, scope="admin", errors=(*ASKED, UnknownPerson))
 
 
 def blueprint(people: Faces | None, settings: Settings) -> Blueprint:

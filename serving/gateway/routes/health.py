@@ -11,8 +11,8 @@ from serving.gateway.http.responses import is_ready
 from serving.gateway.http.schemas import Health, Ready
 from serving.gateway.workers.shared import Shared
 
-ALIVE = Operation("service", Health, is_open=True)
-READY = Operation("service", Ready, errors=(Unavailable,), is_open=True)
+ALIVE = Operation("service", Health, scope="open")
+READY = Operation("service", Ready, errors=(Unavailable,), scope="open")
 
 
 def blueprint(predictor: Predictor, shared: Shared) -> Blueprint:

@@ -5,7 +5,7 @@ from flask import Blueprint, Response
 from serving.gateway.http.openapi import Operation, described
 from serving.gateway.telemetry.metrics import Metrics
 
-NUMBERS = Operation("service", None, also=("text/plain",))
+NUMBERS = Operation("service", None, also=("text/plain",), scope="metrics")
 
 
 def blueprint(metrics: Metrics) -> Blueprint:

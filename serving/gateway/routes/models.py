@@ -11,8 +11,8 @@ from serving.gateway.http.responses import card_body, model_body
 from serving.gateway.http.schemas import Description, Models
 
 ASKED = (Unavailable, DeadlineExceeded)
-LIST = Operation("models", Models, errors=ASKED)
-DESCRIBE = Operation("models", Description, errors=(*ASKED, UnknownModel, ModelError))
+LIST = Operation("models", Models, scope="predict", errors=ASKED)
+DESCRIBE = Operation("models", Description, scope="predict", errors=(*ASKED, UnknownModel, ModelError))
 
 
 def blueprint(predictor: Predictor) -> Blueprint:

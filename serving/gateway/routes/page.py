@@ -11,7 +11,7 @@ from flask import Blueprint, Response
 from serving.gateway.http.openapi import Operation, described
 
 PAGE = Path(__file__).parents[1] / "page.html"
-HTML = Operation("service", None, also=("text/html",), is_open=True)
+HTML = Operation("service", None, also=("text/html",), scope="open")
 
 
 def blueprint() -> Blueprint:

@@ -43,7 +43,12 @@ from serving.gateway.workers.greenlets import in_thread
 ANSWERING = (Unavailable, DeadlineExceeded, ModelError, UnknownModel, UnknownVersion, NotAClassifier)
 PICTURE_ERRORS = (BadImage, ImageTooLarge, NotAnImage, TooManyPixels, TooManyImages)
 PREDICT = Operation(
-    "predict", Predictions, (*QUERY, TIMEOUT_HEADER), PICTURES, errors=(*ANSWERING, *BODY_ERRORS, *PICTURE_ERRORS)
+    "predict",
+    Predictions,
+    (*QUERY, TIMEOUT_HEADER),
+    PICTURES,
+    scope="predict",
+    errors=(*ANSWERING, *BODY_ERRORS, *PICTURE_ERRORS),
 )
 
 

@@ -48,6 +48,7 @@ ANSWERS = Operation(
     "v1",
     None,
     (TIMEOUT_HEADER,),
+    scope="predict",
     errors=(BadRequest, UnknownModel, RequestTooLarge, Unavailable, DeadlineExceeded, ModelError),
     problem=ServingError | Problem,  # the transcoder's, and the gateway's own
 )

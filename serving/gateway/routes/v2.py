@@ -41,13 +41,13 @@ from serving.gateway.workers.shared import Shared
 
 NOT_READY = 503
 ASKED = (Unavailable, DeadlineExceeded, BadRequest)
-SERVER = Operation("v2", Server)
-LIVE = Operation("v2", Live)
-READY = Operation("v2", ServerReady, statuses=(NOT_READY,), errors=ASKED)
-MODELS = Operation("v2", ModelNames, errors=ASKED)
-INDEX = Operation("v2", list[IndexEntry], errors=ASKED)
-METADATA = Operation("v2", Metadata, errors=(*ASKED, *ANSWERING))
-MODEL_READY = Operation("v2", ModelReady, statuses=(NOT_READY,), errors=(*ASKED, UnknownModel))
+SERVER = Operation("v2", Server, scope="predict")
+LIVE = Operation("v2", Live, scope="predict")
+READY = Operation("v2", ServerReady, scope="predict", statuses=(NOT_READY,), errors=ASKED)
+MODELS = Operation("v2", ModelNames, scope="predict", errors=ASKED)
+INDEX = Operation("v2", list[IndexEntry], scope="predict", errors=ASKED)
+METADATA = Operation("v2", Metadata, scope="predict", errors=(*ASKED, *ANSWERING))
+MODEL_READY = Operation("v2", ModelReady, scope="predict", statuses=(NOT_READY,), errors=(*ASKED, UnknownModel))
 INFER = Operation(
     "v2",
     InferAnswer,
@@ -56,6 +56,7 @@ INFER = Operation(
         TIMEOUT_HEADER,
     ),
     {"application/json": InferRequest, "application/octet-stream": BYTES},
+    scope="predict",
     also=("application/octet-stream",),
     errors=(*ASKED, *ANSWERING, *BODY_ERRORS, *PICTURE_ERRORS),
 )

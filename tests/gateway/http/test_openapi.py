@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,10 +150,17 @@ def test_operations_have_names_of_their_own(client: FlaskClient) -> None:
     assert document["openapi"] == "3.1.0"
 
 
-def test_keys_are_in_the_specification_where_they_are_needed(predictor: Any) -> None:
-    app = create_app(Settings(api_keys=new_key("a", ["predict"])[1]), predictor)
+@pytest.mark.parametrize("in_file", [False, True])
+def test_keys_and_scopes_are_in_the_specification_where_keys_are_needed(
+    predictor: Any, tmp_path: Path, in_file: bool
+) -> None:
+    entry = new_key("a", ["predict"])[1]
+    (tmp_path / "keys").write_text(entry)
+    settings = Settings(api_keys_file=str(tmp_path / "keys")) if in_file else Settings(api_keys=entry)
+    app = create_app(settings, predictor)
     document = app.test_client().get("/openapi.json").get_json()
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
-    assert document["paths"]["/predict/{model}"]["post"]["security"] == [{"key": []}]
+    assert document["paths"]["/predict/{model}"]["post"]["security"] == [{"key": ["predict"]}]
+    assert document["paths"]["/metrics"]["get"]["security"] == [{"key": ["metrics"]}]
     assert "401" in document["paths"]["/predict/{model}"]["post"]["responses"]
     assert document["paths"]["/healthz"]["get"]["security"] == []
