@@ -3,7 +3,7 @@
 #   docker build -f docker/gateway.Dockerfile --target gateway -t sightline-gateway .
 #   docker build -f docker/gateway.Dockerfile --target faces -t sightline-gateway:faces .
 
-# Its Python has to be the last stage's (Debian 12's 3.11): packages are compiled for it.
+# Must be the Python of the last stage (Debian 12's 3.11): packages are compiled for it.
 FROM python:3.11.14-slim-bookworm AS tools
 WORKDIR /build
 RUN python3 -m venv tools && tools/bin/pip install --no-cache-dir --quiet uv==0.13.8 setuptools==80.10.2
@@ -28,7 +28,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     tools/bin/uv pip install --quiet --no-deps --require-hashes --target /packages -r gateway-faces.txt \
  && ./trim.sh /packages
 
-# Python and the C libraries that wheels want; its tags move, so the digest names the image.
+# Python and the C libraries that wheels need. Its tags move, so the digest names the image.
 FROM gcr.io/distroless/python3-debian12:nonroot@sha256:7d1042ce588ab97019fe95c24ffca7bc5a82ccdac572511d5e09bda4435c89c5 AS runtime
 ENV PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -43,7 +43,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
 ENTRYPOINT ["/usr/bin/python3", "-m", "sightline"]
 CMD ["serve"]
 
-# With faces: dlib, and a client of PostgreSQL. Name one as SIGHTLINE_FACES_URL, or mount /data.
+# With faces: dlib and a PostgreSQL client. Set SIGHTLINE_FACES_URL, or mount /data.
 FROM runtime AS faces
 ENV SIGHTLINE_FACES_URL=sqlite:////data/faces.db
 COPY --from=face-packages /packages /app

@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The embedded model server, for arm64 and wherever tensorflow/serving cannot be had. Same ports, flags and files.
+# The embedded model server, for arm64 and wherever tensorflow/serving is not available. Same ports, flags and files.
 #   docker build -f docker/model-server.Dockerfile -t sightline-model-server .
 
 FROM python:3.11.14-slim-bookworm AS tools
@@ -28,7 +28,7 @@ COPY --from=project /project /app
 USER 65532:65532
 WORKDIR /tmp
 EXPOSE 8500 8501
-# The ports are those of tensorflow/serving's entry point; they open when the first models are available.
+# The ports of tensorflow/serving's entry point; they open when the first models are available.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python3", "-c", "import socket; socket.create_connection(('127.0.0.1', 8500), 4)"]
 ENTRYPOINT ["python3", "-m", "serving.model_server", "--host=0.0.0.0", "--port=8500", "--rest_api_port=8501"]
