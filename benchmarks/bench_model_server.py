@@ -193,10 +193,10 @@ def _predicting(port: str, model: str, shape: tuple[int, ...]) -> Iterator[Calla
     import grpc
 
     from serving.backend.protos import wire_pb2 as wire
-    from serving.backend.tensors import to_proto
+    from serving.runtimes.tensors import to_content_proto
 
     request = wire.PredictRequest(model_spec=wire.ModelSpec(name=model))
-    request.inputs["image"].CopyFrom(to_proto(np.zeros(shape, np.uint8)))
+    to_content_proto(np.zeros(shape, np.uint8), request.inputs["image"])
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         rpc = channel.unary_unary(

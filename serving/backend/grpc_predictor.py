@@ -13,7 +13,6 @@ from google.protobuf.wrappers_pb2 import Int64Value
 from serving.backend.backends import Backends
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
 from serving.backend.protos import wire_pb2 as wire
-from serving.backend.tensors import from_proto, to_proto
 from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_from_json
 from serving.contract.errors import (
     DeadlineExceeded,
@@ -27,6 +26,7 @@ from serving.contract.errors import (
     UnknownVersion,
 )
 from serving.contract.preprocessing import Tensor
+from serving.runtimes.tensors import to_content_proto, to_numpy
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 GET_MODEL_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
@@ -94,10 +94,9 @@ class GrpcPredictor:
         """Send one batch to the model that `served.ref` names; VersionChanged when another version answers."""
         card = served.card
         request = wire.PredictRequest(
-            model_spec=_model_spec(served.ref, card.input.signature),
-            inputs={card.input.tensor: to_proto(batch)},
-            output_filter=[card.output.tensor],
+            model_spec=_model_spec(served.ref, card.input.signature), output_filter=[card.output.tensor]
         )
+        to_content_proto(batch, request.inputs[card.input.tensor])
         try:
             response = self._predict(request, served.backend, call)
         except grpc.RpcError as exc:
@@ -167,8 +166,8 @@ class GrpcPredictor:
         )
 
     def _read_card(self, ref: ModelRef, backend: str, call: Call) -> ServedModel:
-        probe = to_proto(np.zeros(1, np.int32))
-        request = wire.PredictRequest(model_spec=_model_spec(ref, CARD_SIGNATURE), inputs={CARD_INPUT: probe})
+        request = wire.PredictRequest(model_spec=_model_spec(ref, CARD_SIGNATURE))
+        to_content_proto(np.zeros(1, np.int32), request.inputs[CARD_INPUT])
         try:
             response = self._predict(request, backend, call)
         except grpc.RpcError as exc:
@@ -178,7 +177,7 @@ class GrpcPredictor:
                     hint="Where it does classify pictures, adopt it with `sightline export keras`: that gives it one.",
                 ) from exc
             self._fail(exc, ref, call)
-        card = _card(bytes(from_proto(response.outputs[CARD_OUTPUT]).flat[0]))
+        card = _card(bytes(to_numpy(response.outputs[CARD_OUTPUT]).flat[0]))
         return ServedModel(ref, response.model_spec.version.value, card)
 
     def _fail(self, exc: grpc.RpcError, ref: ModelRef | None, call: Call) -> NoReturn:
@@ -229,7 +228,7 @@ def _model_spec(ref: ModelRef, signature: str) -> wire.ModelSpec:
 
 
 def _probabilities(response: wire.PredictResponse, card: ModelCard, rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    probabilities = from_proto(response.outputs[card.output.tensor]).astype(np.float32, copy=False)
+    probabilities = to_numpy(response.outputs[card.output.tensor]).astype(np.float32, copy=False)
     expected = (rows, len(card.labels))
     if probabilities.shape != expected:
         raise ModelFailed(

@@ -7,8 +7,8 @@ import grpc
 from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import ERRORS, HINTS, PREDICT
 from serving.backend.protos import wire_pb2 as wire
-from serving.backend.tensors import Array, from_proto, to_proto
 from serving.contract.errors import ModelFailed
+from serving.runtimes.tensors import Array, to_content_proto, to_numpy
 
 
 class TensorFunction:
@@ -27,13 +27,12 @@ class TensorFunction:
 
     def __call__(self, values: Array) -> Array:
         """The signature's output. Raises UnknownModel, ModelServerUnavailable, DeadlineExceeded, ModelFailed."""
-        request = wire.PredictRequest(
-            model_spec=self._spec, inputs={self._input: to_proto(values)}, output_filter=[self._output]
-        )
+        request = wire.PredictRequest(model_spec=self._spec, output_filter=[self._output])
+        to_content_proto(values, request.inputs[self._input])
         try:
             response: Any = self._backends.call(PREDICT, request, wire.PredictResponse, timeout=self._timeout_seconds)
         except grpc.RpcError as exc:
             kind = ERRORS.get(exc.code(), ModelFailed)
             name = self._spec.name
             raise kind(f"model {name}: {exc.code().name}: {exc.details()}", hint=HINTS.get(kind, "")) from exc
-        return from_proto(response.outputs[self._output])
+        return to_numpy(response.outputs[self._output])

@@ -18,11 +18,12 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from google.protobuf.message import DecodeError
 
+from serving.contract.dtypes import dtype_name
 from serving.contract.versions import SAVED_MODEL_FILE, SERVE_TAG, TFLITE_FILE
 from serving.runtimes.messages import saved_model_pb2
 from serving.runtimes.runtime import NotFit
 from serving.runtimes.status import CallError, deadline_exceeded, invalid_argument
-from serving.runtimes.tensors import NUMPY_TYPES, Array, dtype_name
+from serving.runtimes.tensors import NUMPY_TYPES, Array
 
 INIT_SIGNATURE = "__saved_model_init_op"  # TensorFlow writes it into every SavedModel; nobody asks for it
 LARGEST_RUN = 32  # rows; more at once is not faster

@@ -31,7 +31,6 @@ def _bare_package(name: str) -> Iterator[None]:
 
 
 with _bare_package("tensorflow"):
-    from tensorflow.core.framework import types_pb2
     from tensorflow.core.protobuf import saved_model_pb2
     from tensorflow_serving.apis import (
         classification_pb2,
@@ -60,5 +59,4 @@ __all__ = [
     "prediction_service_pb2_grpc",
     "regression_pb2",
     "saved_model_pb2",
-    "types_pb2",
 ]

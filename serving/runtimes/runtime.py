@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from serving.contract.golden import Proof
 from serving.runtimes.status import failed_precondition, invalid_argument
-
-Array = npt.NDArray[Any]
+from serving.runtimes.tensors import Array
 
 
 class NotFit(Exception):

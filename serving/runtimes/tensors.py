@@ -6,41 +6,35 @@ Serving fills the typed field that clients read (`outputs["y"].float_val`).
 Source: tensorflow/core/framework/tensor.cc, Tensor::FromProto and Tensor::AsProtoField.
 """
 
+import contextlib
 import math
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from serving.runtimes.messages import types_pb2
+from serving.contract.dtypes import BY_CODE, DTYPES, STRING
+
+with contextlib.suppress(ImportError):
+    import ml_dtypes  # noqa: F401  numpy learns bfloat16 of it; a gateway, which is without it, meets none
 
 Array = npt.NDArray[Any]
 
-_BITS, _PAIRS = "bits", "pairs"  # half_val holds 16-bit patterns; scomplex_val holds real, imaginary, real, ...
-# dtype on the wire: field of loose values, how they lie in it, and the array's type
-_TYPES: dict[int, tuple[str, str, Any]] = {
-    types_pb2.DT_FLOAT: ("float_val", "", "float32"),
-    types_pb2.DT_DOUBLE: ("double_val", "", "float64"),
-    types_pb2.DT_INT32: ("int_val", "", "int32"),
-    types_pb2.DT_UINT8: ("int_val", "", "uint8"),
-    types_pb2.DT_INT16: ("int_val", "", "int16"),
-    types_pb2.DT_INT8: ("int_val", "", "int8"),
-    types_pb2.DT_UINT16: ("int_val", "", "uint16"),
-    types_pb2.DT_STRING: ("string_val", "", "object"),
-    types_pb2.DT_COMPLEX64: ("scomplex_val", _PAIRS, "complex64"),
-    types_pb2.DT_INT64: ("int64_val", "", "int64"),
-    types_pb2.DT_BOOL: ("bool_val", "", "bool"),
-    types_pb2.DT_COMPLEX128: ("dcomplex_val", _PAIRS, "complex128"),
-    types_pb2.DT_HALF: ("half_val", _BITS, "float16"),
-    types_pb2.DT_BFLOAT16: ("half_val", _BITS, ml_dtypes.bfloat16),
-    types_pb2.DT_UINT32: ("uint32_val", "", "uint32"),
-    types_pb2.DT_UINT64: ("uint64_val", "", "uint64"),
-}
-FIELDS = {code: (field, layout) for code, (field, layout, _) in _TYPES.items()}
-NUMPY_TYPES: dict[int, np.dtype[Any]] = {code: np.dtype(dtype) for code, (_, _, dtype) in _TYPES.items()}
-WIRE_TYPES = {dtype: code for code, dtype in NUMPY_TYPES.items()}
-# The packed form of these fields on the wire is the array's own bytes: field number << 3 | 2, a length, the bytes.
+BITS = ("half_val",)  # holds patterns of 16 bits
+PAIRS = ("scomplex_val", "dcomplex_val")  # hold real, imaginary, real, ...
+
+
+def _numpy_types() -> dict[int, np.dtype[Any]]:
+    types = {}
+    for dtype in DTYPES:
+        with contextlib.suppress(TypeError):  # bfloat16 without ml_dtypes
+            types[dtype.code] = np.dtype(dtype.numpy)
+    return types
+
+
+NUMPY_TYPES = _numpy_types()
+CODES = {dtype: code for code, dtype in NUMPY_TYPES.items()}
+# The packed form of these fields, serialised, is the array's own bytes: field number << 3 | 2, a length, the bytes.
 _PACKED_TAGS = {"float_val": b"\x2a", "double_val": b"\x32"}
 
 
@@ -50,7 +44,7 @@ def to_numpy(tensor: Any) -> Array:
     Loose values: too many are dropped, too few are filled up with the last, none at all are zeros.
     Raises ValueError where C++ refuses the tensor: an unknown type, an unknown shape, contents of another length.
     """
-    if tensor.dtype not in FIELDS:
+    if tensor.dtype not in NUMPY_TYPES:
         raise ValueError(f"type {tensor.dtype} cannot be read")
     shape = _shape(tensor.tensor_shape)
     count = math.prod(shape)
@@ -60,33 +54,37 @@ def to_numpy(tensor: Any) -> Array:
 
 
 def to_proto(array: Array, into: Any) -> None:
-    """Write an array into an empty TensorProto: shape, type and the typed field."""
-    code = types_pb2.DT_STRING if array.dtype.kind in "OSU" else WIRE_TYPES[array.dtype]
-    field, layout = FIELDS[code]
+    """Write an array into an empty TensorProto: shape, type and the typed field. Raises TypeError for other types."""
+    code = _code(array)
+    field = BY_CODE[code].field
     if field in _PACKED_TAGS and array.size:
         into.MergeFromString(_PACKED_TAGS[field] + _varint(array.nbytes) + np.ascontiguousarray(array).tobytes())
     else:
-        getattr(into, field).extend(_loose(array, layout))
+        getattr(into, field).extend(_loose(array, field))
     into.dtype = code
     for side in array.shape:
         into.tensor_shape.dim.add().size = side
 
 
 def to_content_proto(array: Array, into: Any) -> None:
-    """Write an array into an empty TensorProto as bytes; strings have no such form and keep theirs."""
+    """Write an array into an empty TensorProto as bytes; strings have no such form and keep theirs.
+
+    Raises TypeError for a type that TensorFlow does not have.
+    """
     if array.dtype.kind in "OSU":
         to_proto(array, into)
         return
-    into.dtype = WIRE_TYPES[array.dtype]
+    into.dtype = _code(array)
     into.tensor_content = np.ascontiguousarray(array).tobytes()
     for side in array.shape:
         into.tensor_shape.dim.add().size = side
 
 
-def dtype_name(code: int) -> str:
-    """A type as TensorFlow prints it: float, uint8, string."""
-    name: str = types_pb2.DataType.Name(code)
-    return name.removeprefix("DT_").lower()
+def _code(array: Array) -> int:
+    code = STRING.code if array.dtype.kind in "OSU" else CODES.get(array.dtype)
+    if code is None:
+        raise TypeError(f"TensorFlow has no type for {array.dtype}")
+    return code
 
 
 def _shape(proto: Any) -> tuple[int, ...]:
@@ -97,7 +95,7 @@ def _shape(proto: Any) -> tuple[int, ...]:
 
 
 def _from_content(content: bytes, code: int, count: int) -> Array:
-    if code == types_pb2.DT_STRING:
+    if code == STRING.code:
         return _strings(content, count)
     dtype = NUMPY_TYPES[code]
     if len(content) != count * dtype.itemsize:
@@ -132,17 +130,17 @@ def _read_varint(content: bytes, at: int) -> tuple[int, int]:
 
 
 def _from_values(tensor: Any, count: int) -> Array:
-    field, layout = FIELDS[tensor.dtype]
+    field = BY_CODE[tensor.dtype].field
     dtype = NUMPY_TYPES[tensor.dtype]
     loose = getattr(tensor, field)
-    if tensor.dtype == types_pb2.DT_STRING:
+    if tensor.dtype == STRING.code:
         return _fill(_objects(loose[:count]), count, b"")
     if field in _PACKED_TAGS and len(loose) > 64:
         values = _unpack(type(tensor), field, loose, dtype)
-    elif layout == _PAIRS:
+    elif field in PAIRS:
         parts = np.array(loose, dtype=np.float64).reshape(-1, 2)
         values = (parts[:, 0] + 1j * parts[:, 1]).astype(dtype)
-    elif layout == _BITS:
+    elif field in BITS:
         values = np.array(loose, dtype=np.int64).astype(np.uint16).view(dtype)
     else:
         values = np.array(loose, dtype=np.int64 if field == "int_val" else dtype).astype(dtype)
@@ -171,10 +169,10 @@ def _objects(items: Any) -> Array:
     return array
 
 
-def _loose(array: Array, layout: str) -> Any:
-    if layout == _PAIRS:
+def _loose(array: Array, field: str) -> Any:
+    if field in PAIRS:
         return np.ascontiguousarray(array).reshape(-1).view(array.real.dtype).tolist()
-    if layout == _BITS:
+    if field in BITS:
         return np.ascontiguousarray(array).reshape(-1).view(np.uint16).tolist()
     if array.dtype.kind in "OSU":
         return [item if isinstance(item, bytes) else str(item).encode() for item in array.reshape(-1)]

@@ -15,26 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.backend.protos import wire_pb2 as wire
+from serving.contract.dtypes import BY_CODE, dtype_name
+from serving.runtimes.tensors import NUMPY_TYPES
 from serving.tfserving_rest.backend import INVALID_ARGUMENT, UNIMPLEMENTED, BackendError
 
 B64 = "b64"
 
-_FLOATS: dict[int, str] = {wire.DT_FLOAT: "float_val", wire.DT_DOUBLE: "double_val"}
-_INTEGERS: dict[int, tuple[str, Any]] = {
-    wire.DT_INT8: ("int_val", np.int8),
-    wire.DT_UINT8: ("int_val", np.uint8),
-    wire.DT_INT16: ("int_val", np.int16),
-    wire.DT_UINT16: ("int_val", np.uint16),
-    wire.DT_INT32: ("int_val", np.int32),
-    wire.DT_UINT32: ("uint32_val", np.uint32),
-    wire.DT_INT64: ("int64_val", np.int64),
-    wire.DT_UINT64: ("uint64_val", np.uint64),
-}
-_FAST: dict[int, np.dtype[Any]] = {
-    **{code: np.dtype(kind) for code, (_, kind) in _INTEGERS.items()},
-    wire.DT_FLOAT: np.dtype(np.float32),
-    wire.DT_DOUBLE: np.dtype(np.float64),
-}
+# The types that take JSON's numbers; TensorFlow Serving converts neither half nor complex ones.
+_NUMBERS = {code: dtype for code, dtype in NUMPY_TYPES.items() if dtype.kind in "iuf" and dtype != np.float16}
 
 
 def invalid(message: str) -> BackendError:
@@ -85,7 +73,7 @@ def json_text(value: Any) -> str:
 
 def _fast_array(value: Any, dtype: int) -> npt.NDArray[Any] | None:
     """A list of plain numbers as an array, or None where it has to be looked at value by value."""
-    wanted = _FAST.get(dtype)
+    wanted = _NUMBERS.get(dtype)
     if wanted is None or not isinstance(value, list) or not value:
         return None
     try:
@@ -145,13 +133,10 @@ def _fill(value: Any, shape: tuple[int, ...], level: int, add: Callable[[Any], N
 
 def _adder(dtype: int, tensor: wire.TensorProto) -> Callable[[Any], None]:
     """A function that checks one JSON value and appends it to the tensor's typed field."""
-    if dtype in _FLOATS:
-        field = getattr(tensor, _FLOATS[dtype])
-        return lambda value: field.append(_number(value, dtype))
-    if dtype in _INTEGERS:
-        name, kind = _INTEGERS[dtype]
-        field = getattr(tensor, name)
-        return lambda value: field.append(_integer(value, dtype, kind))
+    if dtype in _NUMBERS:
+        field = getattr(tensor, BY_CODE[dtype].field)
+        check = _number if _NUMBERS[dtype].kind == "f" else _integer
+        return lambda value: field.append(check(value, dtype))
     if dtype == wire.DT_BOOL:
         return lambda value: tensor.bool_val.append(_checked(isinstance(value, bool), value, dtype))
     if dtype == wire.DT_STRING:
@@ -173,8 +158,9 @@ def _number(value: Any, dtype: int) -> float:
     return number
 
 
-def _integer(value: Any, dtype: int, kind: Any) -> int:
-    fits = type(value) is int and np.iinfo(kind).min <= value <= np.iinfo(kind).max
+def _integer(value: Any, dtype: int) -> int:
+    limits = np.iinfo(_NUMBERS[dtype])
+    fits = type(value) is int and limits.min <= value <= limits.max
     return int(_checked(fits, value, dtype))
 
 
@@ -194,13 +180,6 @@ def _wrong_type(value: Any, dtype: int) -> BackendError:
     return invalid(
         f"JSON Value: {json_text(value)} Type: {_json_type(value)} is not of expected type: {dtype_name(dtype)}"
     )
-
-
-def dtype_name(dtype: int) -> str:
-    """A type as TensorFlow prints it: float, uint8, string."""
-    if dtype not in wire.DataType.values():
-        return str(dtype)
-    return wire.DataType.Name(wire.DataType.ValueType(dtype)).removeprefix("DT_").lower()
 
 
 def _json_type(value: Any) -> str:

@@ -13,29 +13,14 @@ from typing import Any
 import numpy as np
 
 from serving.backend.protos import wire_pb2 as wire
-from serving.backend.tensors import from_proto
+from serving.contract.dtypes import dtype_name
+from serving.runtimes.tensors import to_numpy
 from serving.tfserving_rest.backend import INVALID_ARGUMENT, BackendError
-from serving.tfserving_rest.json_input import dtype_name
 
 BYTES_SUFFIX = "_bytes"  # outputs with such an alias hold binary strings
 Writer = Callable[[Any], str]
 
-_LOOSE = {
-    wire.DT_INT8: "int_val",
-    wire.DT_INT16: "int_val",
-    wire.DT_UINT16: "int_val",
-    wire.DT_UINT32: "uint32_val",
-    wire.DT_UINT64: "uint64_val",
-    wire.DT_BOOL: "bool_val",
-}
-_LOOSE_TYPES: dict[int, Any] = {
-    wire.DT_INT8: np.int8,
-    wire.DT_INT16: np.int16,
-    wire.DT_UINT16: np.uint16,
-    wire.DT_UINT32: np.uint32,
-    wire.DT_UINT64: np.uint64,
-    wire.DT_BOOL: np.bool_,
-}
+WHOLE_NUMBERS = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"})
 
 
 def outputs_as_rows(outputs: Mapping[str, wire.TensorProto]) -> str:
@@ -122,17 +107,7 @@ def _sides(tensor: wire.TensorProto) -> list[int]:
 def _values(alias: str, tensor: wire.TensorProto) -> list[str]:
     """Every value as text, in C order."""
     write = _writer(alias, tensor.dtype)
-    return [write(value) for value in _flat(tensor)]
-
-
-def _flat(tensor: wire.TensorProto) -> Sequence[Any]:
-    if tensor.dtype not in _LOOSE:
-        return list(from_proto(tensor).reshape(-1).tolist())
-    if tensor.tensor_content:
-        return list(np.frombuffer(tensor.tensor_content, _LOOSE_TYPES[tensor.dtype]).tolist())
-    values = list(getattr(tensor, _LOOSE[tensor.dtype]))
-    count = math.prod(_sides(tensor))
-    return (values + [values[-1] if values else 0] * (count - len(values)))[:count]
+    return [write(value) for value in to_numpy(tensor).reshape(-1).tolist()]
 
 
 def _writer(alias: str, dtype: int) -> Writer:
@@ -142,7 +117,7 @@ def _writer(alias: str, dtype: int) -> Writer:
         return double_text
     if dtype == wire.DT_BOOL:
         return lambda value: "true" if value else "false"
-    if dtype in (wire.DT_INT32, wire.DT_INT64, wire.DT_UINT8) or dtype in _LOOSE:
+    if dtype_name(dtype) in WHOLE_NUMBERS:
         return str
     if dtype == wire.DT_STRING:
         return _b64_text if alias.endswith(BYTES_SUFFIX) else _string_text

@@ -15,12 +15,12 @@ from urllib.parse import unquote
 from google.protobuf import json_format
 
 from serving.backend.protos import wire_pb2 as wire
+from serving.contract.versions import LARGEST_VERSION
 from serving.tfserving_rest import json_output
 from serving.tfserving_rest.backend import DATA_LOSS, UNIMPLEMENTED, Backend, BackendError
 from serving.tfserving_rest.json_input import decode_b64, invalid, is_b64, json_text, size_of, tensor_from_json
 
 JSON = "application/json"
-LARGEST_VERSION = 2**63 - 1
 DEFAULT_SIGNATURE = "serving_default"
 METADATA_FIELD = "signature_def"
 

@@ -16,7 +16,6 @@ from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GET_MODEL_STATUS, LIST_MODELS, PREDICT, GrpcPredictor
 from serving.backend.predictor import Call, ModelRef, VersionChanged
 from serving.backend.protos import wire_pb2 as wire
-from serving.backend.tensors import from_proto, to_proto
 from serving.contract.card import ModelCard, card_to_json
 from serving.contract.errors import (
     DeadlineExceeded,
@@ -29,6 +28,7 @@ from serving.contract.errors import (
     UnknownModel,
     UnknownVersion,
 )
+from serving.runtimes.tensors import to_numpy, to_proto
 from tests.cards import COLORS
 
 State = wire.ModelVersionStatus.State
@@ -67,11 +67,11 @@ class ColorServer:
             card.tensor_shape.dim.add(size=1)
             response.outputs["card"].CopyFrom(card)
             return response
-        images = from_proto(request.inputs["image"]).astype(np.float32)
+        images = to_numpy(request.inputs["image"]).astype(np.float32)
         if images.shape[1:] != self.versions[wanted].input.shape[1:]:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Matrix size-incompatible")
         sums = images.sum(axis=(1, 2))
-        response.outputs["probabilities"].CopyFrom(to_proto(sums / np.maximum(1, sums.sum(axis=1, keepdims=True))))
+        to_proto(sums / np.maximum(1, sums.sum(axis=1, keepdims=True)), response.outputs["probabilities"])
         return response
 
     def status(self, request: wire.GetModelStatusRequest, context: Any) -> wire.GetModelStatusResponse:

@@ -1,5 +1,9 @@
 """Tensors cross as TensorFlow's C++ reads and writes them."""
 
+import itertools
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from serving.runtimes.tensors import FIELDS, NUMPY_TYPES, to_content_proto, to_numpy, to_proto
+from serving.backend.protos import wire_pb2 as wire
+from serving.runtimes.tensors import NUMPY_TYPES, to_content_proto, to_numpy, to_proto
 
-NUMERIC = [code for code in FIELDS if code != types_pb2.DT_STRING]
+NUMERIC = [code for code in NUMPY_TYPES if code != types_pb2.DT_STRING]
 
 
 def sample(code: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -21,11 +26,12 @@ def sample(code: int, shape: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (70, 2), (2, 0, 3)])
 def test_every_type_crosses_in_both_forms(code: int, shape: tuple[int, ...]) -> None:
     array = sample(code, shape)
-    for write in (to_proto, to_content_proto):
-        proto = tensor_pb2.TensorProto()
+    for write, kind in itertools.product((to_proto, to_content_proto), (tensor_pb2.TensorProto, wire.TensorProto)):
+        proto = kind()
         write(array, proto)
-        assert np.array_equal(tf.make_ndarray(proto), array)
         assert np.array_equal(to_numpy(proto), array)
+        official = tensor_pb2.TensorProto.FromString(proto.SerializeToString())
+        assert np.array_equal(tf.make_ndarray(official), array)
         parsed = tf.io.parse_tensor(proto.SerializeToString(), tf.dtypes.as_dtype(code))
         assert np.array_equal(parsed.numpy(), array)
 
@@ -74,3 +80,19 @@ def test_what_cpp_refuses_is_refused() -> None:
         to_numpy(unknown)
     with pytest.raises(ValueError, match="type"):
         to_numpy(tensor_pb2.TensorProto())
+
+
+def test_a_type_that_tensorflow_does_not_have_is_refused() -> None:
+    for write in (to_proto, to_content_proto):
+        with pytest.raises(TypeError, match="no type for datetime64"):
+            write(np.zeros(1, "datetime64[s]"), tensor_pb2.TensorProto())
+
+
+def test_a_process_without_ml_dtypes_reads_all_but_bfloat16() -> None:
+    code = (
+        "import sys; sys.modules['ml_dtypes'] = None\n"
+        "from serving.contract.dtypes import DTYPES; from serving.runtimes.tensors import NUMPY_TYPES\n"
+        "print([dtype.name for dtype in DTYPES if dtype.code not in NUMPY_TYPES])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['bfloat16']"

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.contract.card import ModelCard
+from serving.contract.dtypes import BY_NUMPY
 from serving.contract.errors import BadImage, InvalidBase64, InvalidJson
 from serving.contract.prediction import top_k
 from serving.contract.preprocessing import Tensor
@@ -23,7 +24,6 @@ from serving.contract.preprocessing import Tensor
 HEADER_LENGTH = "Inference-Header-Content-Length"
 PLATFORM = "tensorflow_savedmodel"
 EXTENSIONS = ("classification", "binary_tensor_data", "model_repository")
-DATATYPES = {"uint8": "UINT8", "float32": "FP32"}  # of a card: over there
 HINT = 'An input: {"name": ..., "shape": [n, height, width, channels], "datatype": ..., "data": [...]}'
 
 
@@ -52,7 +52,7 @@ def model_metadata(name: str, versions: Sequence[int], card: ModelCard) -> dict[
         "name": name,
         "versions": [str(version) for version in versions],
         "platform": PLATFORM,
-        "inputs": [{"name": card.input.tensor, "datatype": DATATYPES[card.input.dtype], "shape": shape}],
+        "inputs": [{"name": card.input.tensor, "datatype": BY_NUMPY[card.input.dtype].v2, "shape": shape}],
         "outputs": [{"name": card.output.tensor, "datatype": "FP32", "shape": [-1, len(card.labels)]}],
     }
 
@@ -170,7 +170,7 @@ def _input(given: Mapping[str, Any], tail: bytes, card: ModelCard, max_images: i
 
 def _tensor(given: Mapping[str, Any], raw: bytes | None, shape: list[int], card: ModelCard) -> Tensor:
     dtype = np.dtype(card.input.dtype)
-    wanted = DATATYPES[card.input.dtype]
+    wanted = BY_NUMPY[card.input.dtype].v2
     if given.get("datatype") != wanted:
         raise InvalidJson(f"inputs[0].datatype is {given.get('datatype')!r}; the model takes {wanted} or BYTES")
     if len(shape) != len(card.input.shape) or any(

@@ -19,8 +19,8 @@ from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import PREDICT
 from serving.backend.predict_socket import CODE, SECONDS, PredictSocket
 from serving.backend.protos import wire_pb2 as wire
-from serving.backend.tensors import from_proto, to_proto
 from serving.local_calls.client import LocalClient, NotReached
+from serving.runtimes.tensors import to_content_proto, to_numpy
 from tests.model_server.server_process import ModelServer, free_port, launch, running
 
 At = Callable[[Path], PredictSocket]
@@ -62,7 +62,10 @@ def request_of(model: str, inputs: dict[str, Any], signature: str = "", **more: 
     spec = wire.ModelSpec(name=model, signature_name=signature)
     if "version" in more:
         spec.version.value = more["version"]
-    return wire.PredictRequest(model_spec=spec, inputs={name: to_proto(value) for name, value in inputs.items()})
+    request = wire.PredictRequest(model_spec=spec)
+    for name, value in inputs.items():
+        to_content_proto(value, request.inputs[name])
+    return request
 
 
 def only(model: str, models_dir: Path) -> tuple[str | Path, ...]:
@@ -78,7 +81,7 @@ def test_the_answer_is_the_one_that_grpc_gives(beside: ModelServer, path: Path, 
     over_grpc = beside.predict("half_plus_two", {"x": FLOATS})
     answer = ask(at(path), request_of("half_plus_two", {"x": FLOATS}))
     assert answer.SerializeToString(deterministic=True) == over_grpc.SerializeToString(deterministic=True)
-    assert from_proto(answer.outputs["y"]).tolist() == [[2.5], [3.0], [4.5]]
+    assert to_numpy(answer.outputs["y"]).tolist() == [[2.5], [3.0], [4.5]]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_what_holds_no_request_is_refused(path: Path) -> None:
 def test_a_large_batch_travels_whole(path: Path, at: At) -> None:
     batch = np.arange(3_000_000, dtype=np.float32).reshape(-1, 1)
     answer = ask(at(path), request_of("half_plus_two", {"x": batch}))
-    assert np.array_equal(from_proto(answer.outputs["y"]), batch / 2 + 2)
+    assert np.array_equal(to_numpy(answer.outputs["y"]), batch / 2 + 2)
 
 
 @pytest.mark.usefixtures("beside")
@@ -118,7 +121,7 @@ def test_a_deadline_that_passes_is_told_and_the_next_call_is_answered(path: Path
     with pytest.raises(grpc.RpcError) as late:
         ask(where, request_of("slow", {"n": np.array(20_000_000, np.int32)}), timeout=0.3)
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert from_proto(ask(where, request_of("half_plus_two", {"x": FLOATS})).outputs["y"])[0] == 2.5
+    assert to_numpy(ask(where, request_of("half_plus_two", {"x": FLOATS})).outputs["y"])[0] == 2.5
 
 
 def test_calls_are_counted_by_where_they_came_in(beside: ModelServer, path: Path, at: At) -> None:
@@ -136,7 +139,7 @@ def test_a_server_that_is_told_to_stop_answers_what_runs(models_dir: Path, tmp_p
             time.sleep(0.3)
             assert not answer.done()
             server.process.send_signal(signal.SIGTERM)
-            assert from_proto(answer.result(20).outputs["counted"]) == 2_000_000
+            assert to_numpy(answer.result(20).outputs["counted"]) == 2_000_000
         assert server.process.wait(15) == 0
         assert not path.exists()
         with pytest.raises(NotReached):

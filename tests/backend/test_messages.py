@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 from google.protobuf.message import Message
 
 from serving.backend.protos import wire_pb2 as wire
-from serving.backend.tensors import NUMPY_TYPES, from_proto, to_proto
 
-tf = pytest.importorskip("tensorflow", reason="the extra `tensorflow` is not installed")
+pytest.importorskip("tensorflow", reason="the extra `tensorflow` is not installed")
 apis: Any = pytest.importorskip("tensorflow_serving.apis", reason="the extra `tensorflow` is not installed")
 
 
@@ -156,16 +154,3 @@ def test_data_types_have_the_official_numbers() -> None:
 
     for value in wire.DESCRIPTOR.enum_types_by_name["DataType"].values:
         assert types_pb2.DataType.Value(value.name) == value.number
-
-
-@pytest.mark.parametrize("dtype", [dtype for dtype, _ in NUMPY_TYPES.values()], ids=str)
-@pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 3), (2, 0, 3)])
-def test_tensors_cross_to_tensorflow_and_back(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    array = (np.arange(int(np.prod(shape))) * 7 % 120).astype(dtype).reshape(shape)
-    from tensorflow.core.framework import tensor_pb2
-
-    theirs = tensor_pb2.TensorProto.FromString(to_proto(array).SerializeToString())
-    assert np.array_equal(tf.make_ndarray(theirs), array)
-    back = from_proto(wire.TensorProto.FromString(tf.make_tensor_proto(array).SerializeToString()))
-    assert back.dtype == dtype
-    assert np.array_equal(back, array)
