@@ -1,4 +1,4 @@
-"""`sightline serve`, also `python -m serving`: the model server and the gateway, started and kept running."""
+"""`sightline serve`, also `python -m serving`: start the model server and the gateway, and keep them running."""
 
 import contextlib
 import importlib.util
@@ -11,64 +11,73 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
 from serving.contract.errors import PortTaken, ProcessDied, UsageError
 from serving.contract.versions import GOLDEN_DIR, version_dirs
-from serving.gateway.settings import Settings, read_settings, require_safe, shown
+from serving.faces.settings import FaceSettings, face_variable
+from serving.gateway.settings import FACE_FLAGS, Settings, read_settings, require_safe, shown, without_old_names
 from serving.supervisor import Child, Supervisor
 
+log = logging.getLogger(__name__)
+
 GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn" / "gunicorn.conf.py"
-# glibc keeps heaps for each thread that decodes, and gives little of them back: with two a worker stays smaller
+# glibc keeps a heap for each thread that decodes and returns little of it: with two heaps a worker stays smaller
 # (benchmarks/bench_gateway_memory.py)
 MALLOC = {"MALLOC_ARENA_MAX": "2"}
 GRPC_PORT = 8500  # TensorFlow Serving's
 FACE_ENCODER = "face-encoder"  # the model; exported beside the first ones where faces are installed
 FACES = ("dlib", "face_recognition_models")
-FACE_SOCKET = "SIGHTLINE_FACES_SOCKET"
+FACE_SOCKET = face_variable("socket")
 LONGEST_TMPDIR = 70  # a socket's path has at most 107 bytes, on macOS 103
 FIRST_MODELS = ("digits", "fashion")
 DATA_NOT_FOUND_EXIT = 2
-LOADING = ("START", "LOADING")  # states of a version that is on its way
+LOADING = ("START", "LOADING")  # states of a version before it is available
 GATEWAY = "gateway"
-ENDING_SECONDS = 0.5  # beyond what requests in flight are given
-WAITING_TICKS = 50  # answers with the same reason before it is said
+ENDING_SECONDS = 0.5  # beyond the time for requests in flight
+WAITING_TICKS = 50  # answers with the same reason before it is printed
+
+
+def _setting(flag: str, name: str, model: type[BaseModel] = Settings, **options: Any) -> Callable[[Any], Any]:
+    """Make the flag of a setting; help and default are the setting's own. name: of the parameter of `serve`."""
+    field = model.model_fields[name.removeprefix(FACE_FLAGS)]
+    default = "" if options.get("is_flag") else f"  [default: {field.default}]"
+    return click.option(flag, name, help=f"{field.description}{default}", default=None, **options)
 
 
 @click.command()
 @click.option(
     "--models", default="models", show_default=True, type=click.Path(path_type=Path), help="Folder of models."
 )
-@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=int, help="Port to listen on.  [default: 8000]")
-@click.option("--workers", type=int, help="Gateway processes.  [default: 2]")
+@_setting("--host", "host")
+@_setting("--port", "port", type=int)
+@_setting("--workers", "workers", type=int)
 @click.option(
     "--grpc-port", type=int, help=f"Port of the embedded model server.  [default: {GRPC_PORT}, or a free one]"
 )
-@click.option("--backend", help="host:port of a TensorFlow Serving to use in place of the embedded model server.")
-@click.option("--encoder", type=click.Choice(["served", "dlib"]), help="Who encodes faces.  [default: served]")
-@click.option("--preload-faces", is_flag=True, help="Load the face models at start, not at the first photo.")
-@click.option("--export-if-empty", is_flag=True, help="Export a first model when the folder of models is empty.")
-@click.option("--insecure", is_flag=True, default=None, help="Listen on an address that others reach without API keys.")
-@click.option("--log-format", type=click.Choice(["json", "text"]), help="How requests are logged.  [default: json]")
+@click.option("--backend", help="host:port of a TensorFlow Serving, in place of the embedded model server.")
+@_setting("--encoder", "faces_encoder", FaceSettings, type=click.Choice(["served", "dlib"]))
+@_setting("--preload-faces", "faces_preload", FaceSettings, is_flag=True)
+@click.option("--export-if-empty", is_flag=True, help="Export first models if the folder of models is empty.")
+@_setting("--insecure", "insecure", is_flag=True)
+@_setting("--log-format", "log_format", type=click.Choice(["json", "text"]))
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.  [default: SIGHTLINE_CONFIG]")
-@click.option("--show-settings", is_flag=True, help="Print every setting, its value and where it came from.")
+@click.option("--show-settings", is_flag=True, help="Print every setting with its value and source, and exit.")
 def serve(
     *,
     models: Path,
     grpc_port: int | None,
-    encoder: str | None,
-    preload_faces: bool,
     export_if_empty: bool,
     show_settings: bool,
     **flags: Any,
 ) -> None:
-    """Start the model server and the gateway, and keep both running until Ctrl-C.
+    """Start the model server and the gateway, and keep them running until Ctrl-C.
 
     \b
     sightline serve
@@ -79,12 +88,14 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="sightline: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     given = read_settings(os.environ, flags)
+    for warning in given.warnings:
+        log.warning("%s", warning)
     if show_settings:
         click.echo(shown(given))
         return
     settings = given.settings
     require_safe(settings)
-    require_free_port(settings.host, settings.port, "--port, PORT=9000 make serve")
+    require_free_port(settings.host, settings.port, "--port, or PORT=9000 make serve")
     is_embedded = given.sources["backend"] == "default"
     if is_embedded and export_if_empty:
         _export_first_models(models)
@@ -96,9 +107,11 @@ def serve(
             predict_socket = settings.backend_socket or str(sockets / "predict")
             settings = settings.model_copy(update={"backend": backend, "backend_socket": predict_socket})
             children.append(_model_server(models, settings, os.environ))
-        environ = _face_environ(encoder, preload_faces, {**os.environ, **settings.environ()})
-        if not environ.get(FACE_SOCKET) and _has_faces():  # else one is named, or /faces says how to install them
-            environ = {**environ, FACE_SOCKET: str(sockets / "faces")}
+        environ = {**without_old_names(os.environ), **given.faces.environ(), **settings.environ()}
+        if (
+            not given.faces.socket and _has_faces()
+        ):  # else the operator runs the service, or /faces says how to install it
+            environ |= {FACE_SOCKET: str(sockets / "faces")}
             children.append(Child("face service", [sys.executable, "-m", "serving.faces"], environ))
         supervisor = Supervisor([*children, _gateway(settings, environ)], _Announcing(url, models, settings))
         _run(supervisor, reloads=settings.key_file is not None)
@@ -106,14 +119,14 @@ def serve(
 
 @contextlib.contextmanager
 def _folder_of_sockets() -> Iterator[Path]:
-    """A new folder, for this user alone."""
+    """Yield a new folder that only this user can enter."""
     where = tempfile.gettempdir()
     with tempfile.TemporaryDirectory(prefix="sightline-", dir=where if len(where) < LONGEST_TMPDIR else "/tmp") as name:
         yield Path(name)
 
 
 def require_free_port(host: str, port: int, flag: str) -> None:
-    """Raise PortTaken when nobody could listen there now. host: a name or an address."""
+    """Raise PortTaken unless a process can listen there now. host: a name or an address."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, proto) as probe:
@@ -121,7 +134,7 @@ def require_free_port(host: str, port: int, flag: str) -> None:
             probe.bind(address)
     except OSError as exc:
         raise PortTaken(
-            f"cannot listen on {host} port {port}: {exc.strerror}",
+            f"Cannot listen on {host} port {port}: {exc.strerror}.",
             hint=f"Another Sightline may be running: stop it, or choose another port ({flag}).",
         ) from exc
 
@@ -136,7 +149,7 @@ def _embedded_port(wanted: int | None) -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        click.echo(f"gRPC port {GRPC_PORT} is taken: the model server listens on {port}.")
+        click.echo(f"gRPC port {GRPC_PORT} is taken; the model server listens on {port}.")
         return port
     return GRPC_PORT
 
@@ -144,7 +157,7 @@ def _embedded_port(wanted: int | None) -> int:
 def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) -> Child:
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
-            "the embedded model server needs TensorFlow, which is not installed",
+            "The embedded model server needs TensorFlow, which is not installed.",
             hint="Install sightline[tensorflow], or name a TensorFlow Serving with --backend host:8500.",
         )
     models.mkdir(parents=True, exist_ok=True)
@@ -167,12 +180,6 @@ def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) 
     return Child("model server", command, environ)
 
 
-def _face_environ(encoder: str | None, preload: bool, environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment with what the flags say of faces."""
-    given = {"SIGHTLINE_FACES_ENCODER": encoder, "SIGHTLINE_FACES_PRELOAD": "true" if preload else None}
-    return {**environ, **{name: value for name, value in given.items() if value is not None}}
-
-
 def _has_faces() -> bool:
     return all(importlib.util.find_spec(package) is not None for package in FACES)
 
@@ -184,22 +191,24 @@ def _gateway(settings: Settings, environ: Mapping[str, str]) -> Child:
 
 
 def _export_first_models(models: Path) -> None:
-    """Export what a newcomer can try, in a process of its own: this one never loads TensorFlow."""
+    """Export models for a first try, in child processes: this process never loads TensorFlow."""
     if _has_faces() and not version_dirs(models / FACE_ENCODER):
         _export(FACE_ENCODER, models)
     if _has_classifier(models):
         return
-    click.echo(f"{models} is empty: exporting first models ({', '.join(FIRST_MODELS)}), once; it takes minutes.")
+    click.echo(
+        f"{models} is empty: exporting first models ({', '.join(FIRST_MODELS)}). This happens once and takes minutes."
+    )
     for family in FIRST_MODELS:
         _export(family, models)
     if not _has_classifier(models):
-        raise ProcessDied("no first model could be exported", hint="See above, or export one: sightline export --help")
+        raise ProcessDied("No first model could be exported.", hint="See above, or export one: sightline export --help")
 
 
 def _export(family: str, models: Path) -> None:
     done = subprocess.run([sys.executable, "-P", "-m", "export", family, "--out", str(models)], check=False)
     if done.returncode not in (0, DATA_NOT_FOUND_EXIT):
-        raise ProcessDied(f"the export of {family} ended with status {done.returncode}", hint="See above.")
+        raise ProcessDied(f"The export of {family} ended with status {done.returncode}.", hint="See above.")
 
 
 def _has_classifier(models: Path) -> bool:
@@ -207,7 +216,7 @@ def _has_classifier(models: Path) -> bool:
 
 
 class _Announcing:
-    """Asks the gateway whether it is ready, says so once, and says why while it is not."""
+    """Poll the gateway, and print once that it is ready, or the reason while it is not."""
 
     def __init__(self, url: str, models: Path, settings: Settings) -> None:
         self._url = url
@@ -237,9 +246,9 @@ class _Announcing:
         return False
 
     def _is_loading(self) -> bool:
-        """Some model has a version that is on its way: worth a moment before the models are named.
+        """Return True while some version is loading: worth waiting for before the models are listed.
 
-        False where nobody can tell: the gateway has too much to do, or answers only those who have a key.
+        False where this is unknown: the gateway is overloaded or wants an API key.
         """
         import httpx
 
@@ -263,7 +272,7 @@ def _banner(url: str, models: Path, settings: Settings, names: list[str]) -> str
 
 
 def _run(supervisor: Supervisor, *, reloads: bool) -> None:
-    """Until told to stop. reloads: SIGHUP has the gateway read its keys again; else a closed terminal ends all."""
+    """Run until a signal to stop. reloads: SIGHUP makes the gateway read its keys again; else it ends the service."""
 
     def reload(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
         supervisor.signal(GATEWAY, signal.SIGHUP)

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from serving.__main__ import GUNICORN_CONF, _Announcing
+from serving.__main__ import GUNICORN_CONF, _Announcing, serve
+from serving.faces.settings import FaceSettings
 from serving.gateway.settings import Settings
 
 
@@ -38,6 +40,25 @@ def url() -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+def test_help_prints_the_defaults_of_the_settings() -> None:
+    text = " ".join(CliRunner().invoke(serve, ["--help"]).output.split())
+    for name in ("host", "port", "workers", "log_format"):
+        field = Settings.model_fields[name]
+        assert f"{field.description} [default: {field.default}]" in text
+    assert f"[default: {FaceSettings().encoder}]" in text
+
+
+def test_settings_of_faces_have_flags_and_old_names_warn(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_MODELS", "digits")
+    shown = CliRunner().invoke(serve, ["--show-settings", "--encoder", "dlib", "--preload-faces"]).output
+    assert 'encoder = "dlib"' in shown
+    assert "preload = true" in shown
+    assert 'model_names = "digits"' in shown
+    assert "SIGHTLINE_MODELS is now called SIGHTLINE_MODEL_NAMES" in caplog.text
 
 
 def test_gunicorn_configuration_exists() -> None:

@@ -52,7 +52,7 @@ def refresh(models: Path, base: str | None = None) -> Path:
         config = _merged(_read(folder / MODEL_CONFIG), served_names(models), base)
         _write(folder / MODEL_CONFIG, HEADER + text_format.MessageToString(config))
         names = ",".join(model.name for model in config.model_config_list.config)
-        _write(folder / GATEWAY, f"{HEADER}SIGHTLINE_MODELS={names}\n")
+        _write(folder / GATEWAY, f"{HEADER}SIGHTLINE_MODEL_NAMES={names}\n")
         for name, text in ((BATCHING, BATCHING_TEXT), (MONITORING, MONITORING_TEXT)):
             if not (folder / name).exists():
                 _write(folder / name, text)

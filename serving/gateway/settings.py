@@ -1,10 +1,10 @@
-"""The gateway's settings: one frozen class, and how it is read. Only entry points read it from the environment."""
+"""The settings of `sightline serve`: flags, environment, TOML file, defaults. Only entry points read them."""
 
 import difflib
 import ipaddress
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,29 +15,32 @@ from serving.backend.targets import check_target
 from serving.contract.errors import UsageError
 from serving.contract.image_limits import ImageLimits
 from serving.contract.machine import usable_cpus
-from serving.faces.settings import PREFIX as FACES_PREFIX
-from serving.faces.settings import FaceSettings
+from serving.faces.settings import FaceSettings, face_variable, read_face_settings
 from serving.gateway.access.keys import read_key_file, read_keys
 
 PREFIX = "SIGHTLINE_"
 CONFIG = "SIGHTLINE_CONFIG"  # a TOML file
-NOT_OURS = {CONFIG, "SIGHTLINE_DATA", "SIGHTLINE_URL", "SIGHTLINE_API_KEY"}  # the export's and the client's
+NOT_OURS = {CONFIG, "SIGHTLINE_DATA", "SIGHTLINE_URL", "SIGHTLINE_API_KEY"}  # of the export and the client
+RENAMED = {"models": "model_names"}  # old names, which still work: `--models` is a folder
+FACES = "faces"  # the table of the TOML file
+FACE_FLAGS = "faces_"  # the flag `faces_encoder` is the setting `encoder` of FaceSettings
+LIMITS = ImageLimits()
 SECRET = "***"
-FEWEST_WORKERS, MOST_WORKERS = 2, 8  # of those that nobody asked for, where there is more than one CPU
+FEWEST_WORKERS, MOST_WORKERS = 2, 8  # by default, where there is more than one CPU
 TLS_SETTINGS = ("backend_tls_ca", "backend_tls_certificate", "backend_tls_key", "backend_tls_server_name")
 
 
 def workers_for(cpus: int) -> int:
-    """How many gateway processes suit a machine that runs the models, too.
+    """Return the number of gateway processes for a machine that also runs the models.
 
-    Measured: on one CPU one answers 1.2 to 1.5 times as many requests as two do, on two CPUs two 1.4 times as many as
-    one.
+    Measured: on one CPU, one process answers 1.2 to 1.5 times as many requests as two; on two CPUs, two answer 1.4
+    times as many as one.
     """
     return 1 if cpus == 1 else min(MOST_WORKERS, max(FEWEST_WORKERS, cpus // 2))
 
 
 class Settings(BaseModel):
-    """Everything that can be set: as a flag, as `SIGHTLINE_<NAME>`, or in a TOML file. Lists: with commas."""
+    """The gateway's settings: a flag, `SIGHTLINE_<NAME>`, or a line of the TOML file. Lists are comma-separated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,81 +48,79 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     workers: int = Field(0, ge=0, description="Gateway processes; 0: one on one CPU, else half the CPUs, 2 to 8.")
     worker_class: Literal["gevent", "gthread"] = Field(
-        "gevent", description="How a gateway process runs requests side by side: gevent or gthread."
+        "gevent", description="Concurrency of a gateway process: gevent or gthread."
     )
     threads: int = Field(
-        32, ge=1, description="Requests that one process handles at a time; one more is answered 503 at once."
+        32, ge=1, description="Most requests in flight in one process; one more is answered 503 at once."
     )
     max_in_flight: int = Field(
-        0, ge=0, description="Requests that all processes together handle at a time; 0: no bound but each one's own."
+        0, ge=0, description="Most requests in flight in all processes together; 0: each process's own limit only."
     )
     max_requests: int = Field(
         0,
         ge=0,
-        description="Requests after which a process is replaced, and up to a tenth more; 0: never.",
+        description="Requests after which a process is replaced, plus up to a tenth; 0: never.",
     )
-    drain_seconds: float = Field(
-        0.0, ge=0, description="How long /readyz says 503 before the service stops when told to, seconds."
-    )
-    stop_seconds: float = Field(
-        4.0, gt=0, description="Longest wait for requests in flight when told to stop, seconds."
-    )
+    drain_seconds: float = Field(0.0, ge=0, description="Time for which /readyz answers 503 before a stop, seconds.")
+    stop_seconds: float = Field(4.0, gt=0, description="Longest wait for requests in flight at a stop, seconds.")
     backend: str = Field(
         "127.0.0.1:8500",
-        description="host:port of the model server's gRPC; several, with commas, and all addresses of each take turns.",
+        description="host:port of the model server's gRPC. Several, comma-separated, share the load.",
     )
-    backend_tls: bool = Field(False, description="Speak TLS with the model server.")
+    backend_tls: bool = Field(False, description="Use TLS for the model server.")
     backend_tls_ca: str = Field(
-        "", description="PEM file of who may sign the model server's certificate; empty: public authorities."
+        "", description="PEM file of the CA of the model server's certificate; empty: public CAs."
     )
-    backend_tls_certificate: str = Field(
-        "", description="PEM file of the certificate that the gateway shows the model server."
-    )
-    backend_tls_key: str = Field("", description="PEM file of that certificate's key.")
+    backend_tls_certificate: str = Field("", description="PEM file of the gateway's client certificate.")
+    backend_tls_key: str = Field("", description="PEM file of the client certificate's key.")
     backend_tls_server_name: str = Field(
         "", description="Name in the model server's certificate; empty: the host in SIGHTLINE_BACKEND."
     )
     backend_socket: str = Field(
-        "", description="Unix socket on which the embedded model server answers Predict, faster than over gRPC."
+        "", description="Unix socket of the embedded model server for Predict; faster than gRPC."
     )
-    models: str = Field(
-        "", description="Names to list, with commas, where the model server cannot list its own (TensorFlow Serving)."
+    model_names: str = Field(
+        "", description="Comma-separated models to list, for a server that cannot list its own (TensorFlow Serving)."
     )
-    backend_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one call of the model server, seconds.")
-    merge: bool = Field(True, description="Let requests of one worker share calls of the model server.")
-    merge_pictures: int = Field(32, ge=1, description="Most pictures that requests share a call with; photos: fewer.")
+    backend_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one call to the model server, seconds.")
+    merge: bool = Field(
+        True, description="Merge concurrent requests of a worker into shared calls to the model server."
+    )
+    merge_pictures: int = Field(32, ge=1, description="Most images in a merged call; fewer when they are large.")
     model_threads: int = Field(
-        0, ge=0, description="Threads of one operation in the embedded model server; 0: half the CPUs."
+        0, ge=0, description="Threads per operation in the embedded model server; 0: half the CPUs."
     )
-    max_image_bytes: int = Field(20_000_000, ge=1, description="Largest picture, bytes.")
-    max_image_pixels: int = Field(50_000_000, ge=1, description="Largest picture, width x height.")
-    max_images: int = Field(128, ge=1, description="Most pictures in one request.")
+    max_image_bytes: int = Field(LIMITS.max_image_bytes, ge=1, description="Largest image, bytes.")
+    max_image_pixels: int = Field(LIMITS.max_image_pixels, ge=1, description="Largest image, width x height.")
+    max_images: int = Field(128, ge=1, description="Most images in one request.")
     upload_seconds: float = Field(
-        60.0, gt=0, description="Longest wait for a request to arrive, seconds; with gevent alone."
+        60.0, gt=0, description="Longest time for a request to arrive, seconds; with gevent only."
     )
     max_request_bytes: int = Field(100_000_000, ge=1, description="Largest request, bytes.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR."
     )
-    log_format: Literal["json", "text"] = Field("json", description="json: an object a line; text: for people.")
+    log_format: Literal["json", "text"] = Field("json", description="json: one object per line; text: for people.")
 
     api_keys: str = Field(
-        "", repr=False, description="NAME:SHA256:SCOPE+SCOPE, several with commas; empty: everybody may ask."
+        "", repr=False, description="API keys as NAME:SHA256:SCOPE+SCOPE, comma-separated; empty: no key is needed."
     )
-    api_keys_file: str = Field("", description="File with such an entry a line; read again on SIGHUP.")
-    insecure: bool = Field(False, description="Listen on an address that others reach although there are no API keys.")
+    api_keys_file: str = Field("", description="File of API keys, one entry per line; read again on SIGHUP.")
+    insecure: bool = Field(False, description="Allow an address that others can reach without API keys.")
     rate_limit: str = Field(
-        "", description="Most requests of an API key, or of an address where there are no keys: 100/minute; empty: any."
+        "", description="Most requests per API key, or per address without keys, such as 100/minute; empty: no limit."
     )
     rate_limit_storage: str = Field(
         "memory://",
         repr=False,
-        description="Where they are counted: memory:// (in each process) or redis://HOST:PORT (extra redis).",
+        description="Store of the rate limit: memory:// (per process) or redis://HOST:PORT (extra redis).",
     )
     trusted_proxies: int = Field(
-        0, ge=0, description="Proxies in front that set X-Forwarded-For; the address before the first of them counts."
+        0,
+        ge=0,
+        description="Number of proxies in front that set X-Forwarded-For; the address before them is the client's.",
     )
-    cors_origins: str = Field("", description="Origins whose pages may read answers, with commas; *: all.")
+    cors_origins: str = Field("", description="Origins whose pages may read answers, comma-separated; *: all.")
 
     @field_validator("api_keys")
     @classmethod
@@ -131,7 +132,7 @@ class Settings(BaseModel):
     @classmethod
     def _rates_can_be_read(cls, value: str) -> str:
         if value:
-            from serving.gateway.access.rates import check_rates  # what most do without takes a while to load
+            from serving.gateway.access.rates import check_rates  # slow to import, and rarely needed
 
             check_rates(value)
         return value
@@ -142,27 +143,27 @@ class Settings(BaseModel):
         for target in _split(value):
             check_target(target)
         if not _split(value):
-            raise ValueError("no model server is named")
+            raise ValueError("it names no model server")
         return value
 
     @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
+    def _tls_is_complete(self) -> Self:
         files = [name for name in TLS_SETTINGS if getattr(self, name)]
         if files and not self.backend_tls:
             raise ValueError(f"{files[0]} is given without backend_tls")
         if bool(self.backend_tls_certificate) != bool(self.backend_tls_key):
-            raise ValueError("backend_tls_certificate and backend_tls_key belong together; one of them is given")
+            raise ValueError("backend_tls_certificate and backend_tls_key need each other; only one is given")
         return self
 
     @model_validator(mode="after")
     def _socket_is_of_one_backend(self) -> Self:
         if self.backend_socket and len(self.backends) > 1:
-            raise ValueError("backend_socket is of one model server; backend names several")
+            raise ValueError("backend_socket belongs to one model server, and backend names several")
         return self
 
     @property
     def processes(self) -> int:
-        """The gateway processes to start: `workers`, or as many as suit this machine."""
+        """Number of gateway processes: `workers`, or one that suits this machine."""
         return self.workers or workers_for(usable_cpus())
 
     @property
@@ -177,7 +178,7 @@ class Settings(BaseModel):
 
     @property
     def key_file(self) -> Path | None:
-        """The file of keys; None without one."""
+        """The file of API keys; None where there is none."""
         return Path(self.api_keys_file) if self.api_keys_file else None
 
     @property
@@ -187,7 +188,7 @@ class Settings(BaseModel):
 
     @property
     def image_limits(self) -> ImageLimits:
-        """The limits that `decode_image` wants."""
+        """The limits for `decode_image`."""
         return ImageLimits(self.max_image_bytes, self.max_image_pixels)
 
     @property
@@ -197,34 +198,51 @@ class Settings(BaseModel):
 
     @property
     def listed_models(self) -> tuple[str, ...]:
-        """The names in `models`."""
-        return _split(self.models)
+        """The names in `model_names`."""
+        return _split(self.model_names)
 
     def environ(self) -> dict[str, str]:
-        """The settings as the environment of a process that reads them again."""
-        return {PREFIX + name.upper(): str(value) for name, value in self.model_dump().items()}
+        """Return the settings as the environment of a process that reads them again."""
+        return {_variable(name): str(value) for name, value in self.model_dump().items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Settings, and for each name where its value came from: a flag, a variable, a file, or `default`."""
+    """Settings and their origin.
+
+    sources: for each name a flag, a variable, a file, or `default`; settings of faces as `faces.<name>`.
+    warnings: what the operator should change, for the entry point to log.
+    """
 
     settings: Settings
+    faces: FaceSettings
     sources: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+    def environ(self) -> dict[str, str]:
+        """Return all settings as the environment of a process that reads them again."""
+        return self.settings.environ() | self.faces.environ()
+
+
+Layer = dict[str, tuple[Any, str]]  # value and source by the name of the setting
 
 
 def read_settings(environ: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> Given:
-    """Flags before the environment before the TOML file before the defaults.
+    """Read all settings: flags go before the environment, that before the TOML file, that before the defaults.
 
-    environ: SIGHTLINE_<NAME>; SIGHTLINE_CONFIG names the file, which `flags["config"]` outdoes.
-    flags: values by the names of Settings; those that are None were not given.
-    Raises UsageError for a setting that does not exist, for a value that is not allowed, and for an unreadable file.
+    environ: SIGHTLINE_<NAME> and SIGHTLINE_FACES_<NAME>; SIGHTLINE_CONFIG names the file unless `flags["config"]` does.
+    flags: values by the names of Settings, or `faces_<name>` for those of FaceSettings; None: not given.
+    Raises UsageError for an unknown setting, a value that is not allowed, and an unreadable file.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     path = given.pop("config", None) or environ.get(CONFIG)
+    of_file, table = _from_file(Path(path)) if path else ({}, {})
+    for name in [name for name in given if name.startswith(FACE_FLAGS)]:
+        environ = {**environ, face_variable(name.removeprefix(FACE_FLAGS)): str(given.pop(name))}
+    warnings: list[str] = []
     layers = [
-        *([_from_file(Path(path))] if path else []),
-        _from_environ(environ),
+        _renamed(of_file, str, warnings),
+        _renamed(_from_environ(environ), _variable, warnings),
         {name: (value, f"--{name.replace('_', '-')}") for name, value in given.items()},
     ]
     merged = {name: entry for layer in layers for name, entry in layer.items()}
@@ -233,23 +251,30 @@ def read_settings(environ: Mapping[str, str], flags: Mapping[str, Any] | None = 
         settings = Settings.model_validate({name: value for name, (value, _) in merged.items()})
     except ValidationError as exc:
         raise _refused(exc, sources) from exc
-    return Given(settings, {name: sources.get(name, "default") for name in Settings.model_fields})
+    faces = read_face_settings(environ, table, source=f"{path} [{FACES}]")
+    origins = {name: sources.get(name, "default") for name in Settings.model_fields}
+    return Given(settings, faces, origins | _face_sources(environ, table, str(path)), tuple(warnings))
+
+
+def without_old_names(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without variables that have a new name, for a process that is given the new ones."""
+    old = {_variable(name) for name in RENAMED}
+    return {name: value for name, value in environ.items() if name not in old}
 
 
 def require_safe(settings: Settings) -> None:
-    """Raise UsageError where anybody might use the service and nobody said that this is meant.
+    """Raise UsageError where everybody could use the service and the operator did not say that this is intended.
 
-    Also where the file of keys cannot be read.
+    Raises UsageError, too, where the file of keys cannot be read.
     """
     if settings.key_file:
         read_key_file(settings.key_file)
     if settings.has_keys or settings.insecure or _is_loopback(settings.host):
         return
     raise UsageError(
-        f"the gateway would listen on {settings.host} and answer everybody: there are no API keys",
-        hint="Set SIGHTLINE_API_KEYS or SIGHTLINE_API_KEYS_FILE (`python -m serving.gateway.access.keys NAME` makes a "
-        "key), "
-        "or say --insecure.",
+        f"The gateway would listen on {settings.host} and answer everybody: there are no API keys.",
+        hint="Make a key with `python -m serving.gateway.access.keys NAME` and set SIGHTLINE_API_KEYS or "
+        "SIGHTLINE_API_KEYS_FILE, or give --insecure.",
     )
 
 
@@ -261,61 +286,95 @@ def _is_loopback(host: str) -> bool:
 
 
 def shown(given: Given) -> str:
-    """The settings as a TOML file that says where each value came from. Secrets are hidden."""
-    lines = []
-    for name, field in Settings.model_fields.items():
-        value = getattr(given.settings, name)
+    """Format the settings as a TOML file that names the source of each value. Secrets are hidden."""
+    return "\n".join(
+        [*_lines(given.settings, given.sources), f"[{FACES}]", *_lines(given.faces, given.sources, "faces.")]
+    )
+
+
+def _lines(settings: BaseModel, sources: Mapping[str, str], prefix: str = "") -> Iterator[str]:
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
         text = _toml(SECRET) if not field.repr and value != field.default else _toml(value)
-        lines += [f"# {field.description} [{given.sources[name]}]", f"{name} = {text}"]
-    return "\n".join(lines)
+        yield f"# {field.description} [{sources[prefix + name]}]"
+        yield f"{name} = {text}"
 
 
 def _toml(value: Any) -> str:
     return json.dumps(value)  # TOML writes these types as JSON does
 
 
-def _from_environ(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    known = {PREFIX + name.upper(): name for name in Settings.model_fields}
-    others = NOT_OURS | {FACES_PREFIX + name.upper() for name in FaceSettings.model_fields}
-    found: dict[str, tuple[Any, str]] = {}
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _face_sources(environ: Mapping[str, str], table: Mapping[str, Any], path: str) -> dict[str, str]:
+    sources = {}
+    for name in FaceSettings.model_fields:
+        variable = face_variable(name)
+        sources[f"{FACES}.{name}"] = variable if variable in environ else path if name in table else "default"
+    return sources
+
+
+def _renamed(layer: Layer, spelled: Callable[[str], str], warnings: list[str]) -> Layer:
+    """Give settings their new names, and add a warning for each old one. spelled: a name as the layer writes it."""
+    for old, new in RENAMED.items():
+        if old in layer:
+            value, source = layer.pop(old)
+            layer.setdefault(new, (value, source))
+            where = "" if source == spelled(old) else f" ({source})"
+            warnings.append(f"{spelled(old)} is now called {spelled(new)}{where}; the old name still works.")
+    return layer
+
+
+def _from_environ(environ: Mapping[str, str]) -> Layer:
+    known = {_variable(name): name for name in (*Settings.model_fields, *RENAMED)}
+    others = NOT_OURS | {face_variable(name) for name in FaceSettings.model_fields}
+    found: Layer = {}
     for variable, value in environ.items():
         if variable in known:
             found[known[variable]] = (value, variable)
         elif variable.startswith(PREFIX) and variable not in others:
-            raise _unknown(variable, "the environment", known.keys() | others)
+            raise _unknown(variable, "The environment", known.keys() | others)
     return found
 
 
-def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
+def _from_file(path: Path) -> tuple[Layer, Mapping[str, Any]]:
+    """Read the gateway's settings and the table of faces. Raises UsageError."""
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as exc:
         raise UsageError(
-            f"the settings file {path} cannot be read: {exc.strerror}", hint="--config, SIGHTLINE_CONFIG"
+            f"The settings file {path} cannot be read: {exc.strerror}.",
+            hint="Check --config or SIGHTLINE_CONFIG.",
         ) from exc
     except ValueError as exc:  # not TOML, or not UTF-8
-        raise UsageError(f"the settings file {path} is not TOML: {exc}") from exc
+        raise UsageError(f"The settings file {path} is not TOML: {exc}.") from exc
+    table = document.pop(FACES, {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{path} sets {FACES} to {table!r}.", hint=f"[{FACES}] is a table of settings.")
     for name in document:
-        if name not in Settings.model_fields:
+        if name not in Settings.model_fields and name not in RENAMED:
             raise _unknown(name, str(path), Settings.model_fields)
-    return {name: (value, str(path)) for name, value in document.items()}
+    return {name: (value, str(path)) for name, value in document.items()}, table
 
 
 def _unknown(name: str, where: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, sorted(known), n=1)
     meant = f"Did you mean {near[0]}? " if near else ""
     return UsageError(
-        f"{where} sets {name}, which does not exist", hint=f"{meant}`sightline serve --show-settings` lists what does."
+        f"{where} sets {name}, which does not exist.",
+        hint=f"{meant}`sightline serve --show-settings` lists all settings.",
     )
 
 
 def _refused(exc: ValidationError, sources: Mapping[str, str]) -> UsageError:
     first = exc.errors(include_url=False)[0]
-    if not first["loc"]:  # several do not go together; the input is all of them, secrets too
-        return UsageError(f"the settings do not go together: {first['msg']}")
+    if not first["loc"]:  # the input would be all settings, secrets included
+        return UsageError(f"The settings contradict each other: {first['msg']}.")
     name = str(first["loc"][0])
-    shown_value = SECRET if name in Settings.model_fields and not Settings.model_fields[name].repr else first["input"]
-    return UsageError(f"{name} is {shown_value!r} ({sources.get(name, 'given')}): {first['msg']}")
+    value = SECRET if name in Settings.model_fields and not Settings.model_fields[name].repr else first["input"]
+    return UsageError(f"{name} is {value!r} ({sources.get(name, 'given')}): {first['msg']}.")
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ def test_a_picture_gets_its_label_from_images_that_cannot_write(
     env = {
         "SIGHTLINE_PORT": str(port),
         "SIGHTLINE_BACKEND": model_server,
-        "SIGHTLINE_MODELS": named,
+        "SIGHTLINE_MODEL_NAMES": named,
         "SIGHTLINE_INSECURE": "true",
         "SIGHTLINE_FACES_URL": "sqlite:////tmp/faces.db",
     }

@@ -1,11 +1,10 @@
-import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from serving.contract.errors import UsageError
-from serving.gateway.settings import Settings, read_settings, shown
+from serving.contract.image_limits import ImageLimits
+from serving.gateway.settings import Settings, read_settings, shown, without_old_names
 
 
 def config(tmp_path: Path, text: str) -> dict[str, str]:
@@ -63,7 +62,14 @@ def test_a_setting_that_is_wrong_is_named(environ: dict[str, str], words: tuple[
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("prot = 1", "Did you mean port?"), ("port = ", "is not TOML"), ("port = 0", "port is 0"), ("[x]\n", "sets x")],
+    [
+        ("prot = 1", "Did you mean port?"),
+        ("port = ", "is not TOML"),
+        ("port = 0", "port is 0"),
+        ("[x]\n", "sets x"),
+        ("[faces]\ntolerence = 1", "[faces] sets tolerence"),
+        ("faces = 3", "sets faces to 3"),
+    ],
 )
 def test_a_file_that_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UsageError, match=r"sightline\.toml") as caught:
@@ -71,12 +77,46 @@ def test_a_file_that_is_wrong_is_named(tmp_path: Path, text: str, words: str) ->
     assert words in str(caught.value)
 
 
-def test_what_is_shown_can_be_used_as_a_file() -> None:
-    given = read_settings({"SIGHTLINE_PORT": "9"}, {"models": 'a"b\\c'})
+def test_what_is_shown_can_be_used_as_a_file(tmp_path: Path) -> None:
+    environ = {"SIGHTLINE_PORT": "9", "SIGHTLINE_FACES_TOLERANCE": "0.5"}
+    given = read_settings(environ, {"model_names": 'a"b\\c', "faces_preload": True})
     text = shown(given)
     assert "[SIGHTLINE_PORT]\nport = 9" in text
-    document: dict[str, Any] = tomllib.loads(text)
-    assert Settings.model_validate(document) == given.settings
+    assert "[SIGHTLINE_FACES_TOLERANCE]\ntolerance = 0.5" in text
+    again = read_settings(config(tmp_path, text))
+    assert (again.settings, again.faces) == (given.settings, given.faces)
+
+
+def test_faces_are_set_like_everything_else(tmp_path: Path) -> None:
+    environ = config(tmp_path, "port = 1\n[faces]\ntolerance = 0.4\nmax_side = 1600\nwaiting = 2\nencoder = 'dlib'\n")
+    environ |= {"SIGHTLINE_FACES_MAX_SIDE": "400", "SIGHTLINE_FACES_WAITING": "3"}
+    given = read_settings(environ, {"faces_waiting": 4, "faces_preload": None})
+    faces = given.faces
+    assert (faces.tolerance, faces.max_side, faces.waiting, faces.encoder) == (0.4, 400, 4, "dlib")
+    assert given.sources["faces.tolerance"].endswith("sightline.toml")
+    assert given.sources["faces.max_side"] == "SIGHTLINE_FACES_MAX_SIDE"
+    assert given.sources["faces.preload"] == "default"
+    again = read_settings(given.environ())
+    assert (again.settings, again.faces) == (given.settings, given.faces)
+
+
+def test_old_name_of_a_setting_still_works_and_warns_of_the_new_one(tmp_path: Path) -> None:
+    for environ, words in (
+        ({"SIGHTLINE_MODELS": "a,b"}, "SIGHTLINE_MODELS is now called SIGHTLINE_MODEL_NAMES"),
+        (config(tmp_path, "models = 'a,b'"), "models is now called model_names"),
+    ):
+        given = read_settings(environ)
+        assert given.settings.listed_models == ("a", "b")
+        (warning,) = given.warnings
+        assert words in warning
+    both = read_settings({"SIGHTLINE_MODELS": "old", "SIGHTLINE_MODEL_NAMES": "new"})
+    assert both.settings.model_names == "new"
+    assert read_settings({"SIGHTLINE_MODEL_NAMES": "new"}).warnings == ()
+    assert without_old_names({"SIGHTLINE_MODELS": "a", "PATH": "/bin"}) == {"PATH": "/bin"}
+
+
+def test_image_limits_have_one_place_for_their_defaults() -> None:
+    assert Settings().image_limits == ImageLimits()
 
 
 @pytest.mark.parametrize(("cpus", "processes"), [(1, 1), (2, 2), (3, 2), (4, 2), (8, 4), (16, 8), (64, 8)])

@@ -23,7 +23,8 @@ from serving.gateway.access.keys import read_key_file
 from serving.gateway.settings import read_settings, require_safe
 from serving.gateway.workers.shared import SHARED  # made here, before the fork
 
-_settings = read_settings(os.environ).settings
+_given = read_settings(os.environ)
+_settings = _given.settings
 require_safe(_settings)
 
 wsgi_app = "serving.gateway.gunicorn.wsgi:app"
@@ -46,6 +47,12 @@ if _METRICS not in os.environ:
     _made_here = os.environ[_METRICS]
 else:
     Path(os.environ[_METRICS]).mkdir(parents=True, exist_ok=True)
+
+
+def on_starting(server):
+    """The arbiter starts: warn once, not in each worker."""
+    for warning in _given.warnings:
+        server.log.warning("%s", warning)
 
 
 def when_ready(server):

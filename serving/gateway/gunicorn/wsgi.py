@@ -13,7 +13,7 @@ from serving.backend.tensor_function import TensorFunction
 from serving.faces import served_encoder
 from serving.faces.recognition import Faces
 from serving.faces.service.client import FaceClient
-from serving.faces.settings import FaceSettings, read_face_settings
+from serving.faces.settings import FaceSettings
 from serving.gateway.app import create_app
 from serving.gateway.http.v1_backend import GrpcBackend
 from serving.gateway.settings import Settings, read_settings
@@ -68,14 +68,15 @@ def predictor_of(settings: Settings, metrics: Metrics, backends: Backends) -> Pr
 
 
 greenlets.join_grpc()
-settings = read_settings(os.environ).settings
+given = read_settings(os.environ)
+settings = given.settings
 configure(settings.log_format, settings.log_level)
 metrics = Metrics()
 backends = backends_of(settings, metrics)
 app = create_app(
     settings,
     predictor_of(settings, metrics, backends),
-    faces_at(read_face_settings(os.environ), settings, backends),
+    faces_at(given.faces, settings, backends),
     metrics,
     functools.partial(GrpcBackend, backends),
     tracing=tracing_of(os.environ),

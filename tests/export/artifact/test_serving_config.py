@@ -34,7 +34,7 @@ def test_each_publication_lists_its_model(tmp_path: Path) -> None:
         ("digits", "/models/digits", "tensorflow"),
         ("fashion", "/models/fashion", "tensorflow"),
     ]
-    assert (folder / GATEWAY).read_text().splitlines()[-1] == "SIGHTLINE_MODELS=digits,fashion"
+    assert (folder / GATEWAY).read_text().splitlines()[-1] == "SIGHTLINE_MODEL_NAMES=digits,fashion"
     assert {path.name for path in folder.iterdir()} == {MODEL_CONFIG, GATEWAY, BATCHING, MONITORING}
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in folder.iterdir())
 
