@@ -1,9 +1,12 @@
 """Store galleries in one SQLite file and search them in memory.
 
 The file is the truth: write-ahead log, every commit synced, so that acknowledged changes survive kill -9 and power
-loss. Each process that searches holds a copy of the vectors. Before a search it reads what was committed since its last
-one: new faces by their rising ids, forgotten faces by the rising numbers of the table `gone`. Every process thus sees
-every change at its next call, for two small reads.
+loss. Before each transaction the store checks that its file is still the one at the path, so that no change is
+acknowledged and lost in a file that was deleted or replaced under a running service.
+
+Each process that searches holds a copy of the vectors. Before a search it reads what was committed since its last one:
+new faces by their rising ids, forgotten faces by the rising numbers of the table `gone`. Every process thus sees every
+change at its next call, for two small reads.
 """
 
 import contextlib
@@ -53,6 +56,7 @@ BUSY_SECONDS = 5.0  # how long to wait for another process's write
 CHUNK = 20_000  # rows to read at a time; 10 MB
 GONE_KEPT = 10_000  # rows of `gone`; a process that missed more reads everything again
 KEY_PROBE = b"sightline"
+RESTORE = "Restore a backup, or import an export into a new file."
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -90,7 +94,7 @@ ERRORS: dict[int, tuple[type[GalleryError] | type[GalleryBusy] | type[GalleryUna
     sqlite3.SQLITE_BUSY: (GalleryBusy, "Another process is writing to it for long: try again in a moment."),
     sqlite3.SQLITE_LOCKED: (GalleryBusy, "Another process is writing to it for long: try again in a moment."),
     sqlite3.SQLITE_FULL: (GalleryFull, "Make room on the disk. Nothing of this request was stored."),
-    sqlite3.SQLITE_CORRUPT: (GalleryCorrupt, "Restore a backup, or import an export into a new file."),
+    sqlite3.SQLITE_CORRUPT: (GalleryCorrupt, RESTORE),
     sqlite3.SQLITE_NOTADB: (GalleryCorrupt, "SIGHTLINE_FACES_URL names a file that is not a gallery."),
     sqlite3.SQLITE_CANTOPEN: (GalleryUnavailable, "Check that the folder exists and that this user may write to it."),
     sqlite3.SQLITE_READONLY: (GalleryUnavailable, "Check that this user may write to the file and its folder."),
@@ -120,9 +124,11 @@ class SqliteStore:
         self._indexes: dict[int, ExactIndex] = {}
         self._last_face = self._last_gone = 0
         self._purged_on: datetime.date | None = None
-        with self._translated():
-            self._db = self._connect(busy_seconds)
-        self._check_key()
+        self._busy_seconds = busy_seconds
+        self._seen: os.stat_result | None = None  # the file, as this process last saw it
+        self._log = path.with_name(f"{path.name}-wal")
+        self._own_log: tuple[int, int] | None = None
+        self._open()
 
     def close(self) -> None:
         """Close the file."""
@@ -235,21 +241,33 @@ class SqliteStore:
 
     # ---- opening
 
-    def _connect(self, busy_seconds: float) -> sqlite3.Connection:
-        with contextlib.suppress(FileExistsError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(
-                os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-            )  # biometric data: for the owner alone
-        db = sqlite3.connect(self._path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    def _open(self) -> None:
+        """Open the file at the path, or make it, and check that it is sound and that the key fits."""
+        with self._translated():
+            with contextlib.suppress(FileExistsError):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # biometric data: owner only
+            before = _identity(self._path.stat())
+            self._db = sqlite3.connect(
+                self._path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(self._db)
+                self._require_sound()
+                self._seen = self._path.stat()
+                if _identity(self._seen) != before:
+                    raise self._replaced()
+                self._check_key()
+            except BaseException:
+                self._db.close()
+                self._seen = None
+                raise
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table
-        _use_wal(db, busy_seconds)
+        _use_wal(db, self._busy_seconds)
         for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
             db.execute(f"PRAGMA {pragma}")
-        self._make_tables(db)
-        return db
-
-    def _make_tables(self, db: sqlite3.Connection) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise GalleryCorrupt(
@@ -257,6 +275,61 @@ class SqliteStore:
             )
         if version < SCHEMA_VERSION:
             db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+    def _require_sound(self) -> None:
+        """Raise GalleryCorrupt unless the pages of the file hang together, as they are on the disk."""
+        self._db.execute("PRAGMA shrink_memory").fetchall()  # else pages in memory hide those on the disk
+        (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise GalleryCorrupt(f"the gallery {self._path} is damaged: {found}", hint=RESTORE)
+
+    def _require_same_file(self, *, to_write: bool = False) -> None:
+        """Check the file at the path before a transaction.
+
+        A file that was put in its place is opened instead. Before a change, a file that somebody else has written to is
+        checked for damage.
+        Raises GalleryUnavailable if there is none, GalleryCorrupt if it is damaged.
+        """
+        try:
+            found = self._path.stat()
+        except FileNotFoundError as exc:
+            raise GalleryUnavailable(
+                f"the gallery {self._path} was deleted while it was in use",
+                hint="Put the file back, or restart the service to begin an empty gallery.",
+            ) from exc
+        if self._seen is None or _identity(found) != _identity(self._seen):
+            self._db.close()
+            self._remove_own_log()
+            self._indexes.clear()
+            self._last_face = self._last_gone = 0
+            self._purged_on = None
+            self._open()
+        elif to_write and _written(found) != _written(self._seen):
+            self._require_sound()
+            self._seen = found
+
+    def _require_committed_to_path(self) -> None:
+        """Raise GalleryUnavailable unless the file that was just written is the one at the path."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError as exc:
+            raise self._replaced() from exc
+        if self._seen is None or _identity(found) != _identity(self._seen):
+            raise self._replaced()
+        self._seen = found  # with the time of the last checkpoint, which may be ours
+        self._own_log = _identity(self._log.stat())
+
+    def _remove_own_log(self) -> None:
+        """Remove the log of a file that was replaced: SQLite leaves it, and would apply it to the new file."""
+        with contextlib.suppress(FileNotFoundError):
+            if _identity(self._log.stat()) == self._own_log:  # else it was put there with the new file
+                self._log.unlink()
+                self._path.with_name(f"{self._path.name}-shm").unlink()
+
+    def _replaced(self) -> GalleryUnavailable:
+        return GalleryUnavailable(
+            f"the gallery {self._path} was deleted or replaced while it was in use", hint="Try again in a moment."
+        )
 
     def _check_key(self) -> None:
         with self._writing():
@@ -275,6 +348,7 @@ class SqliteStore:
     def _reading(self) -> Iterator[None]:
         """Run reads in one snapshot, in which expired persons are gone."""
         with self._lock, self._translated():
+            self._require_same_file()
             self._purge_expired()
             self._db.execute("BEGIN")
             try:
@@ -284,12 +358,14 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Run a transaction; when it ends, it is on the disk."""
+        """Run a transaction; when it ends, it is on the disk, in the file at the path."""
         with self._lock, self._translated():
+            self._require_same_file(to_write=True)
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
+                self._require_committed_to_path()
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
@@ -459,6 +535,17 @@ class SqliteStore:
         """
         with self._lock, self._translated():
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._require_committed_to_path()
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """Identify a file, whatever its name."""
+    return found.st_dev, found.st_ino
+
+
+def _written(found: os.stat_result) -> tuple[int, int]:
+    """Tell two states of a file apart: of ours, only a checkpoint of the log writes to it."""
+    return found.st_mtime_ns, found.st_size
 
 
 def _use_wal(db: sqlite3.Connection, busy_seconds: float) -> None:

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,78 @@ def test_forgetting_beside_a_reader_succeeds_and_the_next_change_empties_the_log
     store.forget("default", "Bob")
     assert b"Ada Lovelace" not in everything(tmp_path)
     store.close()
+
+
+# ---- the file under a running service
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    """A gallery with ada, in use."""
+    store = SqliteStore(tmp_path / "faces.db")
+    store.enrol("default", [marked()], encoder=ENCODER)
+    yield store
+    store.close()
+
+
+def test_nothing_is_acknowledged_in_a_deleted_file(store: SqliteStore, tmp_path: Path) -> None:
+    (tmp_path / "faces.db").unlink()
+    for change in (
+        lambda: store.enrol("default", [marked("bob")], encoder=ENCODER),
+        lambda: store.forget("default", "ada"),
+        lambda: store.people("default"),
+    ):
+        with pytest.raises(GalleryUnavailable, match="was deleted while it was in use"):
+            change()
+    assert not (tmp_path / "faces.db").exists()
+
+
+def test_file_that_is_put_in_its_place_is_taken_up(store: SqliteStore, tmp_path: Path) -> None:
+    other = SqliteStore(tmp_path / "backup.db")
+    other.enrol("default", [marked("eve")], encoder=ENCODER)
+    other.close()
+    (tmp_path / "backup.db").replace(tmp_path / "faces.db")
+    assert store.enrol("default", [marked("bob")], encoder=ENCODER) == 1
+    found = store.nearest("default", marked().encoding[None], 5, encoder=ENCODER)[0]
+    assert [candidate.name for candidate in found] == ["eve", "bob"]
+    reopened = SqliteStore(tmp_path / "faces.db")
+    assert [person.name for person in reopened.people("default")] == ["bob", "eve"]
+    reopened.close()
+
+
+def test_file_that_is_replaced_during_a_change_is_not_acknowledged(store: SqliteStore, tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "other.db").close()
+    with pytest.raises(GalleryUnavailable, match="was deleted or replaced"), store._writing():
+        (tmp_path / "other.db").replace(tmp_path / "faces.db")
+    assert store.people("default") == []
+
+
+def test_file_that_is_damaged_while_in_use_is_corrupt(store: SqliteStore, tmp_path: Path) -> None:
+    store.enrol("default", [marked(str(number)) for number in range(500)], encoder=ENCODER)
+    store.forget("default", "0")  # empties the log: everything is in the file
+    size = (tmp_path / "faces.db").stat().st_size
+    with (tmp_path / "faces.db").open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(os.urandom(size - 4096 * 3))
+    with pytest.raises(GalleryCorrupt, match="backup"):
+        store.enrol("default", [marked("bob")], encoder=ENCODER)
+
+
+def test_damaged_file_is_found_when_it_is_opened(store: SqliteStore, tmp_path: Path) -> None:
+    store.enrol("default", [marked(str(number)) for number in range(500)], encoder=ENCODER)
+    store.close()
+    with (tmp_path / "faces.db").open("r+b") as file:
+        file.seek(4096 * 6)
+        file.write(bytes(4096 * 4))
+    with pytest.raises(GalleryCorrupt, match="backup"):
+        SqliteStore(tmp_path / "faces.db")
+
+
+def test_changes_by_another_process_are_no_damage(store: SqliteStore, tmp_path: Path) -> None:
+    other = SqliteStore(tmp_path / "faces.db")
+    for number in range(3):
+        other.enrol("default", [marked(f"p{number}")], encoder=ENCODER)
+        other.forget("default", f"p{number}")  # writes to the file itself
+        assert store.enrol("default", [marked(f"q{number}")], encoder=ENCODER) == 1
+    assert len(other.people("default")) == 4
+    other.close()
