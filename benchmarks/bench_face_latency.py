@@ -11,14 +11,16 @@ import argparse
 import itertools
 import os
 import statistics
+import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 
+from benchmarks.services import SIGHTLINE, running
 from serving.contract.versions import version_dirs
-from tests.e2e.conftest import start_service, stop_service
 
 
 def main() -> None:
@@ -32,11 +34,11 @@ def main() -> None:
     golden = version_dirs(asked.models / asked.model)[-1] / "assets.extra/golden"
     picture = next(path for path in sorted(golden.iterdir()) if path.suffix in (".png", ".jpg")).read_bytes()
     photos = [path.read_bytes() for path in sorted((Path(os.environ["SIGHTLINE_DATA"]) / "faces").rglob("*.*"))]
-    service = start_service(asked.models, "--preload-faces")
-    try:
-        compare(service.url, asked, picture, photos)
-    finally:
-        stop_service(service)
+    with tempfile.TemporaryDirectory() as folder:
+        command = (*SIGHTLINE.command, "--preload-faces")
+        service = replace(SIGHTLINE, command=command, environ={"SIGHTLINE_FACES_URL": f"sqlite:///{folder}/faces.db"})
+        with running(service, asked.models, asked.model, Path(folder)) as it:
+            compare(it.url.partition("/predict")[0], asked, picture, photos)
 
 
 def compare(url: str, asked: argparse.Namespace, picture: bytes, photos: list[bytes]) -> None:

@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.services import ROOT, free_port
 from serving.__main__ import MALLOC
 from tests.backend.test_grpc_predictor import ColorServer, serving
 from tests.contract.icc import DISPLAY_P3, rgb_profile
 
-ROOT = Path(__file__).parents[1]
 CLIENTS = 8
 WARM = 0.1  # of the requests; from then on memory should stay
 STEPS = 10
@@ -97,9 +97,7 @@ def resident(pid: int) -> float:
 @contextlib.contextmanager
 def gateway(backend: str) -> Iterator[tuple[int, int]]:
     """Run gunicorn with one worker. Yields its port and the worker's process id."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("SIGHTLINE_", "PROMETHEUS_"))}
     environ |= MALLOC | {"SIGHTLINE_PORT": str(port), "SIGHTLINE_BACKEND": backend, "SIGHTLINE_WORKERS": "1"}
     command = [sys.executable, "-m", "gunicorn", "--config", "serving/gateway/gunicorn/gunicorn.conf.py"]

@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.services import ROOT, free_port
 from export.artifact.serving_config import served_names
 from serving.tuning.load import Load, post, run
-from tests.e2e.conftest import ROOT, free_port
 
 MILLISECONDS_PER_ROW = 25.0
 START_SECONDS = 120.0

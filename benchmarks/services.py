@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.contract.versions import version_dirs
-from tests.e2e.conftest import free_port
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
@@ -138,6 +138,14 @@ def running(service: Service, models: Path, model: str, logs: Path) -> Iterator[
         yield Running(base + service.predict.format(**values), listened or took, took, process.pid)
     finally:
         _end(process)
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def descendants(pid: int) -> list[int]:
