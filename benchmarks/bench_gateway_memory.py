@@ -27,7 +27,7 @@ from PIL import Image
 
 from benchmarks.services import ROOT, free_port
 from serving.__main__ import MALLOC
-from tests.backend.test_grpc_predictor import ColorServer, serving
+from tests.backend.color_server import ColorServer, serving
 from tests.contract.icc import DISPLAY_P3, rgb_profile
 
 CLIENTS = 8

@@ -4,27 +4,23 @@ Each address has a channel of its own: so the state of each is known, a retry go
 a name may have many addresses, and other ones while it runs. Connecting, reconnecting and health checks are gRPC's.
 """
 
-import contextlib
 import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import grpc
 
+from serving.backend.methods import Method, Request, Response
 from serving.backend.targets import addresses_of, host_of, is_name
-from serving.contract.errors import ModelServerUnavailable, UsageError
-from serving.local_calls.client import NotReached
+from serving.contract.errors import UsageError
+from serving.runtimes.status import CallError, from_grpc
 
 log = logging.getLogger(__name__)
-
-# Request, class of the answer, seconds. Raises NotReached where nothing was sent, and grpc.RpcError.
-Shortcut = Callable[[Any, Any, float], Any]
 
 # grpc/doc/health-checking.md: only round_robin looks at health. A server without the service counts as healthy.
 SERVICE_CONFIG = json.dumps(
@@ -78,18 +74,28 @@ class _Backend:
     address: str
     channel: grpc.Channel
     state: grpc.ChannelConnectivity = grpc.ChannelConnectivity.IDLE
-    methods: dict[str, Any] = field(default_factory=dict)
+    calls: dict[str, Any] = field(default_factory=dict)
 
-    def method(self, path: str, response: Any) -> Any:
-        """The call of that path, made once."""
-        found = self.methods.get(path)
-        if found is None:
-            found = self.methods[path] = self.channel.unary_unary(
-                path,
-                request_serializer=lambda message: message.SerializeToString(),
-                response_deserializer=response.FromString,
+    def send(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        timeout: float,
+        metadata: Sequence[tuple[str, str]],
+    ) -> Response:
+        """Call a method here. timeout: seconds. Raises CallError."""
+        call = self.calls.get(method.path)
+        if call is None:
+            call = self.calls[method.path] = self.channel.unary_unary(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
             )
-        return found
+        try:
+            response: Response = call(request, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as exc:
+            raise from_grpc(exc) from exc
+        return response
 
 
 class RetryBudget:
@@ -116,9 +122,7 @@ class Backends:
     """Calls model servers, one after the other in turn. Safe to share between threads; one per process, after the fork.
 
     targets: `host:port`, where host may be a name of many addresses, all of which are used, or `unix:/path`.
-    refresh_seconds: how often names are resolved again. budget: of retries. shortcuts: by the path of a method, what
-    calls it faster than gRPC does, where there is one model server; gRPC remains how that is watched, and what is asked
-    where the shortcut reaches nobody.
+    refresh_seconds: how often names are resolved again. budget: of retries.
     """
 
     def __init__(
@@ -130,7 +134,6 @@ class Backends:
         refresh_seconds: float = REFRESH_SECONDS,
         resolve: Callable[[str], Sequence[str]] | None = None,
         budget: RetryBudget | None = None,
-        shortcuts: Mapping[str, Shortcut] = MappingProxyType({}),
     ) -> None:
         self.targets = tuple(targets)
         self._tls = tls
@@ -138,7 +141,6 @@ class Backends:
         self._watcher = watcher or Watcher()
         self._resolve = resolve or addresses_of
         self._budget = budget or RetryBudget()
-        self._shortcuts = shortcuts
         self._changed = threading.Condition()
         self._backends: dict[tuple[str, str], _Backend] = {}
         self._turn = 0
@@ -167,47 +169,36 @@ class Backends:
     def choose(self, timeout: float) -> str:
         """The address whose turn it is, waiting up to `timeout` seconds for one that answers; for `call` to prefer.
 
-        While none answers, one that does not. Raises ModelServerUnavailable.
+        While none answers, one that does not. Raises CallError (UNAVAILABLE) where no address is known.
         """
         return self._ready_one("", time.monotonic() + timeout).address
 
     def call(
         self,
-        path: str,
-        request: Any,
-        response: Any,
+        method: Method[Request, Response],
+        request: Request,
         *,
         timeout: float,
         metadata: Sequence[tuple[str, str]] = (),
         prefer: str = "",
-    ) -> Any:
+    ) -> Response:
         """Call a method that may safely be called twice. UNAVAILABLE is tried once more, at another address.
 
-        response: class of the answer. timeout: seconds for all of it. prefer: an address to ask if it answers.
-        Raises grpc.RpcError, and ModelServerUnavailable where no name can be resolved.
+        timeout: seconds for all of it. prefer: an address to ask if it answers. Raises CallError.
         """
         deadline = time.monotonic() + timeout
-
-        def once(backend: _Backend) -> Any:
-            left = max(0.0, deadline - time.monotonic())
-            if path in self._shortcuts and left > 0:
-                with contextlib.suppress(NotReached):
-                    return self._shortcuts[path](request, response, left)
-                left = max(0.0, deadline - time.monotonic())
-            return backend.method(path, response)(request, timeout=left, metadata=metadata)
-
         backend = self._ready_one(prefer, deadline)
         try:
-            answer = once(backend)
-        except grpc.RpcError as exc:
-            if exc.code() != grpc.StatusCode.UNAVAILABLE:
+            answer = backend.send(method, request, max(0.0, deadline - time.monotonic()), metadata)
+        except CallError as exc:
+            if exc.code is not grpc.StatusCode.UNAVAILABLE:
                 raise
             self._wanted.set()
             other = self._other_than(backend) if self._budget.may_retry() else None
             if other is None:
                 raise
             self._watcher.retried()
-            answer = once(other)
+            answer = other.send(method, request, max(0.0, deadline - time.monotonic()), metadata)
         self._budget.succeeded()
         return answer
 
@@ -233,10 +224,7 @@ class Backends:
                 found = self._next(known)  # it fails at once, and says why
                 if found is not None:
                     return found
-                raise ModelServerUnavailable(
-                    f"no address is known of the model server at {self}",
-                    hint="Can the name be resolved? Try again in a moment.",
-                )
+                raise CallError(grpc.StatusCode.UNAVAILABLE, f"no address of {self} is known")
 
     def _other_than(self, failed: _Backend) -> _Backend | None:
         with self._changed:

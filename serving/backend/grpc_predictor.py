@@ -11,6 +11,7 @@ import numpy as np
 from google.protobuf.wrappers_pb2 import Int64Value
 
 from serving.backend.backends import Backends
+from serving.backend.methods import GET_MODEL_STATUS, LIST_MODELS, PREDICT
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
 from serving.backend.protos import wire_pb2 as wire
 from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_from_json
@@ -26,16 +27,13 @@ from serving.contract.errors import (
     UnknownVersion,
 )
 from serving.contract.preprocessing import Tensor
+from serving.runtimes.status import CallError
 from serving.runtimes.tensors import to_content_proto, to_numpy
-
-PREDICT = "/tensorflow.serving.PredictionService/Predict"
-GET_MODEL_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
-LIST_MODELS = "/sightline.wire.ModelRepository/ListModels"
 
 CARD_SECONDS = 5.0  # how long a card is believed before it is read again; costs one small RPC
 LOADING = ("START", "LOADING")
 
-# What the server's status means where the call itself has nothing better to say.
+# The error of a status where the call itself has nothing better to say.
 ERRORS: dict[grpc.StatusCode, type[SightlineError]] = {
     grpc.StatusCode.UNAVAILABLE: ModelServerUnavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
@@ -82,7 +80,10 @@ class GrpcPredictor:
 
     def describe(self, ref: ModelRef, call: Call = ANYTIME) -> ServedModel:
         """The version that `ref` reaches and its card, from memory when it was read a moment ago."""
-        backend = self._backends.choose(self._timeout(call))
+        try:
+            backend = self._backends.choose(self._timeout(call))
+        except CallError as exc:
+            self._fail(exc, None, call)
         cached = self._cards.get((ref, backend))
         if cached is not None and self._clock() - cached.read_at < CARD_SECONDS:
             return cached.served
@@ -99,9 +100,9 @@ class GrpcPredictor:
         to_content_proto(batch, request.inputs[card.input.tensor])
         try:
             response = self._predict(request, served.backend, call)
-        except grpc.RpcError as exc:
+        except CallError as exc:
             self._cards.pop((served.ref, served.backend), None)
-            if exc.code() in REFUSALS and self._read_card(served.ref, served.backend, call).version != served.version:
+            if exc.code in REFUSALS and self._read_card(served.ref, served.backend, call).version != served.version:
                 raise VersionChanged from exc
             self._fail(exc, served.ref, call)
         version = response.model_spec.version.value
@@ -123,11 +124,9 @@ class GrpcPredictor:
     def _model_names(self, call: Call = ANYTIME) -> Sequence[str]:
         """The models that the server lists, or the listed ones where it cannot."""
         try:
-            response = self._backends.call(
-                LIST_MODELS, wire.ListModelsRequest(), wire.ListModelsResponse, timeout=self._timeout(call)
-            )
-        except grpc.RpcError as exc:
-            if exc.code() == grpc.StatusCode.UNIMPLEMENTED:
+            response = self._backends.call(LIST_MODELS, wire.ListModelsRequest(), timeout=self._timeout(call))
+        except CallError as exc:
+            if exc.code is grpc.StatusCode.UNIMPLEMENTED:
                 return sorted(self._listed_models)
             self._fail(exc, None, call)
         return sorted(response.name)
@@ -136,11 +135,9 @@ class GrpcPredictor:
         """Every version that the server knows of, newest first."""
         request = wire.GetModelStatusRequest(model_spec=wire.ModelSpec(name=name))
         try:
-            response = self._backends.call(
-                GET_MODEL_STATUS, request, wire.GetModelStatusResponse, timeout=self._timeout(call)
-            )
-        except grpc.RpcError as exc:
-            if exc.code() == grpc.StatusCode.NOT_FOUND:
+            response = self._backends.call(GET_MODEL_STATUS, request, timeout=self._timeout(call))
+        except CallError as exc:
+            if exc.code is grpc.StatusCode.NOT_FOUND:
                 raise self._unknown_model(name, call) from exc
             self._fail(exc, None, call)
         states = [
@@ -155,11 +152,10 @@ class GrpcPredictor:
             raise DeadlineExceeded("the time allowed for the request has run out", hint=HINTS[DeadlineExceeded])
         return self._timeout_seconds if left is None else min(left, self._timeout_seconds)
 
-    def _predict(self, request: wire.PredictRequest, backend: str, call: Call) -> Any:
+    def _predict(self, request: wire.PredictRequest, backend: str, call: Call) -> wire.PredictResponse:
         return self._backends.call(
             PREDICT,
             request,
-            wire.PredictResponse,
             timeout=self._timeout(call),
             metadata=call.metadata,
             prefer=backend,
@@ -170,26 +166,23 @@ class GrpcPredictor:
         to_content_proto(np.zeros(1, np.int32), request.inputs[CARD_INPUT])
         try:
             response = self._predict(request, backend, call)
-        except grpc.RpcError as exc:
-            if exc.code() in REFUSALS and "label" not in (exc.details() or ""):
+        except CallError as exc:
+            if exc.code in REFUSALS and "label" not in exc.message:
                 raise NotAClassifier(
-                    f"model {ref} has no card: {exc.details()}",
+                    f"model {ref} has no card: {exc.message}",
                     hint="Where it does classify pictures, adopt it with `sightline export keras`: that gives it one.",
                 ) from exc
             self._fail(exc, ref, call)
         card = _card(bytes(to_numpy(response.outputs[CARD_OUTPUT]).flat[0]))
         return ServedModel(ref, response.model_spec.version.value, card)
 
-    def _fail(self, exc: grpc.RpcError, ref: ModelRef | None, call: Call) -> NoReturn:
-        """Raise what a failed RPC means to the caller: the one border at which gRPC's errors become ours."""
-        code, details = exc.code(), exc.details() or ""
-        if ref is not None and code == grpc.StatusCode.NOT_FOUND:
+    def _fail(self, exc: CallError, ref: ModelRef | None, call: Call) -> NoReturn:
+        """Raise the Sightline error of a failed call."""
+        if ref is not None and exc.code is grpc.StatusCode.NOT_FOUND:
             raise self._not_servable(ref, call) from exc
-        if ref is not None and ref.label is not None and "version label" in details:
+        if ref is not None and ref.label is not None and "version label" in exc.message:
             raise UnknownVersion(f"model {ref.name} has no label {ref.label!r}") from exc
-        kind = ERRORS.get(code, ModelFailed)
-        said = f"the model server at {self._backends} says {code.name}: {details}"
-        raise kind(said, hint=HINTS.get(kind, "")) from exc
+        raise sightline_error(exc, f"the model server at {self._backends} says") from exc
 
     def _not_servable(self, ref: ModelRef, call: Call) -> SightlineError:
         """Why the server has nothing for `ref`: no such model, no such version, or one that is not ready yet."""
@@ -212,6 +205,12 @@ class GrpcPredictor:
             f"there is no model {name!r}",
             hint=f"Models that are served: {', '.join(names)}." if names else "No model is served yet.",
         )
+
+
+def sightline_error(error: CallError, prefix: str) -> SightlineError:
+    """Turn a failed call into one of Sightline's errors, by its code alone. prefix: what its text begins with."""
+    kind = ERRORS.get(error.code, ModelFailed)
+    return kind(f"{prefix} {error}", hint=HINTS.get(kind, ""))
 
 
 # A card is read again every few seconds and is nearly always the same; checking one of 1,000 labels takes 15 ms.

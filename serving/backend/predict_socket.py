@@ -4,35 +4,26 @@ A request's frame: the seconds that its client waits, as a little-endian float64
 gRPC's status code as a little-endian int32, then a PredictResponse, or the status's message where the code is not 0.
 """
 
+import contextlib
 import logging
 import struct
-from typing import Any
+import time
+from collections.abc import Sequence
+from typing import Any, cast
 
 import grpc
 
+from serving.backend.backends import Backends
+from serving.backend.methods import Method, Request, Response
 from serving.backend.protos import wire_pb2 as wire
 from serving.local_calls.client import LocalClient, NotReached
-from serving.runtimes.status import STATUS_CODES
+from serving.runtimes.status import CallError, deadline_exceeded, from_number
 
 log = logging.getLogger(__name__)
 
 SECONDS = struct.Struct("<d")
 CODE = struct.Struct("<i")
 OK = 0
-
-
-class PredictFailed(grpc.RpcError):  # type: ignore[misc]
-    """What gRPC would have raised."""
-
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(f"{code.name}: {details}")
-        self._code, self._details = code, details
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return self._details
 
 
 class PredictSocket:
@@ -42,10 +33,10 @@ class PredictSocket:
         self._client = LocalClient(path)
         self._is_reached = True
 
-    def call(self, request: wire.PredictRequest, response: Any, timeout: float) -> Any:
-        """As a gRPC method. response: class of the answer; timeout: seconds, above 0.
+    def predict(self, request: wire.PredictRequest, timeout: float) -> wire.PredictResponse:
+        """Call Predict. timeout: seconds, above 0.
 
-        Raises NotReached where nothing was sent and gRPC may be asked instead, and grpc.RpcError.
+        Raises NotReached where nothing was sent and gRPC may be asked instead, and CallError.
         """
         try:
             answer = self._client.ask(SECONDS.pack(timeout) + request.SerializeToString(), timeout)
@@ -53,14 +44,14 @@ class PredictSocket:
             self._note(is_reached=False, why=str(exc))
             raise
         except TimeoutError as exc:
-            raise PredictFailed(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from exc
+            raise deadline_exceeded() from exc
         except OSError as exc:
-            raise PredictFailed(grpc.StatusCode.UNAVAILABLE, f"{self._client.path}: {exc}") from exc
+            raise CallError(grpc.StatusCode.UNAVAILABLE, f"{self._client.path}: {exc}") from exc
         self._note(is_reached=True)
         (code,) = CODE.unpack_from(answer)
         if code != OK:
-            raise PredictFailed(STATUS_CODES.get(code, grpc.StatusCode.UNKNOWN), answer[CODE.size :].decode())
-        return response.FromString(answer[CODE.size :])
+            raise from_number(code, answer[CODE.size :].decode())
+        return wire.PredictResponse.FromString(answer[CODE.size :])
 
     def close(self) -> None:
         """Give the connections back."""
@@ -73,3 +64,34 @@ class PredictSocket:
                 log.info("Predict goes over %s again", self._client.path)
             else:
                 log.warning("Predict goes over gRPC: %s cannot be reached: %s", self._client.path, why)
+
+
+class SocketBackends(Backends):
+    """Backends of one model server on this machine: its Predict goes over the socket at `path`.
+
+    Everything else, and Predict where the socket reaches nobody, goes over gRPC.
+    """
+
+    def __init__(self, targets: Sequence[str], path: str, **options: Any) -> None:
+        super().__init__(targets, **options)
+        self._socket = PredictSocket(path)
+
+    def call(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        *,
+        timeout: float,
+        metadata: Sequence[tuple[str, str]] = (),
+        prefer: str = "",
+    ) -> Response:
+        deadline = time.monotonic() + timeout
+        if isinstance(request, wire.PredictRequest) and timeout > 0:
+            with contextlib.suppress(NotReached):
+                return cast(Response, self._socket.predict(request, timeout))
+        left = max(0.0, deadline - time.monotonic())
+        return super().call(method, request, timeout=left, metadata=metadata, prefer=prefer)
+
+    def close(self) -> None:
+        super().close()
+        self._socket.close()

@@ -1,13 +1,10 @@
 """A signature of one input and one output, called over gRPC: for models that are no classifiers."""
 
-from typing import Any
-
-import grpc
-
 from serving.backend.backends import Backends
-from serving.backend.grpc_predictor import ERRORS, HINTS, PREDICT
+from serving.backend.grpc_predictor import sightline_error
+from serving.backend.methods import PREDICT
 from serving.backend.protos import wire_pb2 as wire
-from serving.contract.errors import ModelFailed
+from serving.runtimes.status import CallError
 from serving.runtimes.tensors import Array, to_content_proto, to_numpy
 
 
@@ -30,9 +27,7 @@ class TensorFunction:
         request = wire.PredictRequest(model_spec=self._spec, output_filter=[self._output])
         to_content_proto(values, request.inputs[self._input])
         try:
-            response: Any = self._backends.call(PREDICT, request, wire.PredictResponse, timeout=self._timeout_seconds)
-        except grpc.RpcError as exc:
-            kind = ERRORS.get(exc.code(), ModelFailed)
-            name = self._spec.name
-            raise kind(f"model {name}: {exc.code().name}: {exc.details()}", hint=HINTS.get(kind, "")) from exc
+            response = self._backends.call(PREDICT, request, timeout=self._timeout_seconds)
+        except CallError as exc:
+            raise sightline_error(exc, f"model {self._spec.name}:") from exc
         return to_numpy(response.outputs[self._output])

@@ -1,7 +1,8 @@
-"""What a call may end with: a gRPC code and TensorFlow Serving's own words.
+"""The status of a call that failed: a gRPC code and a message, whoever raised it and however it travelled.
 
-The texts are part of the protocol: clients and readiness probes look for them. Everything that the model server
-refuses is a `CallError`; `servicer.py` turns it into a gRPC status and `http.py` into an HTTP one.
+The model server raises a CallError, in TensorFlow Serving's own words, which clients and readiness probes look for;
+`grpc_services`, the Predict socket and the REST transcoder send it. `backend.backends` and `backend.predict_socket`
+raise it again on the other side, and `backend.grpc_predictor` turns it into one of Sightline's errors.
 """
 
 import logging
@@ -20,7 +21,7 @@ class CallError(Exception):
     """A call or a load that failed. code: gRPC's; message: what the client reads."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message)
+        super().__init__(code, message)
         self.code = code
         self.message = message
 
@@ -60,9 +61,19 @@ def unexpected() -> CallError:
     return CallError(grpc.StatusCode.INTERNAL, "internal error of the model server; its log has the details")
 
 
+def from_grpc(error: grpc.RpcError) -> CallError:
+    """Turn gRPC's error of a call into ours."""
+    return CallError(error.code(), error.details() or "")
+
+
+def from_number(number: int, message: str) -> CallError:
+    """Make the error of a code that came as a number; UNKNOWN where gRPC has no such code."""
+    return CallError(STATUS_CODES.get(number, grpc.StatusCode.UNKNOWN), message)
+
+
 def from_tensorflow(error: Any) -> CallError:
-    """A tf.errors.OpError as ours: TensorFlow numbers its codes as gRPC does."""
-    return CallError(STATUS_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
+    """Turn a tf.errors.OpError into ours: TensorFlow numbers its codes as gRPC does."""
+    return from_number(error.error_code, error.message)
 
 
 def cut(message: str) -> str:

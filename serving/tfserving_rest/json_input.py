@@ -11,22 +11,19 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 
 from serving.backend.protos import wire_pb2 as wire
 from serving.contract.dtypes import BY_CODE, dtype_name
+from serving.runtimes.status import CallError, invalid_argument
 from serving.runtimes.tensors import NUMPY_TYPES
-from serving.tfserving_rest.backend import INVALID_ARGUMENT, UNIMPLEMENTED, BackendError
 
 B64 = "b64"
 
 # The types that take JSON's numbers; TensorFlow Serving converts neither half nor complex ones.
 _NUMBERS = {code: dtype for code, dtype in NUMPY_TYPES.items() if dtype.kind in "iuf" and dtype != np.float16}
-
-
-def invalid(message: str) -> BackendError:
-    return BackendError(INVALID_ARGUMENT, message)
 
 
 def is_b64(value: Any) -> bool:
@@ -35,19 +32,19 @@ def is_b64(value: Any) -> bool:
 
 
 def decode_b64(value: Mapping[str, Any]) -> bytes:
-    """The bytes of `{"b64": "..."}`. Raises BackendError."""
+    """The bytes of `{"b64": "..."}`. Raises CallError."""
     text = value[B64]
     if not isinstance(text, str):
-        raise invalid(f"Illegal to specify non-string value for key '{B64}'")
+        raise invalid_argument(f"Illegal to specify non-string value for key '{B64}'")
     alphabet = b"-_" if set("-_") & set(text) else None
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=alphabet, validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise invalid("Unable to base64 decode") from exc
+        raise invalid_argument("Unable to base64 decode") from exc
 
 
 def tensor_from_json(value: Any, dtype: wire.DataType) -> wire.TensorProto:
-    """A value or a nested list as a tensor of that type. Raises BackendError where a value or a length does not fit."""
+    """A value or a nested list as a tensor of that type. Raises CallError where a value or a length does not fit."""
     fast = _fast_array(value, dtype)
     if fast is not None:
         tensor = wire.TensorProto(dtype=dtype, tensor_content=fast.astype(fast.dtype.newbyteorder("<")).tobytes())
@@ -115,16 +112,16 @@ def _shape(value: Any) -> tuple[int, ...]:
 def _fill(value: Any, shape: tuple[int, ...], level: int, add: Callable[[Any], None]) -> None:
     if not isinstance(value, list):
         if level != len(shape):
-            raise invalid(
+            raise invalid_argument(
                 f"JSON Value: {json_text(value)} found at incorrect level: {level + 1} in the JSON DOM. "
                 f"Expected at level: {len(shape)}"
             )
         add(value)
         return
     if level >= len(shape):
-        raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+        raise invalid_argument(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
     if len(value) != shape[level]:
-        raise invalid(
+        raise invalid_argument(
             f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
         )
     for item in value:
@@ -146,7 +143,7 @@ def _adder(dtype: int, tensor: wire.TensorProto) -> Callable[[Any], None]:
         message = (
             f"Conversion of JSON Value: {json_text(value)} to type: {dtype_name(dtype)} is not currently supported"
         )
-        raise BackendError(UNIMPLEMENTED, message)
+        raise CallError(grpc.StatusCode.UNIMPLEMENTED, message)
 
     return refuse
 
@@ -176,8 +173,8 @@ def _checked(fits: bool, value: Any, dtype: int) -> Any:
     return value
 
 
-def _wrong_type(value: Any, dtype: int) -> BackendError:
-    return invalid(
+def _wrong_type(value: Any, dtype: int) -> CallError:
+    return invalid_argument(
         f"JSON Value: {json_text(value)} Type: {_json_type(value)} is not of expected type: {dtype_name(dtype)}"
     )
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from serving.backend.protos import wire_pb2 as wire
 from serving.contract.dtypes import dtype_name
+from serving.runtimes.status import invalid_argument
 from serving.runtimes.tensors import to_numpy
-from serving.tfserving_rest.backend import INVALID_ARGUMENT, BackendError
 
 BYTES_SUFFIX = "_bytes"  # outputs with such an alias hold binary strings
 Writer = Callable[[Any], str]
@@ -24,17 +24,17 @@ WHOLE_NUMBERS = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16",
 
 
 def outputs_as_rows(outputs: Mapping[str, wire.TensorProto]) -> str:
-    """`{"predictions": [...]}`: one entry per row, bare for one output, an object for several. Raises BackendError."""
+    """`{"predictions": [...]}`: one entry per row, bare for one output, an object for several. Raises CallError."""
     if not outputs:
-        raise BackendError(INVALID_ARGUMENT, "Cannot convert empty tensor map to JSON")
+        raise invalid_argument("Cannot convert empty tensor map to JSON")
     size = -1
     for alias in sorted(outputs):
         sides = _sides(outputs[alias])
         if not sides:
-            raise BackendError(INVALID_ARGUMENT, f"Tensor name: {alias} has no shape information ")
+            raise invalid_argument(f"Tensor name: {alias} has no shape information ")
         if size not in (-1, sides[0]):
             message = f"Tensor name: {alias} has inconsistent batch size: {sides[0]} expecting batch size: {size}"
-            raise BackendError(INVALID_ARGUMENT, message)
+            raise invalid_argument(message)
         size = sides[0]
     columns = {alias: _rows(alias, outputs[alias]) for alias in sorted(outputs)}
     if len(columns) == 1:
@@ -49,9 +49,9 @@ def outputs_as_rows(outputs: Mapping[str, wire.TensorProto]) -> str:
 
 
 def outputs_as_columns(outputs: Mapping[str, wire.TensorProto]) -> str:
-    """`{"outputs": ...}`: a value or list for one output, an object for several. Raises BackendError."""
+    """`{"outputs": ...}`: a value or list for one output, an object for several. Raises CallError."""
     if not outputs:
-        raise BackendError(INVALID_ARGUMENT, "Cannot convert empty tensor map to JSON")
+        raise invalid_argument("Cannot convert empty tensor map to JSON")
     texts = {alias: _whole(alias, outputs[alias]) for alias in sorted(outputs)}
     if len(texts) == 1:
         return _document("outputs", next(iter(texts.values())))
@@ -121,7 +121,7 @@ def _writer(alias: str, dtype: int) -> Writer:
         return str
     if dtype == wire.DT_STRING:
         return _b64_text if alias.endswith(BYTES_SUFFIX) else _string_text
-    raise BackendError(INVALID_ARGUMENT, f"Failed to write JSON value for tensor type: {dtype_name(dtype)}")
+    raise invalid_argument(f"Failed to write JSON value for tensor type: {dtype_name(dtype)}")
 
 
 def _string_text(value: bytes) -> str:

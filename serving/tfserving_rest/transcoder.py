@@ -12,31 +12,37 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+import grpc
 from google.protobuf import json_format
 
+from serving.backend.methods import CLASSIFY, GET_MODEL_METADATA, GET_MODEL_STATUS, PREDICT, REGRESS
 from serving.backend.protos import wire_pb2 as wire
 from serving.contract.versions import LARGEST_VERSION
+from serving.runtimes.status import STATUS_CODES, CallError, invalid_argument
 from serving.tfserving_rest import json_output
-from serving.tfserving_rest.backend import DATA_LOSS, UNIMPLEMENTED, Backend, BackendError
-from serving.tfserving_rest.json_input import decode_b64, invalid, is_b64, json_text, size_of, tensor_from_json
+from serving.tfserving_rest.backend import Backend
+from serving.tfserving_rest.json_input import decode_b64, is_b64, json_text, size_of, tensor_from_json
 
 JSON = "application/json"
 DEFAULT_SIGNATURE = "serving_default"
 METADATA_FIELD = "signature_def"
 
-# google.rpc.Code: HTTP status
+# The HTTP status of a gRPC code; 500 for every other.
 HTTP_STATUS = {
-    **dict.fromkeys((3, 9, 11), 400),  # INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE
-    **{1: 499, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 10: 409, 12: 501, 14: 503, 16: 401},
-    **dict.fromkeys((2, 13, 15), 500),  # UNKNOWN, INTERNAL, DATA_LOSS
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
 }
-
-# google.rpc.Code, in its order
-CODE_NAMES = (
-    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
-    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
-    *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
-)
 
 _VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _INFERENCE = re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)", re.I | re.A)
@@ -54,7 +60,7 @@ class Reply:
     content_type: str = JSON
     model: str = ""
     method: str = ""
-    code: int = 0
+    code: grpc.StatusCode = grpc.StatusCode.OK
 
 
 @dataclass(slots=True)
@@ -73,30 +79,30 @@ def answer(backend: Backend, method: str, path: str, body: bytes = b"", content_
     path: as sent, percent-encoded, without the query. content_encoding: `gzip` is undone.
     """
     if not _V1.fullmatch(path):
-        return Reply(404, b"Not Found", "text/plain", code=5)
+        return Reply(404, b"Not Found", "text/plain", code=grpc.StatusCode.NOT_FOUND)
     call = _Call(wire.ModelSpec(), body=body, encoding=content_encoding)
     try:
         text = _answer(backend, method, path, call)
     except _UnusableVersion as exc:
         return Reply(400, b"", JSON, code=exc.code)
-    except BackendError as exc:
+    except CallError as exc:
         text = json.dumps({"error": exc.message}, indent=4, ensure_ascii=False)
         status = HTTP_STATUS.get(exc.code, 500)
         return Reply(status, text.encode("utf-8", "replace"), JSON, call.spec.name, call.method, exc.code)
     return Reply(200, text.encode("utf-8", "replace"), JSON, call.spec.name, call.method)
 
 
-class _UnusableVersion(BackendError):
+class _UnusableVersion(CallError):
     """TensorFlow Serving answers it with an empty body."""
 
 
 def _answer(backend: Backend, method: str, path: str, call: _Call) -> str:
     found = _INFERENCE.fullmatch(path) if method == "POST" else _ABOUT.fullmatch(path) if method == "GET" else None
     if found is None:
-        raise invalid(f"Malformed request: {method} {path}")
+        raise invalid_argument(f"Malformed request: {method} {path}")
     parts = found.groupdict()
     if parts["name"] is None:
-        raise invalid("Missing model name in request.")
+        raise invalid_argument("Missing model name in request.")
     call.spec.CopyFrom(_model_spec(parts))
     call.method = (parts.get("method") or parts.get("metadata") or "status").lower()
     if method == "POST":
@@ -108,7 +114,9 @@ def _model_spec(parts: dict[str, str | None]) -> wire.ModelSpec:
     spec = wire.ModelSpec(name=unquote(parts["name"] or ""))
     if parts["version"] is not None:
         if int(parts["version"]) > LARGEST_VERSION:
-            raise _UnusableVersion(3, f"Failed to convert version: {parts['version']} to numeric.")
+            raise _UnusableVersion(
+                grpc.StatusCode.INVALID_ARGUMENT, f"Failed to convert version: {parts['version']} to numeric."
+            )
         spec.version.value = int(parts["version"])
     if parts["label"] is not None:
         spec.version_label = unquote(parts["label"])
@@ -121,11 +129,11 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
     try:
         return gzip.decompress(body)
     except (OSError, EOFError, zlib.error) as exc:
-        raise BackendError(DATA_LOSS, f"the gzip body cannot be read: {exc}") from exc
+        raise CallError(grpc.StatusCode.DATA_LOSS, f"the gzip body cannot be read: {exc}") from exc
 
 
 def _status(backend: Backend, call: _Call) -> str:
-    response = backend.status(wire.GetModelStatusRequest(model_spec=call.spec))
+    response = backend.call(GET_MODEL_STATUS, wire.GetModelStatusRequest(model_spec=call.spec))
     rows = [
         {
             "version": str(row.version),
@@ -138,7 +146,9 @@ def _status(backend: Backend, call: _Call) -> str:
 
 
 def _metadata(backend: Backend, call: _Call) -> str:
-    response = backend.metadata(wire.GetModelMetadataRequest(model_spec=call.spec, metadata_field=[METADATA_FIELD]))
+    response = backend.call(
+        GET_MODEL_METADATA, wire.GetModelMetadataRequest(model_spec=call.spec, metadata_field=[METADATA_FIELD])
+    )
     signatures = wire.SignatureDefMap.FromString(response.metadata[METADATA_FIELD].value)
     document = {
         "model_spec": {
@@ -160,25 +170,25 @@ def _predict(backend: Backend, call: _Call) -> str:
     has_rows, has_columns = "instances" in document, "inputs" in document
     if has_rows == has_columns:
         both = "Request has both 'inputs' and 'instances' keys, expected one of them"
-        raise invalid(both if has_rows else "Missing 'inputs' or 'instances' key")
+        raise invalid_argument(both if has_rows else "Missing 'inputs' or 'instances' key")
     dtypes = {alias: info.dtype for alias, info in signature.inputs.items()}
     tensors = _rows(document["instances"], dtypes) if has_rows else _columns(document["inputs"], dtypes)
     for alias, tensor in tensors.items():
         request.inputs[alias].CopyFrom(tensor)
-    outputs = backend.predict(request).outputs
+    outputs = backend.call(PREDICT, request).outputs
     return json_output.outputs_as_rows(outputs) if has_rows else json_output.outputs_as_columns(outputs)
 
 
 def _classify(backend: Backend, call: _Call) -> str:
     request = wire.ClassificationRequest(model_spec=call.spec)
     _fill_examples(call, request)
-    return json_output.classifications(backend.classify(request).result)
+    return json_output.classifications(backend.call(CLASSIFY, request).result)
 
 
 def _regress(backend: Backend, call: _Call) -> str:
     request = wire.RegressionRequest(model_spec=call.spec)
     _fill_examples(call, request)
-    return json_output.regressions(backend.regress(request).result)
+    return json_output.regressions(backend.call(REGRESS, request).result)
 
 
 _METHODS = {
@@ -192,15 +202,15 @@ _METHODS = {
 
 def _parsed(body: bytes) -> dict[str, Any]:
     if not body.strip():
-        raise invalid("JSON Parse error: The document is empty")
+        raise invalid_argument("JSON Parse error: The document is empty")
     try:
         document = json.loads(body)
     except json.JSONDecodeError as exc:
-        raise invalid(f"JSON Parse error: {exc.msg} at offset: {exc.pos}") from exc
+        raise invalid_argument(f"JSON Parse error: {exc.msg} at offset: {exc.pos}") from exc
     except (UnicodeDecodeError, RecursionError, ValueError) as exc:
-        raise invalid(f"JSON Parse error: {type(exc).__name__}") from exc
+        raise invalid_argument(f"JSON Parse error: {type(exc).__name__}") from exc
     if not isinstance(document, dict):
-        raise invalid("JSON body must be an object")
+        raise invalid_argument("JSON body must be an object")
     if _SURROGATE.search(body):
         _require_unicode(document)
     return document
@@ -211,33 +221,41 @@ def _require_unicode(document: dict[str, Any]) -> None:
     try:
         json_text(document).encode()
     except UnicodeEncodeError as exc:
-        raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from exc
+        raise invalid_argument("JSON Parse error: The surrogate pair in string is invalid.") from exc
 
 
 def _signature_name(document: dict[str, Any]) -> str:
     name = document.get("signature_name", "")
     if not isinstance(name, str):
-        raise invalid("'signature_name' key must be a string value.")
+        raise invalid_argument("'signature_name' key must be a string value.")
     return name
 
 
+def _signatures(backend: Backend, spec: wire.ModelSpec) -> tuple[wire.GetModelMetadataResponse, wire.SignatureDefMap]:
+    request = wire.GetModelMetadataRequest(model_spec=spec, metadata_field=[METADATA_FIELD])
+    response = backend.call(GET_MODEL_METADATA, request)
+    return response, wire.SignatureDefMap.FromString(response.metadata[METADATA_FIELD].value)
+
+
 def _signature(backend: Backend, spec: wire.ModelSpec, name: str) -> wire.SignatureDef:
-    response = backend.metadata(wire.GetModelMetadataRequest(model_spec=spec, metadata_field=[METADATA_FIELD]))
+    response = backend.call(
+        GET_MODEL_METADATA, wire.GetModelMetadataRequest(model_spec=spec, metadata_field=[METADATA_FIELD])
+    )
     signatures = wire.SignatureDefMap.FromString(response.metadata[METADATA_FIELD].value)
     if name not in signatures.signature_def:
-        raise invalid(f'Serving signature name: "{name}" not found in signature def')
+        raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
     return signatures.signature_def[name]
 
 
 def _rows(instances: Any, dtypes: dict[str, wire.DataType]) -> dict[str, wire.TensorProto]:
     """`instances`: one entry per row; entries are objects of named values unless the signature has one input."""
     if not isinstance(instances, list):
-        raise invalid("Expecting 'instances' value to be a list/array")
+        raise invalid_argument("Expecting 'instances' value to be a list/array")
     if not instances:
-        raise invalid("No values found in 'instances' list: it must hold at least one")
+        raise invalid_argument("No values found in 'instances' list: it must hold at least one")
     named = isinstance(instances[0], dict) and not is_b64(instances[0])
     if not named and len(dtypes) != 1:
-        raise invalid(
+        raise invalid_argument(
             f"'instances' is a plain list, but expecting list of objects as multiple input tensors required as per "
             f"tensorinfo_map: {', '.join(sorted(dtypes))}"
         )
@@ -246,7 +264,7 @@ def _rows(instances: Any, dtypes: dict[str, wire.DataType]) -> dict[str, wire.Te
         return {alias: _stacked(instances, dtype, lambda at: f"Failed to process element: {at} of 'instances' list.")}
     for at, instance in enumerate(instances):
         if not isinstance(instance, dict) or set(instance) != set(dtypes):
-            raise invalid(
+            raise invalid_argument(
                 f"Failed to process element: {at} of 'instances' list. JSON object: {json_text(instance)} "
                 f"keys must be equal to: {','.join(sorted(dtypes))}"
             )
@@ -262,32 +280,31 @@ def _stacked(values: list[Any], dtype: wire.DataType, where: Callable[[int], str
     """The values as the rows of one tensor; all must have the first one's shape. where: names a row in an error."""
     try:
         return tensor_from_json(values, dtype)
-    except BackendError:
+    except CallError:
         first = None
         for at, value in enumerate(values):  # once more, row by row, to name the one that is wrong
             try:
                 row = tensor_from_json(value, dtype)
                 first = first or row
                 _require_same_shape(first, row)
-            except BackendError as exc:
-                name = "UNIMPLEMENTED" if exc.code == UNIMPLEMENTED else "INVALID_ARGUMENT"
-                raise BackendError(exc.code, f"{where(at)} Error: {name}: {exc.message}") from exc
+            except CallError as exc:
+                raise CallError(exc.code, f"{where(at)} Error: {exc}") from exc
         raise
 
 
 def _require_same_shape(first: wire.TensorProto, row: wire.TensorProto) -> None:
     if size_of(first) != size_of(row):
-        raise invalid(f"Expecting tensor size: {size_of(first)} but got: {size_of(row)}")
+        raise invalid_argument(f"Expecting tensor size: {size_of(first)} but got: {size_of(row)}")
     wanted, given = ([dim.size for dim in tensor.tensor_shape.dim] for tensor in (first, row))
     if wanted != given:
-        raise invalid(f"Expecting tensor shape: {wanted} but got: {given}")
+        raise invalid_argument(f"Expecting tensor shape: {wanted} but got: {given}")
 
 
 def _columns(inputs: Any, dtypes: dict[str, wire.DataType]) -> dict[str, wire.TensorProto]:
     """`inputs`: whole tensors, by name unless the signature has one input."""
     if not isinstance(inputs, dict) or is_b64(inputs):
         if len(dtypes) != 1:
-            raise invalid(
+            raise invalid_argument(
                 "'inputs' is a plain value/list, but expecting an object as multiple input tensors required as per "
                 f"tensorinfo_map: {', '.join(sorted(dtypes))}"
             )
@@ -295,10 +312,12 @@ def _columns(inputs: Any, dtypes: dict[str, wire.DataType]) -> dict[str, wire.Te
         return {alias: tensor_from_json(inputs, dtype)}
     for alias in dtypes:
         if alias not in inputs:
-            raise invalid(f"Missing named input tensor: {alias}")
+            raise invalid_argument(f"Missing named input tensor: {alias}")
     unknown = sorted(set(inputs) - set(dtypes))
     if unknown:
-        raise invalid(f"'inputs' holds unknown names: {','.join(unknown)}; expected: {','.join(sorted(dtypes))}")
+        raise invalid_argument(
+            f"'inputs' holds unknown names: {','.join(unknown)}; expected: {','.join(sorted(dtypes))}"
+        )
     return {alias: tensor_from_json(inputs[alias], dtype) for alias, dtype in dtypes.items()}
 
 
@@ -308,9 +327,9 @@ def _fill_examples(call: _Call, request: Any) -> None:
     request.model_spec.signature_name = _signature_name(document)
     examples = document.get("examples")
     if "examples" not in document:
-        raise invalid(f"When method is {call.method}, key 'examples' is expected and was not found")
+        raise invalid_argument(f"When method is {call.method}, key 'examples' is expected and was not found")
     if not isinstance(examples, list) or not examples:
-        raise invalid("Example is either not a list or is empty: 'examples' value must be a non-empty list")
+        raise invalid_argument("Example is either not a list or is empty: 'examples' value must be a non-empty list")
     if "context" in document:
         into = request.input.example_list_with_context
         _fill_example(document["context"], into.context)
@@ -322,7 +341,7 @@ def _fill_examples(call: _Call, request: Any) -> None:
 
 def _fill_example(value: Any, example: wire.Example) -> None:
     if not isinstance(value, dict):
-        raise invalid(f"Example must be JSON object but got JSON Value: {json_text(value)}")
+        raise invalid_argument(f"Example must be JSON object but got JSON Value: {json_text(value)}")
     example.features.SetInParent()
     for name, given in value.items():
         _fill_feature(name, given if isinstance(given, list) else [given], example.features.feature[name])
@@ -342,14 +361,16 @@ def _fill_feature(name: str, values: list[Any], feature: wire.Feature) -> None:
                 raise _mixed(name)
             feature.float_list.value.append(value)
         else:
-            raise invalid(f"Feature: {name} JSON Value: {json_text(value)} is not a number, a string or a b64 object")
+            raise invalid_argument(
+                f"Feature: {name} JSON Value: {json_text(value)} is not a number, a string or a b64 object"
+            )
     if len(values) != sum(len(part.value) for part in (feature.bytes_list, feature.float_list, feature.int64_list)):
         raise _mixed(name)
 
 
 def _int64(name: str, value: int) -> int:
     if not -(2**63) <= value < 2**63:
-        raise invalid(f"Feature: {name} JSON Value: {value} does not fit into int64")
+        raise invalid_argument(f"Feature: {name} JSON Value: {value} does not fit into int64")
     return value
 
 
@@ -357,8 +378,8 @@ def _holds(feature: wire.Feature, kind: str) -> bool:
     return bool(feature.WhichOneof("kind") == kind)
 
 
-def _mixed(name: str) -> BackendError:
-    return invalid(f"Unexpected element type change for feature: {name}: a list holds values of one kind")
+def _mixed(name: str) -> CallError:
+    return invalid_argument(f"Unexpected element type change for feature: {name}: a list holds values of one kind")
 
 
 def _as_dict(message: Any) -> dict[str, Any]:
@@ -369,4 +390,4 @@ def _as_dict(message: Any) -> dict[str, Any]:
 
 
 def _code_name(code: int) -> str:
-    return CODE_NAMES[code] if 0 <= code < len(CODE_NAMES) else str(code)
+    return STATUS_CODES[code].name if code in STATUS_CODES else str(code)

@@ -16,16 +16,16 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from serving.backend.backends import Backends
-from serving.backend.grpc_predictor import GET_MODEL_STATUS, PREDICT
+from serving.backend.methods import CLASSIFY, GET_MODEL_METADATA, GET_MODEL_STATUS, PREDICT, REGRESS, Method
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
 from serving.backend.protos import wire_pb2 as wire
 from serving.contract.card import ModelCard
 from serving.contract.errors import UnknownModel, UnknownVersion
 from serving.contract.preprocessing import Tensor
 from serving.gateway.app import create_app
-from serving.gateway.http.v1_backend import CLASSIFY, GET_MODEL_METADATA, REGRESS, GrpcBackend
+from serving.gateway.http.v1_backend import GrpcBackend
 from serving.gateway.settings import Settings
-from tests.backend.test_grpc_predictor import ColorServer, handler
+from tests.backend.color_server import ColorServer, handler
 from tests.cards import COLORS
 
 
@@ -124,12 +124,12 @@ def app_with_v1(settings: Settings, predictor: Any) -> Iterator[Flask]:
     """The application with /v1 over real gRPC to a server whose answers one can compute by hand."""
     colors = ColorServer()
     server = grpc.server(ThreadPoolExecutor(4))
-    rows: list[tuple[str, Any, Any]] = [
-        (PREDICT, colors.predict, wire.PredictRequest),
-        (CLASSIFY, no_examples, wire.ClassificationRequest),
-        (REGRESS, no_examples, wire.RegressionRequest),
-        (GET_MODEL_METADATA, metadata, wire.GetModelMetadataRequest),
-        (GET_MODEL_STATUS, colors.status, wire.GetModelStatusRequest),
+    rows: list[tuple[Method[Any, Any], Any]] = [
+        (PREDICT, colors.predict),
+        (CLASSIFY, no_examples),
+        (REGRESS, no_examples),
+        (GET_MODEL_METADATA, metadata),
+        (GET_MODEL_STATUS, colors.status),
     ]
     server.add_generic_rpc_handlers(tuple(handler(*row) for row in rows))
     port = server.add_insecure_port("127.0.0.1:0")

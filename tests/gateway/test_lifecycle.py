@@ -19,7 +19,7 @@ from PIL import Image
 
 from serving.backend.protos import wire_pb2 as wire
 from serving.gateway.access.keys import new_key
-from tests.backend.test_grpc_predictor import ColorServer, serving
+from tests.backend.color_server import ColorServer, serving
 from tests.gateway.gateway_process import Gateway, running
 
 SECONDS = 90

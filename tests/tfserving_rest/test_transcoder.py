@@ -1,16 +1,18 @@
 """The transcoder alone, over a backend that echoes: whatever comes in, an answer goes out."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
+import grpc
 import numpy as np
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.backend.methods import Method, Request, Response
 from serving.backend.protos import wire_pb2 as wire
-from serving.tfserving_rest import BackendError, Reply, answer
+from serving.runtimes.status import CallError
+from serving.tfserving_rest import Reply, answer
 
 TYPES = {"i": wire.DT_INT32, "f": wire.DT_FLOAT, "s": wire.DT_STRING, "b": wire.DT_BOOL, "u": wire.DT_UINT8}
 
@@ -18,39 +20,21 @@ TYPES = {"i": wire.DT_INT32, "f": wire.DT_FLOAT, "s": wire.DT_STRING, "b": wire.
 class Echo:
     """One signature for each type, whose output is its input; a model named `down` cannot be reached."""
 
-    def predict(self, request: wire.PredictRequest) -> wire.PredictResponse:
-        self._require(request.model_spec)
-        response = wire.PredictResponse()
-        for alias, tensor in request.inputs.items():
-            response.outputs[alias].CopyFrom(tensor)
-        return response
-
-    def classify(self, request: wire.ClassificationRequest) -> wire.ClassificationResponse:
-        self._require(request.model_spec)
-        return wire.ClassificationResponse()
-
-    def regress(self, request: wire.RegressionRequest) -> wire.RegressionResponse:
-        self._require(request.model_spec)
-        return wire.RegressionResponse()
-
-    def metadata(self, request: wire.GetModelMetadataRequest) -> wire.GetModelMetadataResponse:
-        self._require(request.model_spec)
-        signatures = wire.SignatureDefMap()
-        for name, dtype in TYPES.items():
-            signatures.signature_def[name].inputs["x"].dtype = dtype
-        response = wire.GetModelMetadataResponse(model_spec=request.model_spec)
-        packed = AnyMessage()
-        packed.Pack(signatures)
-        response.metadata["signature_def"].CopyFrom(packed)
-        return response
-
-    def status(self, request: wire.GetModelStatusRequest) -> wire.GetModelStatusResponse:
-        self._require(request.model_spec)
-        return wire.GetModelStatusResponse()
-
-    def _require(self, spec: wire.ModelSpec) -> None:
+    def call(self, method: Method[Request, Response], request: Request) -> Response:
+        spec: wire.ModelSpec = request.model_spec  # type: ignore[attr-defined]
         if spec.name == "down":
-            raise BackendError(14, "failed to connect")
+            raise CallError(grpc.StatusCode.UNAVAILABLE, "failed to connect")
+        response: Any = method.response()
+        if isinstance(request, wire.PredictRequest):
+            for alias, tensor in request.inputs.items():
+                response.outputs[alias].CopyFrom(tensor)
+        elif isinstance(request, wire.GetModelMetadataRequest):
+            signatures = wire.SignatureDefMap()
+            for name, dtype in TYPES.items():
+                signatures.signature_def[name].inputs["x"].dtype = dtype
+            response.model_spec.CopyFrom(spec)
+            response.metadata["signature_def"].Pack(signatures)
+        return cast(Response, response)
 
 
 def post(body: bytes | str, path: str = "/v1/models/m:predict") -> Reply:
@@ -118,5 +102,5 @@ def test_half_a_surrogate_pair_is_refused(body: str) -> None:
 
 def test_backend_errors_become_http_statuses() -> None:
     reply = answer(Echo(), "GET", "/v1/models/down")
-    assert (reply.status, reply.code) == (503, 14)
+    assert (reply.status, reply.code) == (503, grpc.StatusCode.UNAVAILABLE)
     assert json.loads(reply.body) == {"error": "failed to connect"}

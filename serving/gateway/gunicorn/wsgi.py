@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 from serving.backend.backends import Backends, Tls, Watcher
-from serving.backend.grpc_predictor import PREDICT, GrpcPredictor
+from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.merging_predictor import MergingPredictor
-from serving.backend.predict_socket import PredictSocket
+from serving.backend.predict_socket import SocketBackends
 from serving.backend.predictor import Predictor
 from serving.backend.tensor_function import TensorFunction
 from serving.faces import served_encoder
@@ -33,8 +33,10 @@ def backends_of(settings: Settings, metrics: Metrics) -> Backends:
             for path in (settings.backend_tls_ca, settings.backend_tls_certificate, settings.backend_tls_key)
         )
         tls = Tls(ca, certificate, key, settings.backend_tls_server_name)
-    shortcuts = {PREDICT: PredictSocket(settings.backend_socket).call} if settings.backend_socket else {}
-    return Backends(settings.backends, tls=tls, watcher=Watcher(metrics.backend, metrics.retried), shortcuts=shortcuts)
+    watcher = Watcher(metrics.backend, metrics.retried)
+    if settings.backend_socket:
+        return SocketBackends(settings.backends, settings.backend_socket, tls=tls, watcher=watcher)
+    return Backends(settings.backends, tls=tls, watcher=watcher)
 
 
 def faces_at(face_settings: FaceSettings, settings: Settings, backends: Backends) -> Faces | None:

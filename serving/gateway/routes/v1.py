@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import grpc
 from flask import Blueprint, Response, g, request
 
 from serving.backend.predictor import Call, ModelRef
@@ -83,7 +84,7 @@ def blueprint(backend_for: Callable[[Call], Backend], settings: Settings) -> Blu
             body = read_body(request, settings.max_request_bytes)
         with g.stages.timed("predict"):
             reply = answer(backend_for(call), request.method, _path_as_sent(request.environ), body)
-        if reply.model and reply.code == 0:
+        if reply.model and reply.code is grpc.StatusCode.OK:
             g.model, g.version = ModelRef(reply.model), ""
         headers = {"Retry-After": "1"} if reply.status == UNAVAILABLE else {}
         return Response(reply.body, reply.status, headers, content_type=reply.content_type)

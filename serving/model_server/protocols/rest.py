@@ -6,18 +6,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
-from serving.backend.protos import wire_pb2 as wire
+from serving.backend.methods import (
+    CLASSIFY,
+    GET_MODEL_METADATA,
+    GET_MODEL_STATUS,
+    PREDICT,
+    REGRESS,
+    Method,
+    Request,
+    Response,
+)
 from serving.contract.errors import PortTaken
 from serving.model_server.metrics import CONTENT_TYPE
 from serving.model_server.service import ModelServerService
-from serving.runtimes.status import STATUS_CODES, CallError, cut
-from serving.tfserving_rest import BackendError, Reply, answer
-
-Response = TypeVar("Response")
+from serving.runtimes.status import CallError, cut
+from serving.tfserving_rest import Reply, answer
 
 logger = logging.getLogger(__name__)
 
@@ -30,35 +37,22 @@ class LocalBackend:
     """The transcoder's backend in this process. timeout_seconds: how long a call may take."""
 
     def __init__(self, service: ModelServerService, timeout_seconds: float) -> None:
-        self._service = service
         self._timeout_seconds = timeout_seconds
+        self._calls: dict[str, Callable[[Any, Any, float], Any]] = {
+            PREDICT.path: service.predict,
+            CLASSIFY.path: service.classify,
+            REGRESS.path: service.regress,
+            GET_MODEL_METADATA.path: lambda request, response, _: service.metadata(request, response),
+            GET_MODEL_STATUS.path: lambda request, response, _: service.status(request, response),
+        }
 
-    def predict(self, request: wire.PredictRequest) -> wire.PredictResponse:
-        return self._call(self._service.predict, request, wire.PredictResponse())
-
-    def classify(self, request: wire.ClassificationRequest) -> wire.ClassificationResponse:
-        return self._call(self._service.classify, request, wire.ClassificationResponse())
-
-    def regress(self, request: wire.RegressionRequest) -> wire.RegressionResponse:
-        return self._call(self._service.regress, request, wire.RegressionResponse())
-
-    def metadata(self, request: wire.GetModelMetadataRequest) -> wire.GetModelMetadataResponse:
-        return _translated(self._service.metadata, request, wire.GetModelMetadataResponse())
-
-    def status(self, request: wire.GetModelStatusRequest) -> wire.GetModelStatusResponse:
-        return _translated(self._service.status, request, wire.GetModelStatusResponse())
-
-    def _call(self, call: Callable[..., Any], request: Any, response: Response) -> Response:
-        return _translated(call, request, response, time.monotonic() + self._timeout_seconds)
-
-
-def _translated(call: Callable[..., Any], request: Any, response: Response, *deadline: float) -> Response:
-    """The filled response. Raises BackendError."""
-    try:
-        call(request, response, *deadline)
+    def call(self, method: Method[Request, Response], request: Request) -> Response:
+        response = method.response()
+        try:
+            self._calls[method.path](request, response, time.monotonic() + self._timeout_seconds)
+        except CallError as exc:
+            raise CallError(exc.code, cut(exc.message)) from exc
         return response
-    except CallError as exc:
-        raise BackendError(exc.number, cut(exc.message)) from exc
 
 
 class HttpServer(ThreadingHTTPServer):
@@ -175,10 +169,13 @@ class _Handler(BaseHTTPRequestHandler):
             reply = answer(self.server.backend, method, path, body, self.headers.get("Content-Encoding", ""))
         except Exception:  # the border: logged, and answered without details
             logger.exception("a REST request failed that should not have")
-            reply = Reply(500, b'{"error": "internal error of the model server; its log has the details"}', code=13)
+            reply = Reply(
+                500,
+                b'{"error": "internal error of the model server; its log has the details"}',
+                code=grpc.StatusCode.INTERNAL,
+            )
         if reply.model:
-            code = STATUS_CODES.get(reply.code, grpc.StatusCode.UNKNOWN)
-            self.server.service.count(reply.model, reply.method, ENTRYPOINT, started, code)
+            self.server.service.count(reply.model, reply.method, ENTRYPOINT, started, reply.code)
         return reply
 
     def _send(self, reply: Reply) -> None:

@@ -10,11 +10,11 @@ import pytest
 from sightline import Client, Failed, GrpcClient, Prediction
 
 from serving.backend.backends import Backends
-from serving.backend.grpc_predictor import PREDICT, GrpcPredictor
-from serving.backend.protos import wire_pb2 as wire
+from serving.backend.grpc_predictor import GrpcPredictor
+from serving.backend.methods import PREDICT
 from serving.contract.card import Calibration
 from serving.contract.errors import InvalidParameter, ModelServerUnavailable, Overloaded
-from tests.backend.test_grpc_predictor import ColorServer, handler, serving
+from tests.backend.color_server import ColorServer, handler, serving
 from tests.cards import COLORS
 from tests.clients.shades import Serve, png
 
@@ -101,7 +101,7 @@ def test_the_last_refusal_is_raised_and_being_ready_is_asked_once(model_server: 
 def test_a_server_that_starts_late_is_found() -> None:
     colors = ColorServer()
     server = grpc.server(ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers((handler(PREDICT, colors.predict, wire.PredictRequest),))
+    server.add_generic_rpc_handlers((handler(PREDICT, colors.predict),))
     port = server.add_insecure_port("127.0.0.1:0")
 
     class Late(GrpcClient):

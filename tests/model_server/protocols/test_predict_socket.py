@@ -15,11 +15,11 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.backend.backends import Backends
-from serving.backend.grpc_predictor import PREDICT
-from serving.backend.predict_socket import CODE, SECONDS, PredictSocket
+from serving.backend.methods import PREDICT
+from serving.backend.predict_socket import CODE, SECONDS, PredictSocket, SocketBackends
 from serving.backend.protos import wire_pb2 as wire
 from serving.local_calls.client import LocalClient, NotReached
+from serving.runtimes.status import CallError
 from serving.runtimes.tensors import to_content_proto, to_numpy
 from tests.model_server.server_process import ModelServer, free_port, launch, running
 
@@ -74,7 +74,7 @@ def only(model: str, models_dir: Path) -> tuple[str | Path, ...]:
 
 
 def ask(where: PredictSocket, request: wire.PredictRequest, timeout: float = 20.0) -> Any:
-    return where.call(request, wire.PredictResponse, timeout)
+    return where.predict(request, timeout)
 
 
 def test_the_answer_is_the_one_that_grpc_gives(beside: ModelServer, path: Path, at: At) -> None:
@@ -93,10 +93,10 @@ def test_a_refusal_is_the_one_that_grpc_gives(
 ) -> None:
     with pytest.raises(grpc.RpcError) as over_grpc:
         beside.predict(model, {"wrong": FLOATS}, **more)
-    with pytest.raises(grpc.RpcError) as answer:
+    with pytest.raises(CallError) as answer:
         ask(at(path), request_of(model, {"wrong": FLOATS}, **more))
-    assert answer.value.code() is over_grpc.value.code()
-    assert answer.value.details() == over_grpc.value.details()
+    assert answer.value.code is over_grpc.value.code()
+    assert answer.value.message == over_grpc.value.details()
 
 
 @pytest.mark.usefixtures("beside")
@@ -118,9 +118,9 @@ def test_a_large_batch_travels_whole(path: Path, at: At) -> None:
 @pytest.mark.usefixtures("beside")
 def test_a_deadline_that_passes_is_told_and_the_next_call_is_answered(path: Path, at: At) -> None:
     where = at(path)
-    with pytest.raises(grpc.RpcError) as late:
+    with pytest.raises(CallError) as late:
         ask(where, request_of("slow", {"n": np.array(20_000_000, np.int32)}), timeout=0.3)
-    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert to_numpy(ask(where, request_of("half_plus_two", {"x": FLOATS})).outputs["y"])[0] == 2.5
 
 
@@ -171,19 +171,19 @@ def test_two_servers_do_not_share_a_socket(models_dir: Path, beside: ModelServer
 
 
 def test_a_call_goes_over_grpc_where_the_socket_reaches_nobody(
-    beside: ModelServer, path: Path, tmp_path: Path, at: At, *, caplog: pytest.LogCaptureFixture
+    beside: ModelServer, path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     link = tmp_path / "link"
-    backends = Backends([f"127.0.0.1:{beside.port}"], shortcuts={PREDICT: at(link).call})
+    backends = SocketBackends([f"127.0.0.1:{beside.port}"], str(link))
     request = request_of("half_plus_two", {"x": FLOATS})
     try:
         for _ in range(3):
-            answer = backends.call(PREDICT, request, wire.PredictResponse, timeout=20)
+            answer = backends.call(PREDICT, request, timeout=20)
             assert answer.model_spec.version.value == 123
         assert caplog.text.count("Predict goes over gRPC") == 1
         link.symlink_to(path)
-        backends.call(PREDICT, request, wire.PredictResponse, timeout=20)
+        backends.call(PREDICT, request, timeout=20)
         assert caplog.text.count("again") == 1
     finally:
         backends.close()
@@ -202,8 +202,8 @@ def test_a_connection_that_breaks_in_the_midst_is_unavailable(tmp_path: Path, at
 
         thread = threading.Thread(target=end_in_the_midst)
         thread.start()
-        with pytest.raises(grpc.RpcError) as broken:
+        with pytest.raises(CallError) as broken:
             ask(at(path), request_of("x", {}))
         thread.join()
-    assert broken.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert str(path) in broken.value.details()
+    assert broken.value.code is grpc.StatusCode.UNAVAILABLE
+    assert str(path) in broken.value.message

@@ -1,0 +1,96 @@
+"""A real gRPC server of one model, `colors`, whose answers one can compute by hand."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import Message
+
+from serving.backend.methods import GET_MODEL_STATUS, LIST_MODELS, PREDICT, Method
+from serving.backend.protos import wire_pb2 as wire
+from serving.contract.card import ModelCard, card_to_json
+from serving.runtimes.tensors import to_numpy, to_proto
+from tests.cards import COLORS
+
+State = wire.ModelVersionStatus.State
+RED = np.array([[[[200, 0, 0]] * 2] * 2], np.uint8)  # (1, 2, 2, 3)
+
+
+@dataclass
+class ColorServer:
+    """Answers the share of each channel. versions: what is loaded; fails: what Predict is answered instead."""
+
+    versions: dict[int, ModelCard] = field(default_factory=lambda: {1: COLORS})
+    loading: tuple[int, ...] = ()
+    lists: bool = True
+    fails: grpc.StatusCode | None = None
+    calls: list[str] = field(default_factory=list)
+    metadata: list[tuple[str, str]] = field(default_factory=list)
+
+    def predict(self, request: wire.PredictRequest, context: Any) -> wire.PredictResponse:
+        self.calls.append(request.model_spec.signature_name)
+        self.metadata += [(pair.key, pair.value) for pair in context.invocation_metadata()]
+        if self.fails is not None:
+            context.abort(self.fails, "as told")
+        spec = request.model_spec
+        if spec.version_label:
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
+            )
+        wanted = spec.version.value if spec.HasField("version") else max(self.versions, default=0)
+        if spec.name != "colors" or wanted not in self.versions:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Specific({spec.name}, {wanted})")
+        response = wire.PredictResponse(model_spec=wire.ModelSpec(name=spec.name))
+        response.model_spec.version.value = wanted
+        if spec.signature_name == "model_card":
+            text = card_to_json(self.versions[wanted]).encode()
+            card = wire.TensorProto(dtype=wire.DT_STRING, string_val=[text])
+            card.tensor_shape.dim.add(size=1)
+            response.outputs["card"].CopyFrom(card)
+            return response
+        images = to_numpy(request.inputs["image"]).astype(np.float32)
+        if images.shape[1:] != self.versions[wanted].input.shape[1:]:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Matrix size-incompatible")
+        sums = images.sum(axis=(1, 2))
+        to_proto(sums / np.maximum(1, sums.sum(axis=1, keepdims=True)), response.outputs["probabilities"])
+        return response
+
+    def status(self, request: wire.GetModelStatusRequest, context: Any) -> wire.GetModelStatusResponse:
+        if request.model_spec.name != "colors":
+            context.abort(grpc.StatusCode.NOT_FOUND, "Could not find any versions of model")
+        rows = [wire.ModelVersionStatus(version=number, state=State.AVAILABLE) for number in self.versions]
+        rows += [wire.ModelVersionStatus(version=number, state=State.LOADING) for number in self.loading]
+        return wire.GetModelStatusResponse(model_version_status=rows)
+
+    def names(self, request: Message, context: Any) -> wire.ListModelsResponse:  # noqa: ARG002
+        if not self.lists:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such service")
+        return wire.ListModelsResponse(name=["colors"])
+
+
+def handler(method: Method[Any, Any], answer: Callable[..., Any]) -> grpc.GenericRpcHandler:
+    """Let a server answer one method. answer: a function of the request and gRPC's context."""
+    service, name = method.path.strip("/").split("/")
+    row = grpc.unary_unary_rpc_method_handler(answer, method.request.FromString, method.response.SerializeToString)
+    return grpc.method_handlers_generic_handler(service, {name: row})
+
+
+@contextmanager
+def serving(colors: ColorServer, threads: int = 4) -> Iterator[str]:
+    """A model server that answers as `colors` does. Yields where it listens."""
+    server = grpc.server(ThreadPoolExecutor(threads))
+    server.add_generic_rpc_handlers(
+        (
+            handler(PREDICT, colors.predict),
+            handler(GET_MODEL_STATUS, colors.status),
+            handler(LIST_MODELS, colors.names),
+        )
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
