@@ -1,4 +1,4 @@
-"""Bytes to predictions: the whole story of one request."""
+"""Image bytes to predictions: the whole flow of one request."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ from serving.contract.image_limits import ImageLimits
 from serving.contract.prediction import Prediction, top_k, without_calibration
 from serving.contract.preprocessing import Tensor
 
-LARGE_BYTES = 16_384  # of a picture: one takes longer than handing it to another thread does
-MANY_BYTES = 131_072  # of all pictures of a request, small ones: so many hold up others
-SWAPS = 3  # how many versions may replace each other under one request before it is told to come back
+LARGE_BYTES = 16_384  # of one image: from here on decoding takes longer than a switch to another thread
+MANY_BYTES = 131_072  # of all images of a request: from here on small ones hold up other requests, too
+SWAPS = 3  # version changes during one request before it fails with ModelNotReady
 
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Stages:
-    """Milliseconds that one request spent in each stage."""
+    """Milliseconds of each stage of one request."""
 
     milliseconds: dict[str, float] = field(default_factory=dict)
 
@@ -37,7 +37,7 @@ class Stages:
 
 
 class Timed:
-    """A block on the clock. A class, because a generator costs a request ten times as much."""
+    """Context manager that times a block. A class: a generator costs ten times as much per request."""
 
     __slots__ = ("_milliseconds", "_stage", "_start")
 
@@ -52,22 +52,22 @@ class Timed:
         self._milliseconds[self._stage] = self._milliseconds.get(self._stage, 0.0) + spent
 
 
-class Elsewhere(Protocol):
-    """Runs what computes for long where it holds up nobody, and waits for it."""
+class Executor(Protocol):
+    """Run CPU-heavy work off the event loop, and wait for its result."""
 
     def __call__(self, work: Callable[[], T]) -> T: ...
 
 
-def here(work: Callable[[], T]) -> T:
-    """The Elsewhere of those whom nobody waits for: at once, in this thread."""
+def run_inline(work: Callable[[], T]) -> T:
+    """Run the work at once, in this thread: the Executor for callers without an event loop, and for small work."""
     return work()
 
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What one request is answered: one outcome for each picture, in the order in which they were sent.
+    """The result of one request: one outcome per image, in the order of the request.
 
-    inputs: what the model saw of each, uint8 (h, w, c), None of a bad one; empty where that was not asked for.
+    inputs: the model's input for each image, uint8 (h, w, c), None for a bad image; empty unless requested.
     """
 
     served: ServedModel
@@ -86,18 +86,18 @@ def classify(
     call: Call = ANYTIME,
     all_probabilities: bool = False,
     with_inputs: bool = False,
-    elsewhere: Elsewhere = here,
+    executor: Executor = run_inline,
 ) -> Classified:
-    """Classify encoded pictures in one batch. A bad picture becomes its error and does not fail its neighbours.
+    """Classify encoded images in one batch. A bad image becomes its error and does not fail the others.
 
-    pictures: bytes of picture files, or the error of one that could not even be read.
-    top: how many labels each prediction names; all_probabilities: and those of every class beside them.
-    with_inputs: tell what the model saw, too.
-    call: the request's deadline and what travels with it. elsewhere: runs the work on large pictures.
-    Raises what the predictor raises; nothing for the pictures.
+    pictures: bytes of image files, or the error of one that could not be read.
+    top: number of labels per prediction. all_probabilities: add those of every class.
+    with_inputs: add the model's input for each image.
+    call: the request's deadline and metadata. executor: runs the work on large images.
+    Raises the errors of the predictor; none for bad images.
     """
     expected = predictor.describe(ref, call)  # before decoding: an unknown model costs nothing
-    run = elsewhere if are_large(pictures) else here
+    run = executor if are_large(pictures) else run_inline
     decoded, batch = run(lambda: _prepared(pictures, expected.card, limits, stages))
     served, scores = expected, None
     if batch is not None:
@@ -129,7 +129,7 @@ def _input(item: Image.Image | BadImage, card: ModelCard) -> Pixels | None:
 
 
 def are_large(pictures: Sequence[bytes | BadImage]) -> bool:
-    """Whether decoding them takes so long that others should not wait for it."""
+    """Return True where decoding takes so long that it must not hold up other requests."""
     sizes = [len(picture) for picture in pictures if isinstance(picture, bytes)]
     return max(sizes, default=0) >= LARGE_BYTES or sum(sizes) >= MANY_BYTES
 
@@ -137,7 +137,7 @@ def are_large(pictures: Sequence[bytes | BadImage]) -> bool:
 def _prepared(
     pictures: Sequence[bytes | BadImage], card: ModelCard, limits: ImageLimits, stages: Stages
 ) -> tuple[list[Image.Image | BadImage], Tensor | None]:
-    """The pictures decoded, and a batch of the good ones, None where all are bad: one turn of a thread for both."""
+    """Decode, and make a batch of the good images, None where all are bad: one switch of threads for both."""
     with stages.timed("decode"):
         decoded = decode_all(pictures, limits)
     good = _good(decoded)
@@ -149,7 +149,7 @@ def _good(decoded: Sequence[Image.Image | BadImage]) -> list[Image.Image]:
 
 
 def decode_all(pictures: Sequence[bytes | BadImage], limits: ImageLimits) -> list[Image.Image | BadImage]:
-    """Each picture decoded, or why it is not."""
+    """Decode each image; a bad one becomes its error."""
     return [_decoded(picture, limits) for picture in pictures]
 
 
@@ -164,8 +164,8 @@ def scored(
 ) -> tuple[ServedModel, Scores]:
     """Predict with the version that the batch was made for, even while versions are being swapped.
 
-    batch: as `served.card` wants it. again: makes it as another card wants it, when another version answers. Raises
-    ModelNotReady.
+    batch: preprocessed by `served.card`. again: makes the batch by the card of another version, when that one answers.
+    Raises ModelNotReady after SWAPS changes.
     """
     for _ in range(SWAPS):
         try:
@@ -174,11 +174,11 @@ def scored(
         except VersionChanged:
             served = predictor.describe(served.ref, call)
             batch = again(served.card)
-    raise ModelNotReady(f"model {served.ref} changed {SWAPS} times during one request", hint="Try again in a moment.")
+    raise ModelNotReady(f"Model {served.ref} changed {SWAPS} times during one request.", hint="Try again in a moment.")
 
 
 def to_batch(images: Sequence[Image.Image], card: ModelCard, stages: Stages) -> Tensor:
-    """Decoded pictures as one tensor (n, height, width, channels), as the card's preprocessing says."""
+    """Preprocess decoded images into one tensor (n, height, width, channels), as the card says."""
     with stages.timed("preprocess"):
         return np.stack([card.preprocessing.apply(image) for image in images])
 

@@ -196,8 +196,14 @@ def _open(data: bytes) -> Image.Image:
             ) from exc
         raise NotAnImage(
             f"{len(data):,} bytes beginning with {data[:8]!r} are not a picture in a known format",
-            hint="Send the bytes of a JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF file.",
+            hint=f"This installation reads {', '.join(readable_formats())}.",
         ) from exc
+
+
+def readable_formats() -> list[str]:
+    """Return the formats that this installation decodes, by the names that people use."""
+    names = {HEIC: "HEIC", "JPEG2000": "JPEG 2000", "WEBP": "WebP", "DIB": "BMP"}
+    return sorted({names.get(name, name) for name in FORMATS})
 
 
 def _meant(data: bytes) -> str | None:

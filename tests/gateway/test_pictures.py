@@ -101,7 +101,7 @@ def seen(client: FlaskClient, data: bytes) -> Any:
     """What the model saw: uint8 (2, 2, 3)."""
     response = client.post("/predict/colors?input=png", data=data, content_type="image/jpeg")
     (row,) = response.get_json()["predictions"]
-    assert list(row) == ["name", "label", "score", "top", "input"]
+    assert set(row) == {"name", "label", "score", "top", "input"}
     head, _, text = row["input"].partition(",")
     assert head == "data:image/png;base64"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
@@ -135,3 +135,12 @@ def test_too_many_pixels_are_refused_whatever_the_format(client: FlaskClient, ki
     data = saved(Image.new("RGB", (128, 128)), kind)  # 16,384 pixels; the limit of these tests is 10,000
     response = client.post("/predict/colors", data=data, content_type="image/png")
     assert (response.status_code, response.get_json()["code"]) == (413, "too_many_pixels")
+
+
+def test_hint_lists_the_formats_that_this_installation_reads(client: FlaskClient) -> None:
+    response = client.post("/predict/colors", data=b"no picture", content_type="image/png")
+    body = response.get_json()
+    assert body["code"] == "not_an_image"
+    formats = body["hint"].removesuffix(".").partition("reads ")[2].split(", ")
+    assert {"JPEG", "JPEG 2000", "PNG", "PPM", "WebP"} < set(formats)
+    assert ("HEIC" in formats) == (find_spec("pillow_heif") is not None)

@@ -1,7 +1,6 @@
-"""Errors to HTTP: the only table of status codes, and the problem+json body (RFC 9457)."""
+"""The mapping from errors to HTTP: the only table of status codes, and the problem+json body (RFC 9457)."""
 
 import logging
-from typing import Any
 
 from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
@@ -12,15 +11,11 @@ from serving.contract.errors import (
     Conflict,
     DeadlineExceeded,
     Forbidden,
-    GalleryError,
     GalleryFull,
     ImageTooLarge,
     MethodNotAllowed,
-    ModelError,
     NotAnImage,
     NotFound,
-    OperatorError,
-    Overloaded,
     RateLimited,
     RequestTooLarge,
     SightlineError,
@@ -33,10 +28,11 @@ from serving.contract.errors import (
     UnusableFace,
     UploadTooSlow,
 )
+from serving.gateway.http import schemas
 
 log = logging.getLogger(__name__)
 
-# The nearest class of an error's ancestry decides.
+# An error without a row has the status of its nearest ancestor.
 STATUS: dict[type[SightlineError], int] = {
     SightlineError: 500,
     BadRequest: 400,
@@ -55,34 +51,29 @@ STATUS: dict[type[SightlineError], int] = {
     Forbidden: 403,
     Conflict: 409,
     Unavailable: 503,
-    Overloaded: 503,
     RateLimited: 429,
     DeadlineExceeded: 504,
-    ModelError: 500,
-    GalleryError: 500,
     GalleryFull: 507,
-    OperatorError: 500,
 }
-OURS = 500  # a status from here on is our fault, and logged as such
+OURS = 500  # from here on the fault is ours, and 500 is logged with its traceback
 
 
 def status_of(error: SightlineError) -> int:
-    """The HTTP status of an error."""
+    """Return the HTTP status of an error."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def error_fields(error: SightlineError) -> dict[str, str]:
-    """What an error says in JSON, in a problem or beside the answers of its neighbours."""
+def error_fields(error: SightlineError) -> schemas.PictureError:
+    """Build the entry of an image that was refused beside others that were not."""
     return {"code": error.code, "detail": error.detail, "hint": error.hint}
 
 
-def problem(error: SightlineError) -> Response:
-    """The answer to a request that failed: application/problem+json, with `Retry-After` where waiting may help."""
-    status = status_of(error)
-    body: dict[str, Any] = {
+def problem_body(error: SightlineError) -> schemas.Problem:
+    """Build the body of the answer to a request that failed."""
+    return {
         "type": f"urn:sightline:error:{error.code}",
         "title": error.title,
-        "status": status,
+        "status": status_of(error),
         "detail": error.detail,
         "instance": request.path,
         "code": error.code,
@@ -90,8 +81,15 @@ def problem(error: SightlineError) -> Response:
         "hint": error.hint,
         "request_id": g.request_id,
     }
-    text = current_app.json.dumps(body)
-    response = Response(text, status, content_type=content_type(request.path))
+
+
+def problem(error: SightlineError, body: schemas.Problem | None = None) -> Response:
+    """Answer a failed request: application/problem+json, with `Retry-After` where waiting may help.
+
+    body: one with more fields than `problem_body` gives.
+    """
+    text = current_app.json.dumps(body or problem_body(error))
+    response = Response(text, status_of(error), content_type=content_type(request.path))
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, Unauthenticated):
@@ -100,7 +98,7 @@ def problem(error: SightlineError) -> Response:
 
 
 def content_type(path: str) -> str:
-    """Clients of TensorFlow Serving and of the Open Inference Protocol read JSON by its plain name only."""
+    """Return the content type of errors: clients of TensorFlow Serving and KServe only accept application/json."""
     return "application/json" if path.lower().startswith(("/v1/", "/v2")) else "application/problem+json"
 
 
@@ -119,7 +117,7 @@ def _ours(error: SightlineError) -> Response:
 
 
 def _framework(exc: HTTPException) -> Response:
-    """Flask's and Werkzeug's errors become ours here and nowhere else."""
+    """Translate errors of Flask and Werkzeug, here and nowhere else."""
     response = _ours(_translated(exc))
     if exc.code and exc.code < OURS:
         response.headers.extend(
@@ -132,14 +130,14 @@ def _translated(exc: HTTPException) -> SightlineError:
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     match exc.code:
         case 404:
-            return UnknownRoute(f"there is nothing at {request.path}", hint="See GET /models for what is served.")
+            return UnknownRoute(f"There is nothing at {request.path}.", hint="See /docs for all addresses.")
         case 405:
-            return MethodNotAllowed(f"{request.method} is not allowed at {request.path}", hint=_allowed(exc))
+            return MethodNotAllowed(f"{request.method} is not allowed at {request.path}.", hint=_allowed(exc))
         case 413:
             return RequestTooLarge(
-                f"the request has {request.content_length or 'too many'} bytes; the limit is {limit:,} "
-                "(SIGHTLINE_MAX_REQUEST_BYTES)",
-                hint="Send fewer pictures in a request, or raise the limit.",
+                f"The request has {request.content_length or 'too many'} bytes; the limit is {limit:,} "
+                "(SIGHTLINE_MAX_REQUEST_BYTES).",
+                hint="Send fewer images in a request, or raise the limit.",
             )
         case code if code is not None and code < OURS:
             return BadRequest(exc.description or exc.name)
@@ -149,7 +147,7 @@ def _translated(exc: HTTPException) -> SightlineError:
 
 def _allowed(exc: HTTPException) -> str:
     methods = getattr(exc, "valid_methods", None)
-    return f"Allowed here: {', '.join(sorted(methods))}." if methods else ""
+    return f"Allowed: {', '.join(sorted(methods))}." if methods else ""
 
 
 def _unknown(exc: Exception) -> Response:
@@ -163,4 +161,4 @@ def _ours_silently(error: SightlineError) -> Response:
 
 
 def _internal() -> SightlineError:
-    return SightlineError("an unexpected error happened here", hint="It is in the log, under the request's id.")
+    return SightlineError("An unexpected error happened.", hint="The service's log has it, under the request's id.")

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2's messages: bodies to inputs, arrays to bodies, with Triton's binary tensors.
+"""Messages of the Open Inference Protocol v2, with Triton's binary tensors.
 
 Source: https://github.com/kserve/open-inference-protocol and Triton's extensions binary_tensor_data and classification.
 """
@@ -20,6 +20,7 @@ from serving.contract.dtypes import BY_NUMPY
 from serving.contract.errors import BadImage, InvalidBase64, InvalidJson
 from serving.contract.prediction import top_k
 from serving.contract.preprocessing import Tensor
+from serving.gateway.http import schemas
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 PLATFORM = "tensorflow_savedmodel"
@@ -29,7 +30,7 @@ HINT = 'An input: {"name": ..., "shape": [n, height, width, channels], "datatype
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """The one input of a request: pictures as files (datatype BYTES) or a tensor as the model wants it."""
+    """The one input of a request: image files (datatype BYTES) or a tensor in the model's dtype and shape."""
 
     pictures: tuple[bytes, ...] | None
     tensor: Tensor | None
@@ -37,7 +38,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """One request. classes: how many to name in place of all probabilities, 0 for those. is_binary: of the answer."""
+    """One request. classes: the number of best classes to answer, 0 for all probabilities. is_binary: the answer is."""
 
     id: str | None
     input: Input
@@ -45,8 +46,8 @@ class Inference:
     is_binary: bool
 
 
-def model_metadata(name: str, versions: Sequence[int], card: ModelCard) -> dict[str, Any]:
-    """GET /v2/models/{model}. The input also takes pictures as files: datatype BYTES, shape [n]."""
+def model_metadata(name: str, versions: Sequence[int], card: ModelCard) -> schemas.Metadata:
+    """Build the answer of GET /v2/models/{model}. The input also takes image files: datatype BYTES, shape [n]."""
     shape = [-1 if side is None else side for side in card.input.shape]
     return {
         "name": name,
@@ -58,26 +59,26 @@ def model_metadata(name: str, versions: Sequence[int], card: ModelCard) -> dict[
 
 
 def read_inference(body: bytes, header_length: str | None, card: ModelCard, max_images: int) -> Inference:
-    """The body of POST .../infer: JSON, and after `header_length` bytes of it the binary tensors.
+    """Parse the body of POST .../infer: `header_length` bytes of JSON, then the binary tensors.
 
-    Raises InvalidJson for whatever the protocol or the model does not allow, InvalidBase64 for a picture in JSON.
+    Raises InvalidJson for what the protocol or the model does not allow, InvalidBase64 for an image in JSON.
     """
     head, tail = _split(body, header_length)
-    document = _object(_parsed(head), "the body")
+    document = _object(_parsed(head), "The body")
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1:
-        raise InvalidJson("`inputs` must be a list of one input: the model has one", hint=HINT)
+        raise InvalidJson("`inputs` must be a list of one input: the model has one.", hint=HINT)
     classes, is_binary = _wanted(document, card)
     given_id = document.get("id")
     if not (given_id is None or isinstance(given_id, str)):
-        raise InvalidJson("`id` must be a string")
+        raise InvalidJson("`id` must be a string.")
     return Inference(given_id, _input(_object(inputs[0], "inputs[0]"), tail, card, max_images), classes, is_binary)
 
 
 def inference_answer(
     name: str, version: int, card: ModelCard, asked: Inference, probabilities: npt.NDArray[np.float32]
 ) -> tuple[bytes, dict[str, str]]:
-    """The body of the answer and its headers. probabilities: float32 (n, classes)."""
+    """Build the body of the answer and its headers. probabilities: float32 (n, classes)."""
     if asked.classes:
         strings = [_classified(row, card, asked.classes) for row in probabilities]
         shape, datatype = [len(strings), len(strings[0]) if strings else 0], "BYTES"
@@ -88,14 +89,14 @@ def inference_answer(
         shape, datatype = list(probabilities.shape), "FP32"
         data = probabilities.ravel().tolist() if not asked.is_binary else []
         raw = probabilities.astype("<f4").tobytes()
-    output: dict[str, Any] = {"name": card.output.tensor, "datatype": datatype, "shape": shape}
-    output |= {"parameters": {"binary_data_size": len(raw)}} if asked.is_binary else {"data": data}
-    document = {
-        "model_name": name,
-        "model_version": str(version),
-        **({"id": asked.id} if asked.id is not None else {}),
-        "outputs": [output],
-    }
+    output: schemas.InferTensor = {"name": card.output.tensor, "datatype": datatype, "shape": shape}
+    if asked.is_binary:
+        output["parameters"] = {"binary_data_size": len(raw)}
+    else:
+        output["data"] = data
+    document: schemas.InferAnswer = {"model_name": name, "model_version": str(version), "outputs": [output]}
+    if asked.id is not None:
+        document["id"] = asked.id
     head = json.dumps(document, separators=(",", ":")).encode()
     if asked.is_binary:
         return head + raw, {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
@@ -103,7 +104,7 @@ def inference_answer(
 
 
 def _classified(row: npt.NDArray[np.float32], card: ModelCard, classes: int) -> list[str]:
-    """Triton's `value:index:label`, best first."""
+    """Format classes as Triton does, `score:index:label`, best first."""
     best = top_k(row, card.label_names, classes).top
     return [f"{label.score:f}:{label.index}:{label.label}" for label in best]
 
@@ -112,7 +113,7 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     if header_length is None:
         return body, b""
     if not (header_length.isascii() and header_length.isdecimal()) or int(header_length) > len(body):
-        raise InvalidJson(f"{HEADER_LENGTH} is {header_length!r}; the body has {len(body)} bytes")
+        raise InvalidJson(f"{HEADER_LENGTH} is {header_length!r}; the body has {len(body)} bytes.")
     return body[: int(header_length)], body[int(header_length) :]
 
 
@@ -120,12 +121,12 @@ def _parsed(head: bytes) -> Any:
     try:
         return json.loads(head)
     except (ValueError, RecursionError) as exc:  # RecursionError: brackets nested a thousand deep
-        raise InvalidJson(f"the body is not JSON: {exc}", hint=HINT) from exc
+        raise InvalidJson(f"The body is not JSON: {exc}.", hint=HINT) from exc
 
 
 def _object(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise InvalidJson(f"{where} must be an object", hint=HINT)
+        raise InvalidJson(f"{where} must be an object.", hint=HINT)
     return value
 
 
@@ -134,34 +135,34 @@ def _parameters(holder: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def _wanted(document: Mapping[str, Any], card: ModelCard) -> tuple[int, bool]:
-    """How many classes to name, and whether the answer is binary: of the one output, or of the request."""
-    is_binary = bool(_parameters(document, "the body").get("binary_data_output", False))
+    """Read the number of classes and the form of the answer, from the one output or the request."""
+    is_binary = bool(_parameters(document, "The body").get("binary_data_output", False))
     outputs = document.get("outputs") or []
     if not isinstance(outputs, list) or len(outputs) > 1:
-        raise InvalidJson("`outputs` must be a list of at most one output: the model has one")
+        raise InvalidJson("`outputs` must be a list of at most one output: the model has one.")
     if not outputs:
         return 0, is_binary
     output = _object(outputs[0], "outputs[0]")
     if output.get("name") != card.output.tensor:
-        raise InvalidJson(f"outputs[0].name is {output.get('name')!r}; the model has {card.output.tensor!r}")
+        raise InvalidJson(f"outputs[0].name is {output.get('name')!r}; the model has {card.output.tensor!r}.")
     parameters = _parameters(output, "outputs[0]")
     classes = parameters.get("classification", 0)
     if type(classes) is not int or classes < 0:
-        raise InvalidJson(f"classification is {classes!r}; it must be a whole number from 0")
+        raise InvalidJson(f"classification is {classes!r}; it must be a whole number from 0.")
     return classes, bool(parameters.get("binary_data", is_binary))
 
 
 def _input(given: Mapping[str, Any], tail: bytes, card: ModelCard, max_images: int) -> Input:
     if given.get("name") != card.input.tensor:
-        raise InvalidJson(f"inputs[0].name is {given.get('name')!r}; the model has {card.input.tensor!r}", hint=HINT)
+        raise InvalidJson(f"inputs[0].name is {given.get('name')!r}; the model has {card.input.tensor!r}.", hint=HINT)
     shape = given.get("shape")
     if not isinstance(shape, list) or not shape or not all(type(side) is int and side >= 0 for side in shape):
-        raise InvalidJson(f"inputs[0].shape is {shape!r}; it must be a list of whole numbers", hint=HINT)
+        raise InvalidJson(f"inputs[0].shape is {shape!r}; it must be a list of whole numbers.", hint=HINT)
     if not 1 <= shape[0] <= max_images:
-        raise InvalidJson(f"inputs[0].shape asks for {shape[0]} pictures; allowed are 1 to {max_images}")
+        raise InvalidJson(f"inputs[0].shape asks for {shape[0]} images; allowed are 1 to {max_images}.")
     size = _parameters(given, "inputs[0]").get("binary_data_size")
     if size is not None and size != len(tail):
-        raise InvalidJson(f"binary_data_size is {size!r}; {len(tail)} bytes follow the JSON")
+        raise InvalidJson(f"binary_data_size is {size!r}; {len(tail)} bytes follow the JSON.")
     raw = None if size is None else tail
     if given.get("datatype") == "BYTES":
         return Input(_pictures(given.get("data"), raw, shape), None)
@@ -172,39 +173,39 @@ def _tensor(given: Mapping[str, Any], raw: bytes | None, shape: list[int], card:
     dtype = np.dtype(card.input.dtype)
     wanted = BY_NUMPY[card.input.dtype].v2
     if given.get("datatype") != wanted:
-        raise InvalidJson(f"inputs[0].datatype is {given.get('datatype')!r}; the model takes {wanted} or BYTES")
+        raise InvalidJson(f"inputs[0].datatype is {given.get('datatype')!r}; the model takes {wanted} or BYTES.")
     if len(shape) != len(card.input.shape) or any(
         want not in (None, side) for want, side in zip(card.input.shape, shape, strict=True)
     ):
-        raise InvalidJson(f"inputs[0].shape is {shape}; the model takes {[side or -1 for side in card.input.shape]}")
+        raise InvalidJson(f"inputs[0].shape is {shape}; the model takes {[side or -1 for side in card.input.shape]}.")
     try:
         if raw is not None:
             values = np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype)
         else:
             values = np.array(given.get("data"), dtype).ravel()
     except (ValueError, TypeError, OverflowError) as exc:
-        raise InvalidJson(f"inputs[0].data cannot be read as {wanted}: {exc}") from exc
+        raise InvalidJson(f"inputs[0].data cannot be read as {wanted}: {exc}.") from exc
     if values.size != math.prod(shape):
-        raise InvalidJson(f"inputs[0].data has {values.size} values; its shape {shape} wants {math.prod(shape)}")
+        raise InvalidJson(f"inputs[0].data has {values.size} values; its shape {shape} wants {math.prod(shape)}.")
     return values.reshape(shape)
 
 
 def _pictures(data: Any, raw: bytes | None, shape: list[int]) -> tuple[bytes, ...]:
     pictures = _length_prefixed(raw) if raw is not None else _from_base64(data)
     if len(pictures) != math.prod(shape):
-        raise InvalidJson(f"inputs[0] holds {len(pictures)} pictures; its shape {shape} wants {math.prod(shape)}")
+        raise InvalidJson(f"inputs[0] holds {len(pictures)} images; its shape {shape} wants {math.prod(shape)}.")
     return tuple(pictures)
 
 
 def _length_prefixed(raw: bytes) -> list[bytes]:
-    """Triton's BYTES: for each element its length in 4 little-endian bytes, then itself."""
+    """Split Triton's BYTES: for each element its length in 4 little-endian bytes, then its bytes."""
     parts, at = [], 0
     while at < len(raw):
         if at + 4 > len(raw):
-            raise InvalidJson("the binary BYTES end inside a length")
+            raise InvalidJson("The binary BYTES end inside a length.")
         (length,) = struct.unpack_from("<I", raw, at)
         if at + 4 + length > len(raw):
-            raise InvalidJson("the binary BYTES end inside an element")
+            raise InvalidJson("The binary BYTES end inside an element.")
         parts.append(raw[at + 4 : at + 4 + length])
         at += 4 + length
     return parts
@@ -212,13 +213,13 @@ def _length_prefixed(raw: bytes) -> list[bytes]:
 
 def _from_base64(data: Any) -> list[bytes]:
     if not isinstance(data, list) or not all(isinstance(item, str) for item in data):
-        raise InvalidJson("inputs[0].data must be a list of pictures in base64")
+        raise InvalidJson("inputs[0].data must be a list of images in base64.")
     try:
         return [base64.b64decode(item, validate=True) for item in data]
     except (binascii.Error, ValueError) as exc:
-        raise InvalidBase64(f"inputs[0].data is not base64: {exc}") from exc
+        raise InvalidBase64(f"inputs[0].data is not base64: {exc}.") from exc
 
 
 def first_bad(decoded: Sequence[Any]) -> BadImage | None:
-    """The first picture that is an error: the protocol has no place for one beside its neighbours' answers."""
+    """Return the first error of an image. The protocol has no place for an error beside other answers."""
     return next((item for item in decoded if isinstance(item, BadImage)), None)

@@ -1,4 +1,4 @@
-"""Requests to pictures: multipart, raw bytes and base64 JSON. Add an upload encoding here."""
+"""Requests to images: multipart forms, raw bytes and base64 JSON. Add an upload encoding here."""
 
 import base64
 import binascii
@@ -34,20 +34,20 @@ from serving.gateway.http.schemas import Base64Pictures
 FIELD = "image"
 DEFAULT_TOP = 5
 QUERY = (
-    Parameter("top", {"type": "integer", "minimum": 1, "default": DEFAULT_TOP}, "How many labels each picture gets."),
+    Parameter("top", {"type": "integer", "minimum": 1, "default": DEFAULT_TOP}, "Labels per image."),
     Parameter(
         "min_score",
         {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
-        "A prediction below it has no label, and the reason `uncertain`.",
+        "A prediction with a lower score has no label, and the reason `uncertain`.",
     ),
-    Parameter("probabilities", {"enum": ["all"]}, "Those of every class, too."),
-    Parameter("input", {"enum": ["png"]}, "What the model saw of each picture, too, as a `data:` URL."),
+    Parameter("probabilities", {"enum": ["all"]}, "Add the probabilities of every class."),
+    Parameter("input", {"enum": ["png"]}, "Add the model's input for each image, as a `data:` URL."),
     Parameter("version", PATHS["version"], "The version that must answer."),
     Parameter("label", {"type": "string", "pattern": r"^\w+$"}, "The version label that must answer."),
 )
 TIMEOUT = "X-Request-Timeout"
 TIMEOUT_HEADER = Parameter(
-    TIMEOUT, {"type": "number", "exclusiveMinimum": 0}, "Seconds that the answer may take.", place="header"
+    TIMEOUT, {"type": "number", "exclusiveMinimum": 0}, "Deadline of the answer, seconds.", place="header"
 )
 RAW_TYPES = ("", "application/octet-stream")  # and image/*
 DATA_URL = re.compile(r"data:[\w./+-]*;base64,")
@@ -63,7 +63,7 @@ PICTURES = {
 }  # the bodies that `read_uploads` reads
 BODY_ERRORS = (BadRequest, RequestTooLarge, UnsupportedContentType)
 HINT = (
-    "Send a form with the field `image` (curl -F image=@photo.jpg), the picture's bytes (-H 'Content-Type: image/jpeg' "
+    "Send a form with the field `image` (curl -F image=@photo.jpg), the image's bytes (-H 'Content-Type: image/jpeg' "
     '--data-binary @photo.jpg), or JSON {"images": [{"b64": "..."}]}.'
 )
 
@@ -76,85 +76,85 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One picture of a request. name: as the client calls it, or "". data: its bytes, or why there are none."""
+    """One image of a request. name: the client's, or "". data: its bytes, or the error of reading them."""
 
     name: str
     data: bytes | BadImage
 
 
 def read_uploads(request: Request, max_images: int) -> Sequence[Upload]:
-    """The pictures of a request, in the order in which they were sent; at least one.
+    """Read the images of a request, in the order in which they were sent; at least one.
 
     Raises EmptyBody, MissingImage, InvalidMultipart, InvalidJson, TooManyImages, UnsupportedContentType.
     """
     uploads = _reader(request.mimetype)(request)
     if len(uploads) > max_images:
         raise TooManyImages(
-            f"the request holds {len(uploads)} pictures; the limit is {max_images} (SIGHTLINE_MAX_IMAGES)",
+            f"The request holds {len(uploads)} images; the limit is {max_images} (SIGHTLINE_MAX_IMAGES).",
             hint="Send them in several requests.",
         )
     return uploads
 
 
 def read_pair(request: Request, fields: tuple[str, str]) -> tuple[bytes, bytes]:
-    """The files of two fields of a form. Raises MissingImage, InvalidMultipart, UnsupportedContentType."""
+    """Read the files of two fields of a form. Raises MissingImage, InvalidMultipart, UnsupportedContentType."""
     if request.mimetype != "multipart/form-data":
         one, other = fields
         raise UnsupportedContentType(
-            f"the content type is {request.mimetype!r}; a form with the fields {one!r} and {other!r} is wanted",
-            hint=f"curl -F {one}=@one.jpg -F {other}=@other.jpg",
+            f"The content type is {request.mimetype!r}; a form with the fields {one!r} and {other!r} is expected.",
+            hint=f"Send both as files: curl -F {one}=@one.jpg -F {other}=@other.jpg",
         )
     parts = _parts(request)
     return _file(parts, fields[0]), _file(parts, fields[1])
 
 
 def read_top(args: Mapping[str, str]) -> int:
-    """The query parameter `top`: how many labels to name."""
+    """Read the query parameter `top`, the number of labels per image."""
     return _parsed(args, "top", _whole, lambda value: value >= 1, "a whole number from 1") or DEFAULT_TOP
 
 
 def read_min_score(args: Mapping[str, str]) -> float:
-    """The query parameter `min_score`: the least score with which a label is named."""
+    """Read the query parameter `min_score`, the lowest score of a prediction with a label."""
     return _parsed(args, "min_score", float, lambda value: 0 <= value <= 1, "a number from 0 to 1") or 0.0
 
 
 def read_all_probabilities(args: Mapping[str, str]) -> bool:
-    """The query parameter `probabilities=all`."""
+    """Read the query parameter `probabilities=all`."""
     return _parsed(args, "probabilities", str, lambda value: value == "all", "all") is not None
 
 
 def read_with_inputs(args: Mapping[str, str]) -> bool:
-    """The query parameter `input=png`: whether to show what the model saw."""
+    """Read the query parameter `input=png`, which adds the model's input to the answer."""
     return _parsed(args, "input", str, lambda value: value == "png", "png") is not None
 
 
 def read_model_ref(model: str, args: Mapping[str, str]) -> ModelRef:
-    """The model that the path and the query parameters `version` and `label` choose. Raises InvalidParameter."""
+    """Read the model chosen by the path and the query parameters `version` and `label`. Raises InvalidParameter."""
     require_known(args, QUERY)
     version = _version(args)
     label = _parsed(args, "label", str, lambda value: bool(re.fullmatch(r"\w+", value)), "letters, digits and _")
     if version is not None and label is not None:
-        raise InvalidParameter("both version and label are given", hint="Send one of them.")
+        raise InvalidParameter("Both version and label are given.", hint="Send one of them.")
     return ModelRef(model, version, label)
 
 
 def require_known(args: Mapping[str, str], known: Sequence[Parameter]) -> Mapping[str, str]:
-    """The parameters. Raises InvalidParameter for one that is misspelt, rather than ignore it."""
+    """Return the parameters. Raises InvalidParameter for an unknown one: it may be misspelt."""
     names = [parameter.name for parameter in known]
     for name in args:
         if name not in names:
-            hint = f"Known are {', '.join(names)}." if names else "There are none here."
-            raise InvalidParameter(f"unknown parameter {name!r}", hint=hint)
+            hint = f"Known parameters: {', '.join(names)}." if names else "This address takes none."
+            raise InvalidParameter(f"The parameter {name!r} is unknown.", hint=hint)
     return args
 
 
 def read_version(text: str | None) -> int | None:
-    """A version in a path. Raises InvalidParameter."""
+    """Read a version in a path. Raises InvalidParameter."""
     return None if text is None else _version({"version": text})
 
 
 def read_body(request: Request, limit: int) -> bytes:
-    """The whole body; gzip is undone, up to `limit` bytes. Raises RequestTooLarge, BadRequest."""
+    """Read the whole body; gzip is unpacked, up to `limit` bytes. Raises RequestTooLarge, BadRequest."""
     data = request.get_data(cache=False)
     return _decompressed(data, limit) if request.headers.get("Content-Encoding", "").lower() == "gzip" else data
 
@@ -164,22 +164,22 @@ def _decompressed(data: bytes, limit: int) -> bytes:
     try:
         unpacked = unpacker.decompress(data, limit + 1)
     except zlib.error as exc:
-        raise BadRequest(f"the gzip body cannot be read: {exc}") from exc
+        raise BadRequest(f"The gzip body cannot be read: {exc}.") from exc
     if len(unpacked) > limit:
         raise RequestTooLarge(
-            f"the request has more than {limit:,} bytes when unpacked; that is the limit (SIGHTLINE_MAX_REQUEST_BYTES)"
+            f"The unpacked request has more than {limit:,} bytes, the limit (SIGHTLINE_MAX_REQUEST_BYTES)."
         )
     if not unpacker.eof:
-        raise BadRequest("the gzip body is cut off")
+        raise BadRequest("The gzip body is cut off.")
     return unpacked
 
 
 def read_call(headers: Headers, longest_seconds: float, is_abandoned: Callable[[], bool] = lambda: False) -> Call:
-    """The deadline of a request and what is passed on with it.
+    """Read the deadline of a request, and the metadata that is passed on with it.
 
-    `X-Request-Timeout` (seconds) may shorten `longest_seconds`. A well-formed W3C `traceparent` travels on as it is,
-    with its `tracestate`; another is dropped, as the recommendation wants it. Raises InvalidParameter.
-    is_abandoned: whether the client has gone.
+    `X-Request-Timeout` (seconds) may shorten `longest_seconds`. A well-formed W3C `traceparent` is passed on with its
+    `tracestate`; another is dropped, as the recommendation says. Raises InvalidParameter.
+    is_abandoned: returns True when the client has gone.
     """
     seconds = _parsed(headers, TIMEOUT, float, lambda value: value > 0, "a number of seconds above 0")
     deadline = time.monotonic() + min(seconds or longest_seconds, longest_seconds)
@@ -191,7 +191,7 @@ def _version(args: Mapping[str, str]) -> int | None:
 
 
 def _whole(text: str) -> int:
-    """int() would take spaces, signs, underscores and other scripts' digits, too."""
+    """Parse ASCII digits only: int() also takes spaces, signs, underscores and digits of other scripts."""
     if not (text.isascii() and text.isdecimal()):
         raise ValueError(text)
     return int(text)
@@ -215,7 +215,7 @@ def _parsed(
     except ValueError:
         value = None
     if value is None or not allowed(value):
-        raise InvalidParameter(f"{name} is {text!r}; it must be {wanted}")
+        raise InvalidParameter(f"{name} is {text!r}; it must be {wanted}.")
     return value
 
 
@@ -226,14 +226,14 @@ def _reader(mimetype: str) -> Callable[[Request], Sequence[Upload]]:
         return _from_json
     if mimetype in RAW_TYPES or mimetype.startswith("image/"):
         return _from_body
-    raise UnsupportedContentType(f"the content type is {mimetype!r}", hint=HINT)
+    raise UnsupportedContentType(f"The content type is {mimetype!r}.", hint=HINT)
 
 
 def _parts(request: Request) -> list[Part]:
     boundary = request.mimetype_params.get("boundary")
     if not boundary:
         raise InvalidMultipart(
-            "the content type multipart/form-data names no boundary",
+            "The content type multipart/form-data names no boundary.",
             hint="Let the HTTP library write the Content-Type header: it knows the boundary.",
         )
     return read_form(request.get_data(cache=False), boundary)
@@ -249,7 +249,7 @@ def _file(parts: Sequence[Part], field: str) -> bytes:
 def _without_file(parts: Sequence[Part], field: str, hint: str) -> MissingImage:
     found = sorted({part.name or "one without a name" for part in parts})
     return MissingImage(
-        f"the form has no file in the field {field!r}; its fields are {', '.join(found) if found else 'none'}",
+        f"The form has no file in the field {field!r}; its fields: {', '.join(found) if found else 'none'}.",
         hint=hint,
     )
 
@@ -265,32 +265,32 @@ def _from_form(request: Request) -> Sequence[Upload]:
 def _from_body(request: Request) -> Sequence[Upload]:
     data = request.get_data(cache=False)
     if not data:
-        raise EmptyBody("the request has no body", hint=HINT)
+        raise EmptyBody("The request has no body.", hint=HINT)
     return [Upload("", data)]
 
 
 def _from_json(request: Request) -> Sequence[Upload]:
     data = request.get_data(cache=False)
     if not data:
-        raise EmptyBody("the request has no body", hint=HINT)
+        raise EmptyBody("The request has no body.", hint=HINT)
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as exc:  # RecursionError: brackets nested a thousand deep
-        raise InvalidJson(f"the body is not JSON: {exc}", hint=HINT) from exc
+        raise InvalidJson(f"The body is not JSON: {exc}.", hint=HINT) from exc
     images = body.get("images") if isinstance(body, dict) else None
     if not isinstance(images, list):
-        raise InvalidJson('the body is not a JSON object with a list "images"', hint=HINT)
+        raise InvalidJson('The body is not a JSON object with a list "images".', hint=HINT)
     if not images:
-        raise MissingImage('the list "images" is empty', hint=HINT)
+        raise MissingImage('The list "images" is empty.', hint=HINT)
     return [_from_entry(entry, f"images[{index}]") for index, entry in enumerate(images)]
 
 
 def _from_entry(entry: Any, where: str) -> Upload:
     if not isinstance(entry, dict) or not isinstance(entry.get("b64"), str) or set(entry) - {"b64", "name"}:
-        raise InvalidJson(f'{where} is not an object with a string "b64" (and "name", if you like)', hint=HINT)
+        raise InvalidJson(f'{where} is not an object with a string "b64" and optionally "name".', hint=HINT)
     name = entry.get("name", "")
     if not isinstance(name, str):
-        raise InvalidJson(f"{where}.name is not a string", hint=HINT)
+        raise InvalidJson(f"{where}.name is not a string.", hint=HINT)
     return Upload(name, _decoded_base64(entry["b64"], where))
 
 
@@ -299,5 +299,5 @@ def _decoded_base64(text: str, where: str) -> bytes | BadImage:
         return base64.b64decode(DATA_URL.sub("", text, count=1), validate=True)
     except (binascii.Error, ValueError) as exc:
         return InvalidBase64(
-            f"{where}.b64 is not base64: {exc}", hint="Encode the picture file's bytes with the standard alphabet."
+            f"{where}.b64 is not base64: {exc}.", hint="Encode the bytes of the image file with the standard alphabet."
         )

@@ -1,35 +1,36 @@
-"""Answers: the one place where a prediction or a model becomes JSON. Add a field of the answer here."""
+"""Answers about models and predictions as JSON. Add a field of an answer here and in `schemas`."""
 
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any
 
 from PIL import Image
 
-from serving.backend.predictor import VersionState
+from serving.backend.predictor import ServedModel, VersionState
 from serving.classify import Classified
-from serving.contract.card import ModelCard, card_to_dict
 from serving.contract.errors import BadImage
 from serving.contract.image import Pixels
 from serving.contract.prediction import Prediction
+from serving.gateway.http import schemas
 from serving.gateway.http.errors import error_fields
 from serving.gateway.http.requests import Upload
 
 
 def predictions_body(
     classified: Classified, uploads: Sequence[Upload], request_id: str, min_score: float = 0.0
-) -> dict[str, Any]:
-    """The answer of POST /predict/{model}: an entry for each picture, in the order of the request.
+) -> schemas.Predictions:
+    """Build the answer of POST /predict/{model}: one entry per image, in the order of the request.
 
-    min_score: a prediction whose score is below it has no label.
+    min_score: a prediction with a lower score gets no label.
     """
     inputs = classified.inputs or (None,) * len(uploads)
     return {
         "model": classified.served.ref.name,
         "version": classified.served.version,
         "predictions": [
-            {"name": upload.name, **_outcome(outcome, min_score), **_input(pixels)}
+            _refused(upload.name, outcome)
+            if isinstance(outcome, BadImage)
+            else _predicted(upload.name, outcome, pixels, min_score)
             for upload, outcome, pixels in zip(uploads, classified.outcomes, inputs, strict=True)
         ],
         "request_id": request_id,
@@ -37,41 +38,54 @@ def predictions_body(
 
 
 def is_ready(states: Sequence[VersionState]) -> bool:
-    """Some version of a model answers."""
+    """Some version of the model is available."""
     return any(state.is_available for state in states)
 
 
-def model_body(name: str, states: Sequence[VersionState]) -> dict[str, Any]:
-    """One entry of GET /models. ready: a version of it answers."""
-    versions = [
-        {"version": state.version, "state": state.state, **({"error": state.error} if state.error else {})}
-        for state in states
-    ]
-    return {"name": name, "ready": is_ready(states), "versions": versions}
+def model_body(name: str, states: Sequence[VersionState]) -> schemas.Model:
+    """Build one entry of GET /models."""
+    return {"name": name, "ready": is_ready(states), "versions": [_version(state) for state in states]}
 
 
-def card_body(version: int, card: ModelCard) -> dict[str, Any]:
-    """What GET /models/{model} adds: the card, and the version that it is of."""
-    return {"version": version, "card": card_to_dict(card)}
+def description_body(model: schemas.Model, served: ServedModel | None) -> schemas.Description:
+    """Build the answer of GET /models/{model}. served: the version that answers; None where none has a card."""
+    if served is None:
+        return {**model, "version": None, "card": None}
+    return {**model, "version": served.version, "card": served.card}
 
 
-def _outcome(outcome: Prediction | BadImage, min_score: float) -> dict[str, Any]:
-    if isinstance(outcome, BadImage):
-        return {"error": error_fields(outcome)}
+def _version(state: VersionState) -> schemas.Version:
+    version: schemas.Version = {"version": state.version, "state": state.state}
+    if state.error:
+        version["error"] = state.error
+    return version
+
+
+def _refused(name: str, error: BadImage) -> schemas.Refused:
+    return {"name": name, "error": error_fields(error)}
+
+
+def _predicted(name: str, outcome: Prediction, pixels: Pixels | None, min_score: float) -> schemas.Predicted:
     reason = outcome.reason_for_no_label(min_score)
-    return {
-        **({"label": outcome.label} if reason is None else {"label": None, "reason": reason}),
+    answer: schemas.Predicted = {
+        "name": name,
+        "label": outcome.label if reason is None else None,
         "score": outcome.score,
-        **({} if outcome.raw_score is None else {"raw_score": outcome.raw_score}),
         "top": [{"label": best.label, "index": best.index, "score": best.score} for best in outcome.top],
-        **({} if outcome.probabilities is None else {"probabilities": outcome.probabilities}),
     }
+    if reason is not None:
+        answer["reason"] = reason
+    if outcome.raw_score is not None:
+        answer["raw_score"] = outcome.raw_score
+    if outcome.probabilities is not None:
+        answer["probabilities"] = list(outcome.probabilities)
+    if pixels is not None:
+        answer["input"] = _data_url(pixels)
+    return answer
 
 
-def _input(pixels: Pixels | None) -> dict[str, str]:
-    """What the model saw, as a PNG in a data URL. pixels: uint8 (h, w, c), c of 1 or 3."""
-    if pixels is None:
-        return {}
+def _data_url(pixels: Pixels) -> str:
+    """Encode the model's input as a PNG in a data URL. pixels: uint8 (h, w, c), c of 1 or 3."""
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", compress_level=1)
-    return {"input": f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"}
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

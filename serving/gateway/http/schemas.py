@@ -1,4 +1,4 @@
-"""What bodies look like, for the specification. What they hold is put together in `responses.py` and its neighbours."""
+"""The JSON of requests and answers: `responses` and its neighbours build it, the specification describes it."""
 
 from typing import (
     Any,
@@ -24,7 +24,7 @@ class PictureError(TypedDict):
 
 
 class Predicted(TypedDict):
-    """What the model says of one picture."""
+    """The prediction for one image."""
 
     name: str
     label: str | None
@@ -37,7 +37,7 @@ class Predicted(TypedDict):
 
 
 class Refused(TypedDict):
-    """A picture that cannot be used, beside others that can."""
+    """An image that cannot be used, beside others that can."""
 
     name: str
     error: PictureError
@@ -90,7 +90,7 @@ class Ready(TypedDict):
 
 
 class Problem(TypedDict):
-    """RFC 9457, and beyond it `code`, `error` (the same as `detail`), `hint` and `request_id`."""
+    """RFC 9457, extended by `code`, `error` (the same as `detail`), `hint` and `request_id`."""
 
     type: str
     title: str
@@ -172,7 +172,7 @@ class SeenFace(TypedDict):
 
 
 class Photo(TypedDict):
-    """What became of one photo."""
+    """The outcome of one photo."""
 
     name: str
     accepted: bool
@@ -196,7 +196,7 @@ class Enrolled(TypedDict):
 
 
 class EnrolProblem(Problem):
-    """Every photo was refused: the first one's problem, and what became of each."""
+    """Every photo was refused: the problem of the first, and the outcome of each."""
 
     photos: NotRequired[list[Photo | RefusedPhoto]]
 
@@ -326,7 +326,7 @@ class ServingMetadata(TypedDict):
 
 
 class ServingRows(TypedDict):
-    """Row form: an entry for each picture."""
+    """Row form: one entry per image."""
 
     signature_name: NotRequired[str]
     instances: list[Any]

@@ -1,4 +1,4 @@
-"""GET /openapi.json and GET /docs: the specification, for programs and for people. Nothing comes from elsewhere."""
+"""GET /openapi.json and GET /docs: the specification, for programs and for people."""
 
 import functools
 from pathlib import Path
@@ -13,7 +13,7 @@ DOCUMENT = Operation("service", {"type": "object"}, scope="open")
 
 
 def blueprint(*, has_keys: bool) -> Blueprint:
-    """The routes. has_keys: requests want an API key. The document is made when it is first asked for."""
+    """Make the routes. has_keys: requests need an API key. The document is built at the first request for it."""
     routes = Blueprint("docs", __name__)
     page = html_page(PAGE)
 
@@ -24,13 +24,13 @@ def blueprint(*, has_keys: bool) -> Blueprint:
     @routes.get("/openapi.json")
     @described(DOCUMENT)
     def openapi() -> Response:
-        """This specification: OpenAPI 3.1."""
+        """Return this specification, OpenAPI 3.1."""
         return Response(document(), content_type=JSON)
 
     @routes.get("/docs")
     @described(HTML)
     def docs() -> Response:
-        """The specification, to read."""
+        """Show the specification in a browser."""
         return page()
 
     return routes

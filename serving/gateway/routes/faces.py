@@ -1,8 +1,6 @@
-"""/faces: who is in the picture, are two the same, and the known set."""
+"""/faces: identify and compare faces, and manage the known people."""
 
-from typing import Any
-
-from flask import Blueprint, Response, current_app, g, request
+from flask import Blueprint, Response, g, request
 from flask.typing import ResponseReturnValue
 
 from serving.contract.errors import (
@@ -25,7 +23,7 @@ from serving.faces.annotation import annotate
 from serving.faces.enrolment import Verdict, enrol, refusal
 from serving.faces.recognition import Faces, compare, identify
 from serving.gateway.access.audit import audit
-from serving.gateway.http.errors import error_fields, problem
+from serving.gateway.http.errors import problem, problem_body
 from serving.gateway.http.face_requests import (
     COMPARE_PARAMETERS,
     ENROL_PARAMETERS,
@@ -37,7 +35,14 @@ from serving.gateway.http.face_requests import (
     read_standards,
     read_tolerance,
 )
-from serving.gateway.http.face_responses import compared_body, identified_body, people_body, verdict_body
+from serving.gateway.http.face_responses import (
+    compared_body,
+    galleries_body,
+    identified_body,
+    people_body,
+    person_body,
+    photo_body,
+)
 from serving.gateway.http.openapi import BYTES, Operation, described
 from serving.gateway.http.requests import (
     BODY_ERRORS,
@@ -57,6 +62,8 @@ from serving.gateway.http.schemas import (
     Identified,
     NamedPerson,
     People,
+    Photo,
+    RefusedPhoto,
 )
 from serving.gateway.settings import Settings
 from serving.gateway.workers.greenlets import in_thread
@@ -98,17 +105,17 @@ FORGET = Operation("faces", Forgotten, GALLERY_PARAMETERS, scope="admin", errors
 
 
 def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
-    """The routes, with the faces that they ask; None answers each of them with FacesUnavailable."""
+    """Make the routes. people: None where no face service runs; each route then answers FacesUnavailable."""
     routes = Blueprint("faces", __name__, url_prefix="/faces")
 
     @routes.post("/identify")
     @described(IDENTIFY)
     def identify_route() -> ResponseReturnValue:
-        """Name every face of one picture, the largest first."""
+        """Identify every face of an image, the largest first."""
         faces, args = _required(people), require_known(request.args, IDENTIFY_PARAMETERS)
         wanted = args.get("annotate")
         if wanted not in (None, "png"):
-            raise InvalidParameter(f"annotate is {wanted!r}; it must be png")
+            raise InvalidParameter(f"annotate is {wanted!r}; it must be png.")
         photo = _bytes(_single(settings))
         with g.stages.timed("faces"):
             answer = identify(
@@ -125,8 +132,8 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
 
     @routes.post("/compare")
     @described(COMPARE)
-    def compare_route() -> dict[str, Any]:
-        """The distance of the largest faces of two pictures, and whether they are one person."""
+    def compare_route() -> Compared:
+        """Compare the largest faces of two images: their distance, and the verdict."""
         faces, args = _required(people), require_known(request.args, COMPARE_PARAMETERS)
         one, other = read_pair(request, PAIR)
         with g.stages.timed("faces"):
@@ -135,21 +142,15 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
 
     @routes.get("/galleries")
     @described(GALLERIES)
-    def galleries() -> dict[str, Any]:
-        """All galleries."""
+    def galleries() -> Galleries:
+        """List all galleries."""
         require_known(request.args, ())
-        rows = _required(people).store.galleries()
-        return {
-            "galleries": [
-                {"name": row.name, "encoder": row.encoder, "people": row.people, "encodings": row.encodings}
-                for row in rows
-            ]
-        }
+        return galleries_body(_required(people).store.galleries())
 
     @routes.get("/people")
     @described(PEOPLE)
-    def list_people() -> dict[str, Any]:
-        """Everybody in a gallery."""
+    def list_people() -> People:
+        """List the people of a gallery."""
         gallery = read_gallery(require_known(request.args, GALLERY_PARAMETERS))
         return people_body(gallery, _required(people).store.people(gallery))
 
@@ -157,41 +158,39 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
     @routes.post("/people/<path:name>")
     @described(ENROL)
     def enrol_route(name: str) -> ResponseReturnValue:
-        """Enrol a person by one or several photos, each judged for itself; all refused is a 422."""
+        """Enrol a person by one or more photos, each judged by itself; 422 if all are refused."""
         faces, args = _required(people), require_known(request.args, ENROL_PARAMETERS)
         gallery, replace = read_gallery(args), read_flag(args, "replace")
-        entries: list[dict[str, Any]] = []
+        entries: list[Photo | RefusedPhoto] = []
         refused: list[Verdict | BadImage] = []
         for upload in read_uploads(request, settings.max_images):
             outcome = _enrolled(faces, name, upload, gallery, replace)
-            if isinstance(outcome, BadImage):
+            entries.append(photo_body(upload.name, outcome))
+            if isinstance(outcome, BadImage) or not outcome.is_accepted:
                 refused.append(outcome)
-                entries.append({"name": upload.name, "accepted": False, "error": error_fields(outcome)})
-                continue
-            if not outcome.is_accepted:
-                refused.append(outcome)
-            replace = replace and not outcome.is_accepted  # the first accepted photo replaces, the others are added
-            entries.append({"name": upload.name, **verdict_body(outcome)})
+            else:
+                replace = False  # the first accepted photo replaces, the others are added
         if len(refused) == len(entries):
-            return _all_refused(refused, entries)
-        return {"person": name, "gallery": gallery, "photos": entries, "request_id": g.request_id}
+            return _all_refused(refused[0], entries)
+        enrolled: Enrolled = {"person": name, "gallery": gallery, "photos": entries, "request_id": g.request_id}
+        return enrolled
 
     @routes.delete("/people/<path:name>")
     @described(FORGET)
-    def forget(name: str) -> dict[str, Any]:
-        """Forget a person: their encodings and kept photos are purged."""
+    def forget(name: str) -> Forgotten:
+        """Forget a person: delete their encodings and kept photos."""
         gallery = read_gallery(require_known(request.args, GALLERY_PARAMETERS))
         return {"gallery": gallery, "person": name, "forgotten": _forgotten(_required(people), gallery, name)}
 
     @routes.get("/people/<path:name>")
     @described(PERSON)
-    def person(name: str) -> dict[str, Any]:
-        """One person."""
+    def person(name: str) -> NamedPerson:
+        """Return one person."""
         gallery = read_gallery(require_known(request.args, GALLERY_PARAMETERS))
-        for each in people_body(gallery, _required(people).store.people(gallery))["people"]:
-            if each["name"] == name:
-                return {"gallery": gallery, **each}
-        raise UnknownPerson(f"there is no {name!r} in the gallery {gallery!r}", hint="See GET /faces/people.")
+        for each in _required(people).store.people(gallery):
+            if each.name == name:
+                return person_body(gallery, each)
+        raise UnknownPerson(f"There is no {name!r} in the gallery {gallery!r}.", hint="See GET /faces/people.")
 
     return routes
 
@@ -199,7 +198,7 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
 def _required(people: Faces | None) -> Faces:
     if people is None:
         raise FacesUnavailable(
-            "no face service is configured (SIGHTLINE_FACES_SOCKET)",
+            "No face service is configured (SIGHTLINE_FACES_SOCKET).",
             hint="Install the extra faces and start with `sightline serve`, which starts it.",
         )
     return people
@@ -208,7 +207,7 @@ def _required(people: Faces | None) -> Faces:
 def _single(settings: Settings) -> Upload:
     uploads = read_uploads(request, settings.max_images)
     if len(uploads) > 1:
-        raise TooManyImages(f"the request holds {len(uploads)} pictures; one is wanted", hint="Send one at a time.")
+        raise TooManyImages(f"The request holds {len(uploads)} images; one is wanted.", hint="Send one at a time.")
     return uploads[0]
 
 
@@ -225,7 +224,7 @@ def _forgotten(faces: Faces, gallery: str, name: str) -> int:
 
 
 def _enrolled(faces: Faces, name: str, upload: Upload, gallery: str, replace: bool) -> Verdict | BadImage:
-    """What became of one photo, as the request's parameters want it."""
+    """Enrol one photo with the request's parameters; return the error of a bad image."""
     args = request.args
     try:
         verdict = enrol(
@@ -246,11 +245,9 @@ def _enrolled(faces: Faces, name: str, upload: Upload, gallery: str, replace: bo
     return verdict
 
 
-def _all_refused(refused: list[Verdict | BadImage], entries: list[dict[str, Any]]) -> Response:
-    """A problem that says what is wrong with the first photo, and with each."""
-    first = refused[0]
+def _all_refused(first: Verdict | BadImage, entries: list[Photo | RefusedPhoto]) -> Response:
+    """Answer with the problem of the first photo and the outcome of each."""
     error = first if isinstance(first, BadImage) else refusal(first)
     g.error = error
-    response = problem(error)
-    response.set_data(current_app.json.dumps({**response.get_json(), "photos": entries}))
-    return response
+    body: EnrolProblem = {**problem_body(error), "photos": entries}
+    return problem(error, body)

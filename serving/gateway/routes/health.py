@@ -1,6 +1,4 @@
-"""GET /healthz and GET /readyz: the process lives; it can answer."""
-
-from typing import Any
+"""GET /healthz and GET /readyz: liveness and readiness."""
 
 from flask import Blueprint
 
@@ -16,26 +14,26 @@ READY = Operation("service", Ready, errors=(Unavailable,), scope="open")
 
 
 def blueprint(predictor: Predictor, shared: Shared) -> Blueprint:
-    """The routes, with the predictor whose readiness they tell."""
+    """Make the routes."""
     routes = Blueprint("health", __name__)
 
     @routes.get("/healthz")
     @described(ALIVE)
-    def healthz() -> dict[str, Any]:
-        """The process lives. Says nothing of the model server."""
+    def healthz() -> Health:
+        """Answer 200 while the process lives, whatever the state of the model server."""
         return {"status": "ok"}
 
     @routes.get("/readyz")
     @described(READY)
-    def readyz() -> dict[str, Any]:
-        """The model server is reached and a version of some model answers; else, and before a stop, 503: why."""
+    def readyz() -> Ready:
+        """Answer 200 while some model is available; otherwise, and before a stop, 503 with the reason."""
         if shared.is_draining:
-            raise Stopping("the service is about to stop", hint="Ask another one.")
+            raise Stopping("The service is about to stop.", hint="Use another instance.")
         models = predictor.models()
         ready = [name for name, states in models.items() if is_ready(states)]
         if not ready:
-            known = f"not ready yet: {', '.join(models)}" if models else "the model server has no model"
-            raise ModelNotReady(known, hint="Export one with `sightline export`, or look at GET /models.")
+            known = f"No model is ready yet: {', '.join(models)}." if models else "The model server has no model."
+            raise ModelNotReady(known, hint="Export one with `sightline export`, or see GET /models.")
         return {"status": "ready", "models": ready}
 
     return routes

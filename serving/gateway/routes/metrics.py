@@ -1,4 +1,4 @@
-"""GET /metrics: Prometheus."""
+"""GET /metrics: metrics for Prometheus."""
 
 from flask import Blueprint, Response
 
@@ -9,13 +9,13 @@ NUMBERS = Operation("service", None, also=("text/plain",), scope="metrics")
 
 
 def blueprint(metrics: Metrics) -> Blueprint:
-    """The route, with the metrics that it tells."""
+    """Make the route."""
     routes = Blueprint("metrics", __name__)
 
     @routes.get("/metrics")
     @described(NUMBERS)
     def scrape() -> Response:
-        """The numbers of all workers, uncompressed."""
+        """Return the metrics of all workers, uncompressed."""
         text, content_type = metrics.text()
         return Response(text, content_type=content_type)
 

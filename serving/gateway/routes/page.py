@@ -1,4 +1,4 @@
-"""GET /: the page where one tries it. One file, without anything from elsewhere."""
+"""GET /: the page to try the service, one file that loads nothing from other hosts."""
 
 import base64
 import hashlib
@@ -15,21 +15,21 @@ HTML = Operation("service", None, also=("text/html",), scope="open")
 
 
 def blueprint() -> Blueprint:
-    """The route."""
+    """Make the route."""
     routes = Blueprint("page", __name__)
     answer = html_page(PAGE)
 
     @routes.get("/")
     @described(HTML)
     def page() -> Response:
-        """The page where one tries it."""
+        """Show the page to try the service."""
         return answer()
 
     return routes
 
 
 def html_page(path: Path) -> Callable[[], Response]:
-    """What answers one file of HTML, read once; its policy lets a browser run the page's own script, nothing else."""
+    """Make a handler for one HTML file. Its policy allows the page's own script and style only."""
     text = path.read_text("utf-8")
     policy = (
         f"default-src 'none'; script-src {_digest('script', text)}; style-src {_digest('style', text)}; "
@@ -44,6 +44,6 @@ def html_page(path: Path) -> Callable[[], Response]:
 
 
 def _digest(tag: str, text: str) -> str:
-    """The source expression of the one inline element: https://www.w3.org/TR/CSP3/#framework-directive-source-list."""
+    """Return the source expression of the one inline element: https://www.w3.org/TR/CSP3/#framework-directive-source-list."""
     (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
     return f"'sha256-{base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()}'"

@@ -1,6 +1,4 @@
-"""POST /predict/{model}: pictures in, labels out."""
-
-from typing import Any
+"""POST /predict/{model}: classify images."""
 
 from flask import Blueprint, g, request
 
@@ -53,13 +51,13 @@ PREDICT = Operation(
 
 
 def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blueprint:
-    """The route, with the predictor that it asks, and what it counts into."""
+    """Make the route."""
     routes = Blueprint("predict", __name__)
 
     @routes.post("/predict/<model>")
     @described(PREDICT)
-    def predict(model: str) -> dict[str, Any]:
-        """Classify the pictures of the request. One picture that is bad is an error, one of several an entry."""
+    def predict(model: str) -> Predictions:
+        """Classify the images of the request. A single bad image is an error; one of several becomes an entry."""
         args = request.args
         ref, top = read_model_ref(model, args), read_top(args)
         min_score, all_probabilities = read_min_score(args), read_all_probabilities(args)
@@ -77,7 +75,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
             call=read_call(request.headers, settings.backend_timeout_seconds, client_has_gone()),
             all_probabilities=all_probabilities,
             with_inputs=with_inputs,
-            elsewhere=in_thread,
+            executor=in_thread,
         )
         if len(uploads) == 1 and isinstance(classified.outcomes[0], BadImage):
             raise classified.outcomes[0]

@@ -1,4 +1,4 @@
-"""/v1/...: TensorFlow Serving's REST API, so that its clients move over without a change."""
+"""/v1/...: TensorFlow Serving's REST API, for its clients."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -38,7 +38,7 @@ UNAVAILABLE = 503
 
 
 def _at(operation: Operation, method: str, ending: str, summary: str) -> Iterator[Operation]:
-    """The operation at the newest version, at a version and at a label."""
+    """Yield the operation for the newest version, a version and a label."""
     for version in ("", "/versions/{version}", "/labels/{label}"):
         path = "/v1/models/{model}" + version + ending
         name = f"v1_{ending.strip('/:') or 'status'}"
@@ -55,8 +55,8 @@ ANSWERS = Operation(
 )
 ASKING = replace(ANSWERS, answer=ServingResults, body={JSON: ServingExamples})
 OPERATIONS = (
-    *_at(replace(ANSWERS, answer=ServingVersions), "GET", "", "The versions and their states."),
-    *_at(replace(ANSWERS, answer=ServingMetadata), "GET", "/metadata", "The model's signatures."),
+    *_at(replace(ANSWERS, answer=ServingVersions), "GET", "", "List the versions and their states."),
+    *_at(replace(ANSWERS, answer=ServingMetadata), "GET", "/metadata", "Describe the model's signatures."),
     *_at(
         replace(ANSWERS, answer=ServingPredictions | ServingOutputs, body={JSON: ServingRows | ServingColumns}),
         "POST",
@@ -69,7 +69,7 @@ OPERATIONS = (
 
 
 def blueprint(backend_for: Callable[[Call], Backend], settings: Settings) -> Blueprint:
-    """The routes, with what makes the backend that the transcoder asks. Upper and lower case are one, as over there."""
+    """Make the routes. backend_for: makes the transcoder's backend. Case is ignored, as in TensorFlow Serving."""
     routes = Blueprint("v1", __name__)
 
     @routes.get("/v1/<path:_rest>")
@@ -93,6 +93,6 @@ def blueprint(backend_for: Callable[[Call], Backend], settings: Settings) -> Blu
 
 
 def _path_as_sent(environ: dict[str, Any]) -> str:
-    """The path with its percent signs: they tell a slash in a name from one between names."""
+    """Return the path still percent-encoded: a slash in a name differs from one between names."""
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or request.path
     return str(raw).partition("?")[0]

@@ -1,12 +1,11 @@
-"""/v2/...: the Open Inference Protocol, as KServe's and Triton's clients speak it."""
+"""/v2/...: the Open Inference Protocol, for clients of KServe and Triton."""
 
 from typing import Any
 
 from flask import Blueprint, Response, g, request
-from flask.typing import ResponseReturnValue
 
 from serving.backend.predictor import ModelRef, Predictor
-from serving.classify import are_large, decode_all, here, scored, to_batch
+from serving.classify import are_large, decode_all, run_inline, scored, to_batch
 from serving.contract.card import ModelCard
 from serving.contract.errors import BadRequest, DeadlineExceeded, Unavailable, UnknownModel
 from serving.contract.preprocessing import Tensor
@@ -63,38 +62,38 @@ INFER = Operation(
 
 
 def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared: Shared) -> Blueprint:
-    """The routes, with the predictor that they ask, and what they count into."""
+    """Make the routes."""
     routes = Blueprint("v2", __name__, url_prefix="/v2")
 
     @routes.get("")
     @described(SERVER)
-    def server() -> dict[str, Any]:
-        """Name, version and extensions."""
+    def server() -> Server:
+        """Return name, version and extensions."""
         return {"name": "sightline", "version": version_of_sightline(), "extensions": list(EXTENSIONS)}
 
     @routes.get("/health/live")
     @described(LIVE)
-    def live() -> dict[str, bool]:
-        """The process lives."""
+    def live() -> Live:
+        """Answer 200 while the process lives."""
         return {"live": True}
 
     @routes.get("/health/ready")
     @described(READY)
-    def ready() -> ResponseReturnValue:
-        """A version of some model answers."""
+    def ready() -> tuple[ServerReady, int]:
+        """Answer 200 while some model is available, else 503."""
         is_any = not shared.is_draining and any(is_ready(states) for states in predictor.models().values())
         return {"ready": is_any}, 200 if is_any else NOT_READY
 
     @routes.get("/models")
     @described(MODELS)
-    def models() -> dict[str, Any]:
-        """The names of the models that answer."""
+    def models() -> ModelNames:
+        """List the available models."""
         return {"models": [name for name, states in predictor.models().items() if is_ready(states)]}
 
     @routes.post("/repository/index")
     @described(INDEX)
-    def index() -> ResponseReturnValue:
-        """Every version and its state, in Triton's words."""
+    def index() -> list[IndexEntry]:
+        """List every version and its state, in Triton's terms."""
         return [
             {
                 "name": name,
@@ -109,8 +108,8 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared
     @routes.get("/models/<name>")
     @routes.get("/models/<name>/versions/<version>")
     @described(METADATA)
-    def metadata(name: str, version: str | None = None) -> dict[str, Any]:
-        """The model's input and output."""
+    def metadata(name: str, version: str | None = None) -> Metadata:
+        """Describe the model's input and output."""
         served = predictor.describe(ModelRef(name, read_version(version)))
         versions = [state.version for state in predictor.versions(name) if state.is_available]
         return model_metadata(name, versions, served.card)
@@ -118,8 +117,8 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared
     @routes.get("/models/<name>/ready")
     @routes.get("/models/<name>/versions/<version>/ready")
     @described(MODEL_READY)
-    def model_ready(name: str, version: str | None = None) -> ResponseReturnValue:
-        """That version of the model answers."""
+    def model_ready(name: str, version: str | None = None) -> tuple[ModelReady, int]:
+        """Answer 200 while the model or the version is available, else 503."""
         wanted = read_version(version)
         states = predictor.versions(name)
         answers = any(state.is_available and wanted in (None, state.version) for state in states)
@@ -129,7 +128,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared
     @routes.post("/models/<name>/versions/<version>/infer")
     @described(INFER)
     def infer(name: str, version: str | None = None) -> Response:
-        """Run the model on a tensor, or on pictures as files; a bad picture fails the request."""
+        """Run the model on a tensor or on image files. A bad image fails the request."""
         ref = ModelRef(name, read_version(version))
         g.model = ref
         call = read_call(request.headers, settings.backend_timeout_seconds, client_has_gone())
@@ -139,7 +138,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared
             asked = read_inference(body, request.headers.get(HEADER_LENGTH), served.card, settings.max_images)
         images: list[Any] = []
         pictures = asked.input.pictures or ()
-        run = in_thread if are_large(pictures) else here
+        run = in_thread if are_large(pictures) else run_inline
         if pictures:
             with g.stages.timed("decode"):
                 images = run(lambda: decode_all(pictures, settings.image_limits))

@@ -1,4 +1,4 @@
-"""Forms taken apart: what browsers, curl and our clients send, and what no one should."""
+"""The parser of forms: what browsers, curl and our clients send, and what is refused."""
 
 import httpx
 import pytest
@@ -36,10 +36,13 @@ def test_contents_keep_every_byte_and_their_order() -> None:
     assert [part.data for part in parts] == contents
 
 
-def test_a_part_without_a_body_is_empty() -> None:
-    about = b'Content-Disposition: form-data; name="image"; filename="x"\r\n'
-    body = b"--b\r\n" + about + b"\r\n--b\r\n" + about + b"\r\ndata\r\n--b--\r\n"
-    assert [part.data for part in read_form(body, "b")] == [b"", b"data"]
+def test_a_part_with_an_empty_body_is_empty_and_one_without_a_body_is_refused() -> None:
+    about = b'Content-Disposition: form-data; name="image"; filename="x"\r\n\r\n'
+    with_empty = b"--b\r\n" + about + b"\r\n--b\r\n" + about + b"data\r\n--b--\r\n"
+    assert [part.data for part in read_form(with_empty, "b")] == [b"", b"data"]
+    without = b"--b\r\n" + about + b"--b\r\n" + about + b"data\r\n--b--\r\n"
+    with pytest.raises(InvalidMultipart):
+        read_form(without, "b")
 
 
 def test_what_httpx_writes_is_read() -> None:
@@ -59,7 +62,7 @@ def test_what_httpx_writes_is_read() -> None:
     ids=["cut off", "another boundary", "no header", "within a header"],
 )
 def test_a_form_that_cannot_be_taken_apart_says_so(body: bytes) -> None:
-    with pytest.raises(InvalidMultipart, match=f"the form of {len(body)} bytes cannot be taken apart"):
+    with pytest.raises(InvalidMultipart, match=f"The form of {len(body)} bytes cannot be parsed"):
         read_form(body, "b")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given
@@ -20,7 +21,9 @@ Picture = Callable[..., bytes]
 
 
 def post_form(client: FlaskClient, *files: tuple[bytes, str], url: str = "/predict/colors") -> TestResponse:
-    return client.post(url, data={"image": [(io.BytesIO(data), name) for data, name in files]})
+    """Encoded by httpx: Werkzeug's test client writes an empty file as a part without a body."""
+    form = httpx.Request("POST", "http://x", files=[("image", (name, data)) for data, name in files])
+    return client.post(url, data=form.read(), content_type=form.headers["Content-Type"])
 
 
 def b64(data: bytes) -> str:
@@ -30,9 +33,7 @@ def b64(data: bytes) -> str:
 def problem(response: TestResponse) -> tuple[int, str]:
     assert response.content_type == "application/problem+json"
     body = response.get_json()
-    assert list(body) == [
-        "type", "title", "status", "detail", "instance", "code", "error", "hint", "request_id",
-    ]  # fmt: skip
+    assert set(body) == {"type", "title", "status", "detail", "instance", "code", "error", "hint", "request_id"}
     assert body["status"] == response.status_code
     assert body["error"] == body["detail"]
     assert body["request_id"] == response.headers["X-Request-ID"]
@@ -92,7 +93,7 @@ def test_a_label_below_the_least_score_is_not_named(client: FlaskClient, picture
         "predictions"
     ]
     assert (sure["label"], "reason" in sure) == ("red", False)
-    assert list(unsure) == ["name", "label", "reason", "score", "top"]
+    assert set(unsure) == {"name", "label", "reason", "score", "top"}
     assert (unsure["label"], unsure["reason"]) == (None, "uncertain")
     assert unsure["score"] == pytest.approx(255 / (255 + 102))
     assert unsure["top"][0]["label"] == "red"
@@ -101,14 +102,14 @@ def test_a_label_below_the_least_score_is_not_named(client: FlaskClient, picture
 def test_all_probabilities_can_be_asked_for(client: FlaskClient, picture: Picture) -> None:
     url = "/predict/colors?probabilities=all&top=1"
     row = post_form(client, (picture("blue"), "a"), url=url).get_json()["predictions"][0]
-    assert list(row) == ["name", "label", "score", "top", "probabilities"]
+    assert set(row) == {"name", "label", "score", "top", "probabilities"}
     assert row["probabilities"] == [0, 0, 1]
 
 
 def test_a_calibrated_model_tells_the_raw_score_too(client: FlaskClient, picture: Picture, predictor: Any) -> None:
     predictor.card = replace(predictor.card, calibration=Calibration(2.0))
     row = post_form(client, (picture("#ff6600"), "a")).get_json()["predictions"][0]
-    assert list(row) == ["name", "label", "score", "raw_score", "top"]
+    assert set(row) == {"name", "label", "score", "raw_score", "top"}
     assert row["score"] == pytest.approx(5 / 7)  # 255 : 102 : 0
     assert row["raw_score"] == pytest.approx(25 / 29)  # squares of 5 and 2
 
@@ -231,8 +232,8 @@ def test_limits_are_named_with_their_settings(client: FlaskClient, picture: Pict
         (f"version={2**63}", "version is"),
         ("label=a/b", "label is 'a/b'"),
         ("label=", "label is ''"),
-        ("version=1&label=a", "both"),
-        ("topp=1", "unknown parameter 'topp'"),
+        ("version=1&label=a", "Both"),
+        ("topp=1", "parameter 'topp' is unknown"),
     ],
 )
 def test_a_parameter_that_is_wrong_is_named(client: FlaskClient, red: bytes, query: str, words: str) -> None:
