@@ -1,4 +1,4 @@
-"""`sightline export FAMILY`, also `python -m export`: the only place of export that reads the environment."""
+"""`sightline export FAMILY`, also `python -m export`: the only module of export that reads the environment."""
 
 import json
 import os
@@ -8,18 +8,18 @@ from pathlib import Path
 import click
 from sightline.cli import run
 
-from export.families import family_command, family_names
-from export.options import Session
+from export.families import command_names, family_command
+from export.options import Environment
 
 
 class Families(click.Group):
-    """The families that are found in export/families, and what is written here."""
+    """The commands that are discovered in export/families, and the ones that are defined here."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*family_names(), *super().list_commands(ctx)]
+        return [*command_names(), *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return family_command(cmd_name) if cmd_name in family_names() else super().get_command(ctx, cmd_name)
+        return super().get_command(ctx, cmd_name) or family_command(cmd_name)
 
 
 @click.group(cls=Families, context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,14 +33,14 @@ def export(ctx: click.Context) -> None:
     """
     root = os.environ.get("SIGHTLINE_DATA")
     keras_home = os.environ.get("KERAS_HOME")
-    ctx.obj = Session(
+    ctx.obj = Environment(
         root=Path(root) if root else None, keras=Path(keras_home) if keras_home else Path.home() / ".keras"
     )
 
 
 @export.command("verify")
 @click.argument("version_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 @click.pass_context
 def verify_command(ctx: click.Context, version_dir: Path, as_json: bool) -> None:
     """Reload a version from disk and replay its golden examples.
@@ -60,9 +60,9 @@ def verify_command(ctx: click.Context, version_dir: Path, as_json: bool) -> None
 
 @export.command("serving-config")
 @click.option("--models", type=click.Path(path_type=Path, exists=True, file_okay=False), default=Path("models"))
-@click.option("--base", help="Where the server sees the folder.  [default: as models.config says, else /models]")
+@click.option("--base", help="Path of the folder on the server.  [default: as in models.config, else /models]")
 def serving_config_command(models: Path, base: str | None) -> None:
-    """Write TensorFlow Serving's files, models/serving-config/, as each export does.
+    """Write TensorFlow Serving's files, models/serving-config/, as every export does.
 
     \b
     sightline export serving-config

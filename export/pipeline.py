@@ -1,4 +1,4 @@
-"""make (load, train, judge) -> served form -> card -> write -> verify -> publish -> report: once, for every family."""
+"""The export of every family: make the model -> served form -> card -> write -> verify -> publish -> report."""
 
 import io
 from collections.abc import Callable
@@ -10,15 +10,15 @@ import click
 import numpy as np
 from PIL import Image
 
-from export.artifact.publishing import check_space, drafted, latest_version, sweep
+from export.artifact.publishing import check_space, draft_version
 from export.artifact.saved_model import INPUT, OUTPUT, SIGNATURE, write_version
-from export.artifact.served_form import ATOL, FLOAT32, served_form
+from export.artifact.served_form import ATOL, FLOAT32, to_served_form
 from export.artifact.tflite import write_tflite
 from export.artifact.verify import require_verified
-from export.made import Made
 from export.options import Target
 from export.progress import say
 from export.report.page import write_report, write_report_again
+from export.trained_model import TrainedModel
 from serving.contract.card import (
     CARD_SIGNATURE,
     SCHEMA_VERSION,
@@ -33,71 +33,71 @@ from serving.contract.errors import UsageError
 from serving.contract.golden import GoldenExamples, proof_of
 from serving.contract.image import Pixels, decode_image
 from serving.contract.image_limits import ImageLimits
+from serving.contract.versions import version_dirs
 from serving.runtimes.tensorflow_start import start_tensorflow
 
-GOLDEN_SIDE = 640  # pixels; a golden picture is an example, not an archive
+GOLDEN_SIDE = 640  # pixels; larger golden images are shrunk
 BYTES_PER_PARAMETER = 4
-SPACE_FACTOR = 2.2  # of the weights: SavedModel, model.tflite, the golden examples, and something to spare
-SMALLEST_SPACE = 20_000_000  # bytes; less than this is not worth beginning with
+SPACE_FACTOR = 2.2  # times the weights: SavedModel, model.tflite, the golden examples and a margin
+SMALLEST_SPACE = 20_000_000  # bytes that must be free before training begins
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a family says; the pipeline does the rest. make: the model, trained or loaded, and its story."""
+    """The part of an export that differs between families. make: trains or loads the model."""
 
     family: str
-    make: Callable[[], Made]
+    make: Callable[[], TrainedModel]
 
 
 def export(recipe: Recipe, target: Target) -> Path:
-    """Make a model, publish it as the next version of target.name and return the version's directory.
+    """Make a model and publish it as the next version of target.name. Returns the version's directory.
 
-    Nothing is published unless it has been reloaded and has given the answers that Keras gave.
+    A version is published only after it has been reloaded from disk and has given the answers that Keras gave.
     """
     if target.report_only:
         return report_again(target)
-    for path in sweep(target.models, target.name):
-        say(f"removed {path}: an export that was killed had left it")
-    with drafted(target.models, target.name) as draft:
+    with draft_version(target.models, target.name) as draft:
         check_space(target.models, SMALLEST_SPACE)
         start_tensorflow()
-        made = recipe.make()
-        check_space(target.models, int(SPACE_FACTOR * BYTES_PER_PARAMETER * made.servable.parameters))
-        golden = golden_examples(made)
-        made = served_form(made, golden, target.precision)
-        card = card_of(recipe.family, target.name, made, Golden(len(golden), ATOL[target.precision]))
-        write_version(draft.path, made.servable, card, golden)
-        if target.tflite and target.precision == FLOAT32 and not made.servable.copied_from:
+        trained = recipe.make()
+        check_space(target.models, int(SPACE_FACTOR * BYTES_PER_PARAMETER * trained.servable.parameters))
+        golden = golden_examples(trained)
+        trained = to_served_form(trained, golden, target.precision)
+        card = make_card(recipe.family, target.name, trained, Golden(len(golden), ATOL[target.precision]))
+        write_version(draft.path, trained.servable, card, golden)
+        if target.tflite and target.precision == FLOAT32 and not trained.servable.copied_from:
             write_tflite(draft.path, [card.input.signature, CARD_SIGNATURE], proof_of(card, golden))
         verdict = require_verified(draft.path)
         version = draft.publish()
     say(f"verified: {verdict.detail} within {verdict.max_abs_difference:.1e}")
     if target.reports:
-        say(f"report: {write_report(target.reports / target.name / version.name, card, made)}")
+        say(f"report: {write_report(target.reports / target.name / version.name, card, trained)}")
     click.echo(version)
     return version
 
 
 def report_again(target: Target) -> Path:
-    """Write the report of the newest version anew from the numbers that its export stored. Returns the page."""
-    shelf = target.models / target.name
-    number = latest_version(shelf) if shelf.is_dir() else 0
-    if not number or not target.reports:
-        raise UsageError(f"{shelf} holds no version", hint="Export one first, without --report-only.")
-    page = write_report_again(target.reports / target.name / str(number))
+    """Write the report of the newest version again from the numbers that its export stored. Returns the page."""
+    versions = version_dirs(target.models / target.name)
+    if not versions or not target.reports:
+        raise UsageError(
+            f"{target.models / target.name} holds no version.", hint="Export one first, without --report-only."
+        )
+    page = write_report_again(target.reports / target.name / versions[-1].name)
     click.echo(page)
     return page
 
 
-def golden_examples(made: Made) -> GoldenExamples:
-    """A few real pictures, the tensors that preprocessing makes of them, and what the model says of those."""
-    pictures = tuple(encode_png(picture) for picture in made.examples)
-    tensors = np.stack([made.preprocessing.apply(decode_image(picture, ImageLimits())) for picture in pictures])
-    return GoldenExamples(pictures, tensors, made.servable.probabilities(tensors))
+def golden_examples(trained: TrainedModel) -> GoldenExamples:
+    """Preprocess the example images and run the model on them."""
+    pictures = tuple(encode_png(picture) for picture in trained.examples)
+    tensors = np.stack([trained.preprocessing.apply(decode_image(picture, ImageLimits())) for picture in pictures])
+    return GoldenExamples(pictures, tensors, trained.servable.probabilities(tensors))
 
 
 def encode_png(picture: Pixels) -> bytes:
-    """A picture as a PNG file, shrunk where it is larger than an example needs to be. picture: uint8 (H, W, 3)."""
+    """Encode an image as PNG, shrunk to at most GOLDEN_SIDE. picture: uint8 (H, W, 3)."""
     image = Image.fromarray(picture)
     image.thumbnail((GOLDEN_SIDE, GOLDEN_SIDE))
     file = io.BytesIO()
@@ -105,13 +105,13 @@ def encode_png(picture: Pixels) -> bytes:
     return file.getvalue()
 
 
-def card_of(family: str, name: str, made: Made, golden: Golden) -> ModelCard:
-    """What the model says about itself."""
+def make_card(family: str, name: str, trained: TrainedModel, golden: Golden) -> ModelCard:
+    """Write the card of a model."""
     import keras
     import tensorflow as tf
 
-    preprocessing = made.preprocessing
-    signature, tensor, output = made.servable.signature or (SIGNATURE, INPUT, OUTPUT)
+    preprocessing = trained.preprocessing
+    signature, tensor, output = trained.servable.signature or (SIGNATURE, INPUT, OUTPUT)
     shape = (None, preprocessing.height, preprocessing.width, preprocessing.channels)
     return ModelCard(
         schema_version=SCHEMA_VERSION,
@@ -121,17 +121,17 @@ def card_of(family: str, name: str, made: Made, golden: Golden) -> ModelCard:
         input=Input(signature, tensor, preprocessing.dtype, shape),
         output=Output(output, "probabilities"),
         preprocessing=preprocessing,
-        labels=made.labels,
-        calibration=Calibration(made.temperature),
-        source=made.source,
+        labels=trained.labels,
+        calibration=Calibration(trained.temperature),
+        source=trained.source,
         training=Training(
-            epochs=made.epochs,
-            parameters=made.servable.parameters,
-            seed=made.seed,
-            seconds=round(made.seconds, 1),
+            epochs=trained.epochs,
+            parameters=trained.servable.parameters,
+            seed=trained.seed,
+            seconds=round(trained.seconds, 1),
             tensorflow=tf.__version__,
             keras=keras.__version__,
         ),
-        metrics=made.metrics,
+        metrics=trained.metrics,
         golden=golden,
     )

@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: a bar on a terminal, a line per epoch in a log. All of it on stderr."""
+"""Progress on stderr while a model trains: a bar on a terminal, a line per epoch in a log."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def say(text: str) -> None:
-    """One line of progress."""
+    """Print one line on stderr."""
     click.echo(text, err=True)
 
 
 def training_progress(epochs: int, steps: int) -> Any:
-    """A Keras callback that shows how far the training is. steps: batches in an epoch."""
+    """Make a Keras callback that shows the progress of a training. steps: batches per epoch."""
     console = Console(stderr=True)
     return _bar(console, epochs, steps) if console.is_terminal else _lines(epochs)
 
@@ -53,6 +53,6 @@ def _bar(console: Console, epochs: int, steps: int) -> Any:
 
 
 def _numbers(logs: Any) -> str:
-    """`loss 0.123  accuracy 0.964`, of what Keras reports."""
+    """Format what Keras reports: `loss 0.1230  accuracy 0.9640`."""
     wanted = ("loss", "accuracy", "val_loss", "val_accuracy")
     return "  ".join(f"{name} {float(logs[name]):.4f}" for name in wanted if name in (logs or {}))

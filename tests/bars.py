@@ -10,7 +10,7 @@ from export.data.datasets import Arrays, DataSet, split_arrays
 from export.families.fashion import PREPROCESSING
 from export.pipeline import Recipe
 from export.training.fit import Plan
-from export.training.trained import trained
+from export.training.train import train
 from serving.contract.card import Class, Source
 
 
@@ -55,4 +55,4 @@ def tiny(shape: tuple[int, int, int], classes: int) -> Any:
 
 def bars_recipe(epochs: int = 12, seed: int = 0, build: Callable[..., Any] = tiny) -> Recipe:
     plan = Plan(epochs=epochs, batch_size=16, learning_rate=1e-2, patience=5, seed=seed)
-    return Recipe("bars", partial(trained, partial(bars_data, seed), build, plan))
+    return Recipe("bars", partial(train, partial(bars_data, seed), build, plan))

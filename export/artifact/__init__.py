@@ -1,1 +1,1 @@
-"""Write a version: SavedModel, `model.tflite`, card, golden examples; verify and publish it."""
+"""Write, verify and publish a version: SavedModel, `model.tflite`, card and golden examples."""

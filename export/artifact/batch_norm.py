@@ -1,9 +1,9 @@
-"""Fold batch normalisation into the layer before it: the same answers, sooner.
+"""Fold batch normalisation into the layer before it: the same answers in less time.
 
-A trained batch normalisation multiplies and adds, each a pass over all that the layer before it made, and Keras writes
-it into the graph as just that. `w' = w * g / sqrt(v + e)` and `b' = beta + (b - m) * g / sqrt(v + e)` put it into that
-layer's own weights. Source: Jacob et al., "Quantization and training of neural networks for efficient
-integer-arithmetic-only inference", 2018, section 3.2.
+A trained batch normalisation is a multiplication and an addition, each a pass over the output of the layer before it.
+`w' = w * g / sqrt(v + e)` and `b' = beta + (b - m) * g / sqrt(v + e)` put both into that layer's weights. Source: Jacob
+et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", 2018, section
+3.2.
 """
 
 from collections.abc import Callable
@@ -11,90 +11,88 @@ from typing import Any
 
 import numpy as np
 
-from export.networks.keras_graph import graph_of
+from export.networks.keras_graph import KerasLayer, KerasModel, graph_of
 
-Model = Any  # keras.Model; Keras has no types
-Layer = Any
 CHANNELS_LAST = -1
 
 
 class CannotCloneError(Exception):
-    """A layer cannot be made from its own config; the text names it."""
+    """A layer cannot be rebuilt from its own config; the text names it."""
 
 
-def fold_batch_norm(model: Model) -> Model:
-    """A twin of the model without the batch normalisations that follow a linear layer; the model itself if none does.
+def fold_batch_norm(model: KerasModel) -> KerasModel:
+    """Copy the model without the batch normalisations that follow a linear layer; return the model itself if none does.
 
-    Models inside it are folded too. A normalisation stays where it cannot be put into one layer: before a layer, after
-    an activation, and where either is used twice. Raises CannotCloneError.
+    Nested models are folded too. A normalisation stays where it does not belong to exactly one layer: before a layer,
+    after an activation, and where either is used twice. Raises CannotCloneError.
     """
     graph = graph_of(model)
     pairs = {} if graph is None else {layer: norm for inner in _graphs(graph) for layer, norm in _foldable(inner)}
     return _folded(graph, pairs) if pairs else model
 
 
-def cloned(
-    graph: Model,
-    clone: Callable[[Layer], Layer],
+def clone_graph(
+    graph: KerasModel,
+    clone: Callable[[KerasLayer], KerasLayer],
     *,
     call: Callable[..., Any] | None = None,
-    weights: Callable[[Layer], list[Any]] | None = None,
-) -> Model:
-    """The graph with each of its operations, those of models inside it included, replaced by what `clone` makes of it.
+    weights: Callable[[KerasLayer], list[Any]] | None = None,
+) -> KerasModel:
+    """Copy a graph, cloning each operation, those of nested models included, with `clone`.
 
-    call: applies a clone to its inputs, where that is not simply calling it. weights: what a clone is given, by the
-    layer that it is a clone of; by default that layer's own. Raises CannotCloneError.
+    call: applies a clone to its inputs; by default calls it. weights: the weights of a clone, given the original layer;
+    by default that layer's own. Raises CannotCloneError.
     """
     import keras
 
-    made: list[tuple[Layer, Layer]] = []
+    clones: list[tuple[KerasLayer, KerasLayer]] = []
 
-    def replaced(operation: Layer) -> Layer:
+    def replaced(operation: KerasLayer) -> KerasLayer:
         inner = graph_of(operation)
         if inner is not None:
             return keras.models.clone_model(inner, clone_function=replaced, call_function=call)
         try:
             twin = clone(operation)
-        except (TypeError, ValueError, NotImplementedError) as exc:  # its config is not what it is built with
+        except (TypeError, ValueError, NotImplementedError) as exc:  # its config does not match its constructor
             raise CannotCloneError(f"{type(operation).__name__} {operation.name}: {exc}") from exc
-        made.append((operation, twin))
+        clones.append((operation, twin))
         return twin
 
     twin = keras.models.clone_model(graph, clone_function=replaced, call_function=call)
-    for old, new in made:
+    for old, new in clones:
         if new is not old and getattr(old, "weights", None):
             new.set_weights(weights(old) if weights else old.get_weights())
         if hasattr(new, "finalize_state"):
-            new.finalize_state()  # of Normalization: what it works out from its weights
+            new.finalize_state()  # Normalization derives values from its weights
     return twin
 
 
-def _folded(graph: Model, pairs: dict[Layer, Layer]) -> Model:
+def _folded(graph: KerasModel, pairs: dict[KerasLayer, KerasLayer]) -> KerasModel:
     dropped = {id(norm) for norm in pairs.values()}
 
-    def clone(operation: Layer) -> Layer:
+    def clone(operation: KerasLayer) -> KerasLayer:
         if id(operation) in dropped:
-            return operation  # it is not called
+            return operation  # it is never called
         changes = {"use_bias": True} if operation in pairs else {}
         return type(operation).from_config({**operation.get_config(), **changes})
 
-    def call(operation: Layer, *args: Any, **kwargs: Any) -> Any:
+    def call(operation: KerasLayer, *args: Any, **kwargs: Any) -> Any:
         return args[0] if id(operation) in dropped else operation(*args, **kwargs)
 
-    def weights(layer: Layer) -> list[Any]:
+    def weights(layer: KerasLayer) -> list[Any]:
         return _merged(layer, pairs[layer]) if layer in pairs else list(layer.get_weights())
 
-    return cloned(graph, clone, call=call, weights=weights)
+    return clone_graph(graph, clone, call=call, weights=weights)
 
 
-def _graphs(graph: Model) -> list[Model]:
-    """The graph and all that are inside it."""
+def _graphs(graph: KerasModel) -> list[KerasModel]:
+    """The graph and all nested ones."""
     inner = [graph_of(operation) for operation in graph.operations]
     return [graph, *(found for nested in inner if nested is not None for found in _graphs(nested))]
 
 
-def _foldable(graph: Model) -> list[tuple[Layer, Layer]]:
-    """(layer, the normalisation of all that it makes and of nothing else), for each that can be folded."""
+def _foldable(graph: KerasModel) -> list[tuple[KerasLayer, KerasLayer]]:
+    """Find pairs (layer, normalisation) where the normalisation takes this layer's output and nothing else does."""
     import keras
     from keras import layers
 
@@ -121,8 +119,8 @@ def _foldable(graph: Model) -> list[tuple[Layer, Layer]]:
     return found
 
 
-def _merged(layer: Layer, norm: Layer) -> list[Any]:
-    """The weights of the layer and of the normalisation after it, as those of one layer with a bias."""
+def _merged(layer: KerasLayer, norm: KerasLayer) -> list[Any]:
+    """Merge the weights of a layer and its normalisation into those of one layer with a bias."""
     from keras import layers
 
     *before, kernel = layer.get_weights()[: -1 if layer.use_bias else None]
@@ -131,6 +129,6 @@ def _merged(layer: Layer, norm: Layer) -> list[Any]:
     gamma = np.asarray(norm.gamma) if norm.scale else 1.0
     beta = np.asarray(norm.beta) if norm.center else 0.0
     scale = gamma / np.sqrt(variance + norm.epsilon)
-    # a depthwise kernel is (h, w, in, multiplier): its outputs are in * multiplier; all others end with the outputs
+    # the last axis of a kernel is the outputs; a depthwise one, (h, w, in, multiplier), has in * multiplier of them
     across = scale.reshape(kernel.shape[2:]) if type(layer) is layers.DepthwiseConv2D else scale
     return [*before, (kernel * across).astype(np.float32), (beta + (bias - mean) * scale).astype(np.float32)]

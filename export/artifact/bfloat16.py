@@ -1,17 +1,17 @@
-"""bfloat16 in the graph: half the bytes of a weight, and on CPUs and GPUs that compute with it, sooner."""
+"""bfloat16 graphs: half the bytes of a weight, and faster on CPUs and GPUs that support it."""
 
 from pathlib import Path
 from typing import Any
 
-from export.artifact.batch_norm import CannotCloneError, cloned
-from export.networks.keras_graph import graph_of
+from export.artifact.batch_norm import CannotCloneError, clone_graph
+from export.networks.keras_graph import KerasModel, graph_of
 
 NAME = "bfloat16"
 CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86 and ARM
 
 
 def has_bfloat16() -> bool:
-    """Whether this machine computes with bfloat16: a CPU that says so, or a GPU."""
+    """True if this machine has bfloat16 instructions: a CPU that lists them, or a GPU."""
     import tensorflow as tf
 
     try:
@@ -21,20 +21,20 @@ def has_bfloat16() -> bool:
     return bool(words & CPU_FLAGS or tf.config.list_physical_devices("GPU"))
 
 
-def in_bfloat16(core: Any) -> Any:
-    """A twin of a Keras model that computes in bfloat16, but for the scaling of pixels and the end of it.
+def convert_to_bfloat16(core: KerasModel) -> KerasModel:
+    """Copy a Keras model so that it computes in bfloat16, except for the scaling of pixels and the last layers.
 
-    The last layer that has weights, and all after it, stay float32: probabilities of eight bits would be steps of
-    0.4 %. So do depthwise convolutions: in MobileNetV2 they are 7 % of the multiplications and most of the error
-    (measured: answers move by 0.20 with them, by 0.05 without). Convolutions and dense layers keep their weights in
-    bfloat16, all else in float32. Raises CannotCloneError for a model that is not a graph of layers.
+    The last layer with weights and everything after it stay float32: probabilities of eight bits would have steps of
+    0.4 %. So do depthwise convolutions: in MobileNetV2 they are 7 % of the multiplications and cause most of the error
+    (measured: probabilities change by 0.20 with them, by 0.05 without). Convolutions and dense layers store their
+    weights in bfloat16, all others in float32. Raises CannotCloneError for a model that is not a graph of layers.
     """
     import keras
     from keras import layers
 
     graph = graph_of(core)
     if graph is None:
-        raise CannotCloneError(f"{type(core).__name__} has a `call` of its own, and no graph of layers")
+        raise CannotCloneError(f"{type(core).__name__} has a `call` of its own and no graph of layers")
     end = {id(operation) for operation in _end(graph)}
     products = (layers.Conv2D, layers.SeparableConv2D, layers.Dense)
     exact = layers.Rescaling | layers.Normalization | layers.DepthwiseConv2D
@@ -45,11 +45,11 @@ def in_bfloat16(core: Any) -> Any:
             config["dtype"] = NAME if type(operation) in products else f"mixed_{NAME}"
         return type(operation).from_config(config)
 
-    return cloned(graph, clone)
+    return clone_graph(graph, clone)
 
 
 def _end(graph: Any) -> list[Any]:
-    """The last operation that has weights and those after it, in the order in which they are computed."""
+    """The last operation with weights and those after it, in the order of computation."""
     flat: list[Any] = []
 
     def walk(inner: Any) -> None:

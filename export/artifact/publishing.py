@@ -1,7 +1,7 @@
-"""A version is written aside and appears with one rename: a server never sees half of one.
+"""Publish a version with one rename: a server never sees half of one.
 
-While an export runs it holds a lock (flock) on its `.tmp-*` folder. The lock goes with the process, however it ends, so
-the next export can tell what is abandoned from what is in use, and removes it.
+While an export runs, it holds a lock (flock) on its `.tmp-*` folder. The lock ends with the process, however that ends,
+so the next export can tell abandoned folders from those in use, and removes them.
 """
 
 import contextlib
@@ -25,21 +25,21 @@ OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Draft:
-    """A version that nobody sees yet. path: the folder to write into."""
+    """A version that is not published yet. path: the folder to write into."""
 
     def __init__(self, shelf: Path, path: Path) -> None:
         self.shelf = shelf
         self.path = path
 
     def publish(self) -> Path:
-        """Make the draft the next version with one rename. Returns `shelf/<number>`.
+        """Rename the draft to the next version number. Returns `shelf/<number>`.
 
-        Another export may take the number first: then the rename fails and the next number is tried. TensorFlow
-        Serving's files are refreshed; where they cannot be, that is said: the version is there all the same.
+        If another export takes the number first, the rename fails and the next number is tried. Then TensorFlow
+        Serving's files are refreshed; a failure to do so is printed, and the version stays published.
         """
         _flush_tree(self.path)
         while True:
-            version = self.shelf / str(latest_version(self.shelf) + 1)
+            version = self.shelf / str(next_number(self.shelf))
             try:
                 self.path.rename(version)
             except OSError as exc:
@@ -55,49 +55,52 @@ class Draft:
 
 
 @contextlib.contextmanager
-def drafted(models: Path, name: str) -> Iterator[Draft]:
-    """A draft of the next version of models/name; removed again unless it is published.
+def draft_version(models: Path, name: str) -> Iterator[Draft]:
+    """Open a draft of the next version of models/name; unless it is published, nothing of it remains.
 
-    Raises UsageError where `name` cannot be a folder's name or `models` cannot be written, NoSpace when the disk fills
-    while the draft is written.
+    Drafts that killed exports left behind are removed first. Raises UsageError where `name` cannot be a folder's name
+    or `models` cannot be written, NoSpace where the disk fills up while the draft is written.
     """
     shelf = models / check_name(name)
     try:
-        shelf.mkdir(parents=True, exist_ok=True)
+        for abandoned in remove_abandoned_drafts(shelf):
+            say(f"removed {abandoned}, left behind by a killed export")
         path, lock = _locked_folder(shelf)
     except OSError as exc:
-        raise _translated(exc, shelf) from exc
+        raise _to_sightline_error(exc, shelf) from exc
     try:
         yield Draft(shelf, path)
     except OSError as exc:
         if exc.errno in OUT_OF_SPACE:
-            raise _translated(exc, shelf) from exc
+            raise _to_sightline_error(exc, shelf) from exc
         raise
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(lock)
+        with contextlib.suppress(OSError):
+            shelf.rmdir()  # succeeds only where it is empty: the first export of this name failed
 
 
 def check_name(name: str) -> str:
-    """The name, if it can be the name of a folder and a part of a URL; else UsageError."""
+    """Return the name if it can be a folder's name and part of a URL; else raise UsageError."""
     if not NAME.fullmatch(name) or name == SERVING_CONFIG:
         raise UsageError(
-            f"{name!r} cannot be a model's name",
+            f"{name!r} cannot be a model's name.",
             hint="Use letters, digits, '-', '_' and '.', beginning with a letter, a digit or '_'; "
             f"{SERVING_CONFIG} is taken.",
         )
     return name
 
 
-def latest_version(shelf: Path) -> int:
-    """The highest version number in a model's folder, 0 where there is none."""
-    return max(find_versions(shelf), default=0)
+def next_number(shelf: Path) -> int:
+    """One more than the highest version number in a model's folder."""
+    return 1 + max(find_versions(shelf), default=0)
 
 
-def sweep(models: Path, name: str) -> list[Path]:
-    """Remove the drafts that killed exports left behind; those of living processes stay. Returns what was removed."""
+def remove_abandoned_drafts(shelf: Path) -> list[Path]:
+    """Remove the drafts of killed exports from a model's folder; those in use stay. Returns the removed paths."""
     removed = []
-    for path in sorted((models / check_name(name)).glob(f"{DRAFT_PREFIX}*")):
+    for path in sorted(shelf.glob(f"{DRAFT_PREFIX}*")):
         with contextlib.suppress(FileNotFoundError), _trying_to_lock(path) as is_abandoned:
             if is_abandoned:
                 shutil.rmtree(path)
@@ -106,22 +109,23 @@ def sweep(models: Path, name: str) -> list[Path]:
 
 
 def check_space(models: Path, needed_bytes: int) -> None:
-    """Refuse to begin what the disk cannot hold. Raises NoSpace."""
+    """Raise NoSpace where the disk has fewer free bytes than needed."""
     free = shutil.disk_usage(models).free
     if free < needed_bytes:
         raise NoSpace(
-            f"{models} has {free / 1e6:,.0f} MB free; the version needs about {needed_bytes / 1e6:,.0f} MB",
+            f"{models} has {free / 1e6:,.0f} MB free; the version needs about {needed_bytes / 1e6:,.0f} MB.",
             hint="Free some space, or name another folder with --out.",
         )
 
 
 def _locked_folder(shelf: Path) -> tuple[Path, int]:
     while True:
-        path = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=shelf))
+        shelf.mkdir(parents=True, exist_ok=True)
         try:
+            path = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=shelf))
             path.chmod(0o755)  # mkdtemp's 0700 would lock out a server that runs as another user
             lock = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:  # another export's sweep came between the calls: it was nobody's yet
+        except FileNotFoundError:  # before it was locked, another export removed it or the empty shelf
             continue
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
@@ -142,13 +146,13 @@ def _trying_to_lock(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _translated(exc: OSError, shelf: Path) -> UsageError | NoSpace:
+def _to_sightline_error(exc: OSError, shelf: Path) -> UsageError | NoSpace:
     if exc.errno in OUT_OF_SPACE:
         return NoSpace(
-            f"the disk that holds {shelf} is full; nothing was published",
+            f"The disk that holds {shelf} is full; nothing was published.",
             hint="Free some space, or name another folder with --out.",
         )
-    return UsageError(f"{shelf} cannot be written: {exc.strerror}", hint="Name another folder with --out.")
+    return UsageError(f"{shelf} cannot be written: {exc.strerror}.", hint="Name another folder with --out.")
 
 
 def _flush_tree(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A model to a SavedModel that says what it is, with its golden examples and its warm-up requests."""
+"""Write a SavedModel with its card, golden examples and warm-up requests."""
 
 import shutil
 from pathlib import Path
@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.made import Servable
+from export.trained_model import Servable
 from serving.contract.card import CARD_FILE, CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_to_json
 from serving.contract.golden import GoldenExamples, write_golden
-from serving.contract.versions import SAVED_MODEL_FILE
+from serving.contract.versions import SAVED_MODEL_FILE, SERVE_TAG
 
 SIGNATURE, INPUT, OUTPUT = "serving_default", "image", "probabilities"
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-WARMUP_BATCHES = (1, 8, 32)  # a graph is compiled for a shape when it first meets it
-WARMUP_BYTES = 8_000_000  # no request is larger; photos are warmed up in smaller batches
+WARMUP_BATCHES = (1, 8, 32)  # the first request of a shape is slow
+WARMUP_BYTES = 8_000_000  # upper bound of a request; photos are warmed up in smaller batches
 
 
 def write_version(folder: Path, servable: Servable, card: ModelCard, golden: GoldenExamples) -> None:
-    """Everything that a version's directory holds."""
+    """Write all files of a version but model.tflite."""
     if servable.copied_from:
         copy_saved_model(folder, servable.copied_from, card)
     else:
@@ -31,7 +31,7 @@ def write_version(folder: Path, servable: Servable, card: ModelCard, golden: Gol
 
 
 def write_saved_model(folder: Path, servable: Servable, card: ModelCard) -> None:
-    """The graph and its variables, with the signatures `serving_default` and `model_card`."""
+    """Write the graph and its variables, with the signatures `serving_default` and `model_card`."""
     import tensorflow as tf
 
     module = tf.Module()
@@ -52,10 +52,10 @@ def write_saved_model(folder: Path, servable: Servable, card: ModelCard) -> None
 
 
 def copy_saved_model(folder: Path, source: Path, card: ModelCard) -> None:
-    """A foreign SavedModel as it is, but for one thing: the signature `model_card` is added to its graph.
+    """Copy a SavedModel and add the signature `model_card` to its graph; nothing else changes.
 
-    Four nodes (a placeholder, its shape, the card's text, a fill) that touch nothing else, in the meta graph that
-    TensorFlow Serving loads, so that a gateway reads this card over gRPC like any other.
+    The signature is four nodes (a placeholder, its shape, the card's text, a fill) in the meta graph that TensorFlow
+    Serving loads, so that a gateway reads this card over gRPC like any other.
     """
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
@@ -71,14 +71,14 @@ def copy_saved_model(folder: Path, source: Path, card: ModelCard) -> None:
             {CARD_INPUT: probe}, {CARD_OUTPUT: answer}
         )
     for meta_graph in saved.meta_graphs:
-        if "serve" in meta_graph.meta_info_def.tags:
+        if SERVE_TAG in meta_graph.meta_info_def.tags:
             meta_graph.graph_def.node.extend(graph.as_graph_def().node)
             meta_graph.signature_def[CARD_SIGNATURE].CopyFrom(signature)
     path.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 def write_warmup(folder: Path, card: ModelCard, tensors: npt.NDArray[Any]) -> None:
-    """Requests that TensorFlow Serving replays before it says that the version is available.
+    """Write the requests that TensorFlow Serving replays before it reports the version as available.
 
     Source: https://www.tensorflow.org/tfx/serving/saved_model_warmup
     """
@@ -94,7 +94,7 @@ def write_warmup(folder: Path, card: ModelCard, tensors: npt.NDArray[Any]) -> No
 
 
 def logged_request(model: str, signature: str, name: str, values: npt.NDArray[Any]) -> bytes:
-    """One line of a file of warm-up requests."""
+    """Serialize a Predict request as a record of the warm-up file."""
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 

@@ -1,6 +1,6 @@
-"""TensorFlow Serving's files for a folder of models: `models/serving-config/`, refreshed by each publication.
+"""TensorFlow Serving's configuration of a folder of models, `models/serving-config/`, refreshed by each publication.
 
-What people write into models.config stays: a model's policy and labels, and where the folder lies for the server.
+Edits of models.config stay: a model's version policy and labels, and the path under which the server sees the folder.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from google.protobuf import text_format
 from serving.contract.errors import UsageError
 from serving.contract.versions import SERVING_CONFIG, version_dirs
 
-BASE = "/models"  # where the containers see the folder of models
+BASE = "/models"  # path of the folder of models in the containers
 PLATFORM = "tensorflow"
 MODEL_CONFIG, BATCHING, MONITORING, GATEWAY = "models.config", "batching.config", "monitoring.config", "gateway.env"
 HEADER = "# Written by sightline export; policies and labels that you add are kept, comments are not.\n"
 
-# No request is refused for its size (a larger one is cut), and none waits while a thread is free.
+# No request is refused for its size (larger ones are split), and none waits while a thread is free.
 BATCHING_TEXT = """\
-# Yours to tune: written only where it is missing. num_batch_threads: as many as there are CPUs, unless set.
+# Written only where it is missing, so it is yours to tune. num_batch_threads: the number of CPUs, unless set.
 max_batch_size { value: 1024 }
 max_execution_batch_size { value: 32 }
 enable_large_batch_splitting { value: true }
@@ -39,13 +39,16 @@ prometheus_config {
 
 
 def refresh(models: Path, base: str | None = None) -> Path:
-    """Write the files for the models that have a version; returns their folder.
+    """Write the files for all models that have a version. Returns their folder.
 
-    base: where the server sees `models`, an absolute path; None: as models.config says, /models where there is none.
-    Raises UsageError for a base that is no absolute path, and for a models.config that cannot be read.
+    base: absolute path under which the server sees `models`; None: as in models.config, or /models.
+    Raises UsageError for a base that is not absolute, and for an unreadable models.config.
     """
     if base is not None and not base.startswith("/"):
-        raise UsageError(f"--base is {base!r}, which is no absolute path", hint="TensorFlow Serving wants one: /models")
+        raise UsageError(
+            f"--base is {base!r}, which is not an absolute path.",
+            hint="TensorFlow Serving needs one, such as /models.",
+        )
     folder = models / SERVING_CONFIG
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -60,12 +63,12 @@ def refresh(models: Path, base: str | None = None) -> Path:
 
 
 def served_names(models: Path) -> list[str]:
-    """The models of the folder that have a version, in the order of their names."""
+    """The models of a folder that have a version, sorted by name."""
     return sorted(path.name for path in models.iterdir() if version_dirs(path)) if models.is_dir() else []
 
 
 def _read(path: Path) -> Any:
-    """A ModelServerConfig, empty where there is no file."""
+    """Read a ModelServerConfig; an empty one where there is no file. Raises UsageError."""
     from tensorflow_serving.config import model_server_config_pb2
 
     config = model_server_config_pb2.ModelServerConfig()
@@ -74,14 +77,14 @@ def _read(path: Path) -> Any:
     try:
         text_format.Parse(path.read_text("utf-8"), config)
     except (text_format.ParseError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{path} cannot be read: {exc}", hint="Mend it, or remove it: it is written anew.") from exc
+        raise UsageError(f"{path} cannot be read: {exc}.", hint="Repair or remove it; a new one is written.") from exc
     if config.WhichOneof("config") == "custom_model_config":
-        raise UsageError(f"{path} holds a custom_model_config", hint="Remove it, or keep your file elsewhere.")
+        raise UsageError(f"{path} holds a custom_model_config.", hint="Remove it, or keep your file elsewhere.")
     return config
 
 
 def _merged(old: Any, names: list[str], base: str | None) -> Any:
-    """A ModelServerConfig of exactly these models, with what `old` says of those that it knows."""
+    """Make a ModelServerConfig of exactly these models; settings of models that `old` knows are kept."""
     known = {model.name: model for model in old.model_config_list.config}
     base = base or _base_of(known) or BASE
     config = type(old)()
@@ -102,7 +105,7 @@ def _base_of(known: dict[str, Any]) -> str | None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One at a time: two exports that end together both find their models in the file."""
+    """Lock the folder, so that two exports that end together are both listed in the file."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -112,8 +115,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Put the file in place with one rename: TensorFlow Serving may be reading."""
+    """Replace the file with one rename: TensorFlow Serving may be reading it."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".tmp-", encoding="utf-8", delete=False) as file:
         file.write(text)
-    Path(file.name).chmod(0o644)  # a server that runs as another user reads it
+    Path(file.name).chmod(0o644)  # readable by a server that runs as another user
     Path(file.name).replace(path)

@@ -1,75 +1,57 @@
-"""A SavedModel to the file that LiteRT runs, `model.tflite` beside it: the same answers, sooner, where there is no GPU.
+"""Convert a SavedModel to `model.tflite` beside it, which LiteRT runs: the same answers, faster on a CPU.
 
-The name is TensorFlow Serving's, which leaves the file alone unless it is told --prefer_tflite_model.
+The name is TensorFlow Serving's, which ignores the file unless it is started with --prefer_tflite_model.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
-
+from export.artifact.verify import replay_tflite
 from export.progress import say
 from serving.contract.golden import Proof
 from serving.contract.versions import TFLITE_FILE
+from serving.runtimes.runtime import NotFit
 from serving.runtimes.tensorflow_start import native_stderr_held_back, start_tensorflow
 
 MISSING_OPERATION = re.compile(r"'tf\.(\w+)' op is neither a custom op")
-MOST_CHARS = 200  # of an error that nobody foresaw
+MOST_CHARS = 200  # of an unknown error
 
 
-class LiteError(Exception):
-    """LiteRT cannot run it."""
+class CannotConvert(Exception):
+    """TensorFlow's converter cannot convert the SavedModel."""
 
 
 def write_tflite(folder: Path, signatures: list[str], proof: Proof) -> None:
-    """Write model.tflite of a version's SavedModel; say why, where it is not written: then TensorFlow runs the version.
+    """Write model.tflite of a version's SavedModel. If it cannot be written, print why: TensorFlow serves the version.
 
-    signatures: all of the SavedModel. It is not written where an operation is missing in LiteRT, or where an answer
-    differs by more than half of what the proof allows.
+    signatures: all of the SavedModel. The file is left out where LiteRT lacks an operation, or where a number differs
+    from the proof by more than half of what the proof allows.
     """
     path = folder / TFLITE_FILE
     try:
-        path.write_bytes(_converted(folder, signatures))
-        moved = proof.difference(lite_answers(folder, proof))
-    except LiteError as exc:
+        path.write_bytes(_convert(folder, signatures))
+        replay_tflite(folder, replace(proof, atol=proof.atol / 2))
+    except (CannotConvert, NotFit) as exc:
         path.unlink(missing_ok=True)
-        say(f"no {TFLITE_FILE} is written: {exc}")
-        return
-    if not moved <= proof.atol / 2:
-        path.unlink()
-        say(f"no {TFLITE_FILE} is written: answers would move by {moved:.1e}")
+        say(f"no {TFLITE_FILE}: {exc}")
 
 
-def lite_answers(folder: Path, proof: Proof) -> npt.NDArray[Any]:
-    """What model.tflite answers to what the proof gives it, float32 (n, ...). Raises LiteError."""
-    start_tensorflow()  # which sets the level of the log that LiteRT shares
-    with native_stderr_held_back():
-        from ai_edge_litert.interpreter import Interpreter
-
-        try:
-            run = Interpreter(model_path=str(folder / TFLITE_FILE)).get_signature_runner(proof.signature)
-            answers: npt.NDArray[Any] = run(**{proof.input: proof.given})[proof.output]
-        except (ValueError, RuntimeError, KeyError) as exc:
-            raise LiteError(f"LiteRT cannot run it: {exc}") from exc
-    return answers
-
-
-def _converted(folder: Path, signatures: list[str]) -> bytes:
+def _convert(folder: Path, signatures: list[str]) -> bytes:
     tf = start_tensorflow()
     from tensorflow.lite.python.convert_phase import ConverterError
 
     with native_stderr_held_back():
         try:
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=signatures)
-            converted: bytes = converter.convert()
+            return bytes(converter.convert())
         except (ConverterError, ValueError, RuntimeError) as exc:
-            raise LiteError(_why_not(str(exc))) from exc
-    return converted
+            error = exc
+    raise CannotConvert(_reason(str(error))) from error  # outside the block, which would show the native messages
 
 
-def _why_not(error: str) -> str:
-    """The converter's error, which tells where in the graph each operation stands, in a few words."""
+def _reason(error: str) -> str:
+    """Shorten the converter's error, which lists the place of each operation in the graph."""
     missing = sorted(set(MISSING_OPERATION.findall(error)))
     if missing:
         return f"LiteRT lacks {', '.join(missing)}"

@@ -1,29 +1,29 @@
-"""Reload a version from disk as TensorFlow Serving does, and replay its golden examples."""
+"""Reload a version from disk with the runtimes that serve it, and replay its golden examples."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from export.artifact.tflite import LiteError, lite_answers
 from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_from_json, read_card
 from serving.contract.errors import SightlineError, VerificationFailed
 from serving.contract.golden import GoldenExamples, Proof, proof_of, read_golden
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
 from serving.contract.versions import TFLITE_FILE
+from serving.runtimes.opening import LITERT, TENSORFLOW, open_version
+from serving.runtimes.runtime import NotFit, Runtime, run_signature
+from serving.runtimes.status import CallError
 from serving.runtimes.tensorflow_start import native_stderr_held_back, start_tensorflow
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What verifying found. stage: the last one that was reached: files, load, card, preprocessing,
-    model, tflite, or done.
+    """The result of a verification.
 
-    max_abs_difference: of the probabilities, from those that Keras gave; 0 when the model was not asked.
-    n: golden examples that were replayed.
+    stage: the last one that was reached: files, load, card, preprocessing, model, tflite, or done.
+    n: golden examples that were replayed. max_abs_difference: of their probabilities from Keras's; 0 where the model
+    did not run.
     """
 
     ok: bool
@@ -34,97 +34,86 @@ class Verdict:
 
 
 def verify(version_dir: Path) -> Verdict:
-    """Replay the golden examples of a version on disk. Never raises for what it finds wrong: the verdict says it."""
+    """Replay the golden examples of a version on disk. A version that fails is a verdict, not an exception."""
     stage, n, difference = "files", 0, 0.0
     try:
         card, golden = read_card(version_dir), read_golden(version_dir)
-        n = len(golden)
+        n, proof = len(golden), proof_of(card, golden)
         stage = "load"
-        with _Loaded(version_dir) as loaded:
+        runtime = open_saved_model(version_dir)
+        try:
             stage = "card"
-            _check_card(loaded, card)
+            _check_card(runtime, card)
             stage = "preprocessing"
             _check_tensors(card, golden)
             stage = "model"
-            proof = proof_of(card, golden)
-            answers = loaded.run(proof.signature, {proof.input: proof.given}, proof.output)
-        difference = _check_answers(proof, answers)
+            difference = _check_answers(runtime, proof)
+        finally:
+            runtime.close()
         if (version_dir / TFLITE_FILE).exists():
             stage = "tflite"
-            difference = max(difference, _check_answers(proof, lite_answers(version_dir, proof)))
+            difference = max(difference, replay_tflite(version_dir, proof))
         return Verdict(True, "done", n, difference, f"{n} golden examples agree")
     except _Difference as exc:
         return Verdict(False, stage, n, exc.difference, str(exc))
-    except (SightlineError, LiteError) as exc:
+    except (SightlineError, CallError, NotFit) as exc:
         return Verdict(False, stage, n, difference, str(exc))
 
 
 def require_verified(version_dir: Path) -> Verdict:
-    """The same, raising VerificationFailed unless everything agrees."""
+    """Verify a version; raise VerificationFailed unless everything agrees."""
     verdict = verify(version_dir)
     if not verdict.ok:
         raise VerificationFailed(
-            f"verifying the version failed at stage {verdict.stage}: {verdict.detail}", hint="Nothing was published."
+            f"The version failed its verification at stage {verdict.stage}: {verdict.detail.rstrip('.')}.",
+            hint="Nothing was published.",
         )
     return verdict
 
 
+def open_saved_model(version_dir: Path) -> Runtime:
+    """Load the SavedModel of a version as the model server does. Raises CallError."""
+    start_tensorflow()  # with Keras, which the rest of this process may need
+    with native_stderr_held_back():
+        return open_version(version_dir, (TENSORFLOW,)).runtime
+
+
+def replay_tflite(version_dir: Path, proof: Proof) -> float:
+    """Run the proof with model.tflite as the model server does. Returns the largest difference of a number.
+
+    Raises NotFit where LiteRT cannot run the file, or a number differs by more than `proof.atol`.
+    """
+    start_tensorflow()  # sets the log level that LiteRT shares
+    with native_stderr_held_back():
+        opened = open_version(version_dir, (LITERT,), proof=proof)
+    opened.runtime.close()
+    assert opened.difference is not None
+    return opened.difference
+
+
 class _Difference(Exception):
-    """The version does not do what it should; the verdict carries the text."""
+    """The version differs from what was exported. difference: of the probabilities, 0 where they are not known."""
 
     def __init__(self, text: str, difference: float = 0.0) -> None:
         super().__init__(text)
         self.difference = difference
 
 
-class _Loaded:
-    """A SavedModel in a v1 session, which is how TensorFlow Serving runs it."""
-
-    def __init__(self, version_dir: Path) -> None:
-        self._dir = version_dir
-
-    def __enter__(self) -> "_Loaded":
-        tf = start_tensorflow()
-        graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=graph)
-        try:
-            with graph.as_default(), native_stderr_held_back():
-                self._meta = tf.compat.v1.saved_model.load(self._session, ["serve"], str(self._dir))
-        except (tf.errors.OpError, OSError, ValueError, RuntimeError) as exc:
-            self._session.close()
-            raise _Difference(f"the SavedModel cannot be loaded: {exc}") from exc
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._session.close()
-
-    def run(self, signature: str, inputs: dict[str, npt.NDArray[Any]], output: str) -> npt.NDArray[Any]:
-        """One output of a signature. Names are those of the signature, not of the graph."""
-        import tensorflow as tf
-
-        try:
-            definition = self._meta.signature_def[signature]
-            feed = {definition.inputs[name].name: values for name, values in inputs.items()}
-            answer: npt.NDArray[Any] = self._session.run(definition.outputs[output].name, feed)
-        except (tf.errors.OpError, KeyError, ValueError) as exc:
-            raise _Difference(f"signature {signature} cannot be run: {exc}") from exc
-        return answer
-
-
-def _check_card(loaded: _Loaded, card: ModelCard) -> None:
-    answers = loaded.run(CARD_SIGNATURE, {CARD_INPUT: np.zeros(2, np.int32)}, CARD_OUTPUT)
+def _check_card(runtime: Runtime, card: ModelCard) -> None:
+    answers = run_signature(runtime, CARD_SIGNATURE, {CARD_INPUT: np.zeros(2, np.int32)}, CARD_OUTPUT)
     if len(answers) != 2 or any(card_from_json(answer) != card for answer in answers):
-        raise _Difference("the card that the signature gives is not the one in the file")
+        raise _Difference(f"the card of the signature {CARD_SIGNATURE} is not the one in the file")
 
 
 def _check_tensors(card: ModelCard, golden: GoldenExamples) -> None:
     for index, (picture, expected) in enumerate(zip(golden.pictures, golden.tensors, strict=True)):
         tensor = card.preprocessing.apply(decode_image(picture, ImageLimits()))
         if tensor.dtype != expected.dtype or not np.array_equal(tensor, expected):
-            raise _Difference(f"picture {index} gives another tensor than it did when the model was exported")
+            raise _Difference(f"image {index} gives another tensor than when the model was exported")
 
 
-def _check_answers(proof: Proof, answers: npt.NDArray[Any]) -> float:
+def _check_answers(runtime: Runtime, proof: Proof) -> float:
+    answers = run_signature(runtime, proof.signature, {proof.input: proof.given}, proof.output)
     if answers.shape != proof.expected.shape:
         raise _Difference(f"the model answers {answers.shape}; Keras answered {proof.expected.shape}")
     difference = proof.difference(answers)

@@ -1,1 +1,1 @@
-"""Pictures and labels for training: data sets, folders, augmentation, class balance."""
+"""Images and labels for training: data sets, folders, augmentation, class balance."""

@@ -1,6 +1,6 @@
-"""How a training picture is varied, each time anew: a table of names, each to Keras layers.
+"""Random variation of training images: a table of names, each built from Keras layers.
 
-The layers see float32 pictures in 0-255. A number is the strength; a family chooses its own.
+The layers take float32 images in 0-255. Each name has a strength; a family may choose its own.
 """
 
 from collections.abc import Mapping
@@ -8,23 +8,27 @@ from typing import Any
 
 from serving.contract.errors import UsageError
 
-# name: (a strength that suits photos, what it does)
+# name: (a strength that suits photos, its effect)
 AUGMENTATIONS = {
     "flip": (1.0, "mirror left and right"),
-    "rotation": (0.05, "turn, as a share of a full turn"),
-    "shift": (0.08, "move, as a share of the side"),
-    "zoom": (0.12, "shrink and enlarge, as a share"),
-    "brightness": (0.15, "lighten and darken, as a share of the range"),
-    "contrast": (0.2, "flatten and steepen, as a share"),
-    "erasing": (0.3, "hide a rectangle, in this share of the pictures"),
-    "randaugment": (0.4, "two operations of RandAugment (Cubuk et al. 2019), of this magnitude"),
+    "rotation": (0.05, "rotate, as a share of a full turn"),
+    "shift": (0.08, "translate, as a share of the side"),
+    "zoom": (0.12, "zoom in and out, as a share"),
+    "brightness": (0.15, "change the brightness, as a share of the range"),
+    "contrast": (0.2, "change the contrast, as a share"),
+    "erasing": (0.3, "erase a rectangle in this share of the images"),
+    "randaugment": (0.4, "two operations of RandAugment (Cubuk et al. 2019) of this magnitude"),
 }
 
 Strengths = Mapping[str, float]
 
+PHOTO_AUGMENTATION: Strengths = {
+    name: AUGMENTATIONS[name][0] for name in ("flip", "rotation", "shift", "zoom", "contrast")
+}
 
-def chosen(family: Strengths, names: str | None) -> Strengths:
-    """What --augment means. None: the family's own; `none`: nothing; else a list with commas, each of the table.
+
+def parse_augmentation(names: str | None, family: Strengths) -> Strengths:
+    """Parse --augment. None: the family's own; `none`: no augmentation; else a comma-separated list of names.
 
     Raises UsageError for a name that is not in the table.
     """
@@ -33,12 +37,12 @@ def chosen(family: Strengths, names: str | None) -> Strengths:
     wanted = [name.strip() for name in names.split(",") if name.strip() not in ("", "none")]
     unknown = sorted(set(wanted) - set(AUGMENTATIONS))
     if unknown:
-        raise UsageError(f"--augment does not know {', '.join(unknown)}", hint=f"It knows {', '.join(AUGMENTATIONS)}.")
+        raise UsageError(f"--augment does not know {', '.join(unknown)}.", hint=f"It knows {', '.join(AUGMENTATIONS)}.")
     return {name: family.get(name, AUGMENTATIONS[name][0]) for name in wanted}
 
 
 def layers_of(strengths: Strengths) -> list[Any]:
-    """The Keras layers, in the table's order."""
+    """Build the Keras layers, in the table's order."""
     return [_layer(name, strengths[name]) for name in AUGMENTATIONS if name in strengths]
 
 

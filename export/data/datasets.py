@@ -1,7 +1,7 @@
-"""Where pictures and labels come from, and how they reach the model.
+"""Find data sets, read them and split them.
 
-A data set is looked for in the order that the README promises; whoever finds nothing says what was tried.
-Every tensor is made by `Preprocessing.apply`, so a model is trained on exactly what it will be served.
+docs/export.md gives the order in which places are searched; the error for a data set that is nowhere lists them all.
+Every tensor comes from `Preprocessing.apply`, so a model is trained on exactly what it will be served.
 """
 
 import gzip
@@ -30,14 +30,14 @@ IDX_FILES = (  # the four official names, in the order images and labels of trai
     "t10k-labels-idx1-ubyte.gz",
 )
 KERAS_HOST = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-CONNECT_SECONDS = 5  # to learn that there is no network
+CONNECT_SECONDS = 5  # until the network counts as missing
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where to look for data, in this order. data: what --data named; root: what SIGHTLINE_DATA names.
+    """The places where data is looked for, in this order.
 
-    keras: the folder that Keras keeps its downloads in. Only the entry point reads the environment.
+    data: the folder of --data. root: the folder of SIGHTLINE_DATA. keras: the folder of Keras's downloads.
     """
 
     data: Path | None
@@ -46,7 +46,7 @@ class Places:
 
 
 class Split(Protocol):
-    """A part of a data set: pictures, and the index of each one's class."""
+    """A part of a data set: images, and the index of each one's class."""
 
     @property
     def labels(self) -> Labels: ...
@@ -54,27 +54,27 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def tensors(self, indices: Sequence[int]) -> npt.NDArray[Any]:
-        """What the model is given for these pictures. Returns uint8 or float32 (len(indices), h, w, c)."""
+        """Preprocess these images for the model. Returns uint8 or float32 (len(indices), h, w, c)."""
 
     def pictures(self, indices: Sequence[int]) -> list[Pixels]:
-        """These pictures as they were before preprocessing: uint8 (H, W, 3) each."""
+        """Read these images as they were before preprocessing: uint8 (H, W, 3) each."""
 
     def subset(self, indices: Sequence[int]) -> "Split":
-        """These pictures alone, in this order; an index may come more than once."""
+        """Choose these images, in this order; an index may occur more than once."""
 
     def joined(self, other: "Split") -> "Split":
-        """These pictures, then the other split's, which is of the same kind."""
+        """Append the images of another split of the same kind."""
 
     def batches(self, size: int) -> Any:
-        """A tf.data.Dataset of (tensors (size, h, w, c), labels (size,)), in order."""
+        """Make a tf.data.Dataset of (tensors (size, h, w, c), labels (size,)), in order."""
 
     def shuffled_batches(self, size: int, seed: int) -> Any:
-        """The same in an order that is new in each epoch, and follows from the seed."""
+        """The same batches in an order that is new in each epoch and follows from the seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """What a model is trained and judged on. validation is taken from the training pictures, never from the test's."""
+    """The images that a model is trained and evaluated on. validation is part of the training images, never of test."""
 
     train: Split
     validation: Split
@@ -86,7 +86,7 @@ class DataSet:
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """Small pictures of one size, all in memory. images: uint8 (n, H, W) or (n, H, W, 3); labels: int (n,)."""
+    """Small images of one size, all in memory. images: uint8 (n, H, W) or (n, H, W, 3); labels: int (n,)."""
 
     images: Pixels
     labels: Labels
@@ -96,7 +96,7 @@ class Arrays:
 
 
 class ArraySplit:
-    """A split that lives in memory: tens of thousands of small pictures. tensors: (n, h, w, c)."""
+    """A split that is held in memory: tens of thousands of small images. tensors: (n, h, w, c)."""
 
     def __init__(self, arrays: Arrays, tensors: npt.NDArray[Any]) -> None:
         self.arrays = arrays
@@ -104,7 +104,7 @@ class ArraySplit:
 
     @classmethod
     def prepared(cls, arrays: Arrays, preprocessing: Preprocessing) -> "ArraySplit":
-        """The split whose tensors are what preprocessing makes of the pictures."""
+        """Preprocess all images."""
         return cls(arrays, np.stack([preprocessing.apply(rgb(image)) for image in arrays.images]))
 
     @property
@@ -145,14 +145,14 @@ class ArraySplit:
 
 
 def rgb(image: Pixels) -> Pixels:
-    """A picture in three channels. image: uint8 (H, W) gray or (H, W, 3). Returns uint8 (H, W, 3)."""
+    """Convert a gray image to three channels. image: uint8 (H, W) or (H, W, 3). Returns uint8 (H, W, 3)."""
     return np.stack([image] * 3, axis=-1) if image.ndim == 2 else image
 
 
 def stratified(labels: Labels, share: float, seed: int) -> tuple[Labels, Labels]:
-    """Indices of the pictures that stay and of those that are held out: `share` of every class, at least one.
+    """Hold out `share` of every class, at least one image. Returns the indices that stay and those held out.
 
-    Raises InvalidData when a class has fewer than two pictures.
+    Raises InvalidData where a class has fewer than two images.
     """
     random = np.random.default_rng(seed)
     held: list[int] = []
@@ -160,8 +160,8 @@ def stratified(labels: Labels, share: float, seed: int) -> tuple[Labels, Labels]
         members = random.permutation(np.flatnonzero(labels == label))
         if len(members) < 2:
             raise InvalidData(
-                f"class {label} has {len(members)} picture; training and validation need one each",
-                hint="Add pictures of that class, or leave the class out.",
+                f"Class {label} has {len(members)} image; training and validation need one each.",
+                hint="Add images of that class, or leave the class out.",
             )
         held.extend(members[: max(1, round(share * len(members)))].tolist())
     is_held = np.zeros(len(labels), bool)
@@ -179,7 +179,7 @@ def split_arrays(
     validation_share: float,
     seed: int,
 ) -> DataSet:
-    """A data set of arrays whose validation split is taken from the training pictures, class by class."""
+    """Make a data set of arrays; the validation split is a share of each class of the training images."""
     kept, held = stratified(train.labels, validation_share, seed)
     development = ArraySplit.prepared(train, preprocessing)
     return DataSet(
@@ -193,9 +193,9 @@ def split_arrays(
 
 
 def find_folder(places: Places, name: str, files: Iterable[str]) -> Path | None:
-    """The first folder that holds all the files: DIR/name, DIR for --data, then for SIGHTLINE_DATA; None if none does.
+    """Find the first folder that holds all the files: DIR/name or DIR, of --data, then of SIGHTLINE_DATA; else None.
 
-    Raises DataNotFound when --data was given and holds none: whoever names a folder wants no other.
+    Raises DataNotFound where --data was given and does not hold them: no other folder takes its place.
     """
     wanted = tuple(files)
     for root in (places.data, places.root):
@@ -204,23 +204,27 @@ def find_folder(places: Places, name: str, files: Iterable[str]) -> Path | None:
                 return folder
         if places.data and root == places.data:
             raise DataNotFound(
-                f"--data {places.data}: neither it nor {places.data / name} holds {', '.join(wanted)}",
+                f"Neither --data {places.data} nor {places.data / name} holds {', '.join(wanted)}.",
                 hint="Name the folder that holds these files.",
             )
     return None
 
 
 def load_idx(folder: Path) -> tuple[Arrays, Arrays]:
-    """Training and test pictures in the IDX format of MNIST (gz). Source: yann.lecun.com/exdb/mnist, "FILE FORMATS".
+    """Read training and test images in the IDX format of MNIST (gz).
 
-    Raises InvalidData where a file is damaged or pictures and labels do not agree.
+    Raises InvalidData where a file is damaged, or images and labels differ in number.
     """
     train_images, train_labels, test_images, test_labels = (read_idx(folder / name) for name in IDX_FILES)
     return _arrays(train_images, train_labels, folder), _arrays(test_images, test_labels, folder)
 
 
 def read_idx(path: Path) -> Pixels:
-    """One gz file of the IDX format: 0, 0, 8 (unsigned bytes), the number of axes, each axis as uint32, the values."""
+    """Read one gz file of the IDX format.
+
+    0, 0, 8 (unsigned bytes), the number of axes, the length of each as uint32, the values.
+    Source: yann.lecun.com/exdb/mnist, "FILE FORMATS". Raises InvalidData.
+    """
     try:
         data = gzip.decompress(path.read_bytes())
         axes = data[3]
@@ -229,17 +233,19 @@ def read_idx(path: Path) -> Pixels:
             raise ValueError(f"it begins with {data[:4]!r}, not with 0, 0, 8")
         return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
     except (OSError, EOFError, ValueError, IndexError) as exc:
-        raise InvalidData(f"{path} is not a gz file of the IDX format: {exc}", hint="Download it again.") from exc
+        raise InvalidData(f"{path} is not a gz file of the IDX format: {exc}.", hint="Download it again.") from exc
 
 
 def _arrays(images: Pixels, labels: Pixels, folder: Path) -> Arrays:
     if len(images) != len(labels):
-        raise InvalidData(f"{folder}: {len(images)} pictures and {len(labels)} labels", hint="Download the set again.")
+        raise InvalidData(
+            f"{folder} holds {len(images)} images and {len(labels)} labels.", hint="Download the data set again."
+        )
     return Arrays(images, labels.astype(np.int64))
 
 
 def sha256_of_files(paths: Iterable[Path]) -> str:
-    """One sha256 over the files' bytes, in the order of their names."""
+    """Hash the bytes of all files, in the order of their names."""
     digest = hashlib.sha256()
     for path in sorted(paths):
         with path.open("rb") as file:
@@ -249,7 +255,7 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
 
 
 def sha256_of_arrays(*parts: Arrays) -> str:
-    """One sha256 over pictures and labels that came without files of their own."""
+    """Hash images and labels that have no files of their own."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(np.ascontiguousarray(part.images).tobytes())
@@ -258,26 +264,26 @@ def sha256_of_arrays(*parts: Arrays) -> str:
 
 
 def check_host(url: str) -> None:
-    """Learn within seconds whether a download can begin. Raises DataNotFound with the reason."""
+    """Check within CONNECT_SECONDS that a download can begin. Raises DataNotFound with the reason."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=CONNECT_SECONDS):
             pass
     except (OSError, urllib.error.URLError) as exc:
         reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
-        raise DataNotFound(f"{url} cannot be reached: {reason}") from exc
+        raise DataNotFound(f"{url} cannot be reached: {reason}.") from exc
 
 
 def download_with_keras(load: Any, cached: Path, url: str) -> tuple[Arrays, Arrays]:
-    """A data set of `keras.datasets`: from its cache, or downloaded into it. Raises DataNotFound when it is offline.
+    """Load a data set of `keras.datasets`, downloading it unless it is cached. Raises DataNotFound.
 
-    load: `keras.datasets.mnist.load_data` or one of its like. cached: a file that is there once it was downloaded.
+    load: `keras.datasets.mnist.load_data` or the like. cached: a file that exists once the set has been downloaded.
     """
     if not cached.exists():
         check_host(url)
     try:
         (train_images, train_labels), (test_images, test_labels) = load()
     except Exception as exc:  # Keras raises a bare Exception when a download fails
-        raise DataNotFound(f"{url} could not be downloaded: {exc}") from exc
+        raise DataNotFound(f"{url} could not be downloaded: {exc}.") from exc
     return (
         Arrays(train_images, train_labels.reshape(-1).astype(np.int64)),
         Arrays(test_images, test_labels.reshape(-1).astype(np.int64)),
@@ -285,7 +291,7 @@ def download_with_keras(load: Any, cached: Path, url: str) -> tuple[Arrays, Arra
 
 
 def batches_of(split: Split, size: int) -> Iterable[tuple[list[int], Tensor]]:
-    """The split's tensors in order, a batch at a time, with their indices."""
+    """Iterate over the tensors of a split in order, in batches, each with its indices."""
     for start in range(0, len(split), size):
         indices = list(range(start, min(start + size, len(split))))
         yield indices, split.tensors(indices)

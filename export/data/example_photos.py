@@ -1,32 +1,33 @@
-"""Real pictures for the golden examples of models that were not trained here."""
+"""Real photos for the golden examples of models that were not trained here."""
 
 from pathlib import Path
 
 import numpy as np
 
 from export.data.datasets import Places
-from export.data.folders import SUFFIXES, read_picture
-from export.training.trained import GOLDEN_EXAMPLES
+from export.data.folders import SUFFIXES, read_photo
 from serving.contract.errors import DataNotFound
 from serving.contract.image import Pixels
 
+GOLDEN_EXAMPLES = 8  # images in a version
 
-def example_pictures(folder: Path | None, places: Places) -> tuple[Pixels, ...]:
-    """A few photos: of --examples, of SIGHTLINE_DATA/imagenet/photos, or cut from the two that scikit-learn brings.
 
-    Each uint8 (H, W, 3). Raises DataNotFound when a named folder holds no picture.
+def example_photos(folder: Path | None, places: Places) -> tuple[Pixels, ...]:
+    """Read a few photos: from --examples, else SIGHTLINE_DATA/imagenet/photos, else the two that scikit-learn brings.
+
+    Returns uint8 (H, W, 3) each. Raises DataNotFound where the named folder holds no image.
     """
     for place in (folder, places.root / "imagenet" / "photos" if places.root else None):
         files = [p for p in sorted(place.iterdir()) if p.suffix.lower() in SUFFIXES] if place and place.is_dir() else []
         if files:
-            return tuple(read_picture(path) for path in files[:GOLDEN_EXAMPLES])
+            return tuple(read_photo(path) for path in files[:GOLDEN_EXAMPLES])
         if folder is not None:
-            raise DataNotFound(f"--examples {folder} holds no pictures")
-    return _of_scikit_learn()
+            raise DataNotFound(f"--examples {folder} holds no images.")
+    return _from_scikit_learn()
 
 
-def _of_scikit_learn() -> tuple[Pixels, ...]:
-    """Quarters of `china.jpg` and `flower.jpg`, 427 x 640."""
+def _from_scikit_learn() -> tuple[Pixels, ...]:
+    """Cut `china.jpg` and `flower.jpg`, 427 x 640, into quarters."""
     from sklearn.datasets import load_sample_images
 
     quarters = []

@@ -1,11 +1,11 @@
-"""Data sets of picture files: a folder per class, train/ and val/ of such folders, or a CSV of paths and labels.
+"""Data sets of image files: a folder per class, train/ and val/ of such folders, or a CSV of paths and labels.
 
-Files are read as they are needed, never all at once: a hundred thousand photos train in the memory of a few.
+Files are read when they are needed, never all at once: a hundred thousand photos train in the memory of a few.
 """
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -26,21 +26,21 @@ from serving.contract.preprocessing import Preprocessing
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".jp2"}
 TRAIN_FOLDERS, VALIDATION_FOLDERS, TEST_FOLDERS = ("train", "training"), ("val", "valid", "validation"), ("test",)
 CSV_COLUMNS = {"path": ("path", "file", "filename", "image"), "label": ("label", "class", "category")}
-LISTED = 10  # unreadable files that are named; the others are counted
-READERS = 4  # threads: decoding leaves the interpreter's lock
-AT_ONCE = 1024  # files whose check is under way
-SHUFFLED = 50_000  # paths, not pictures
+LISTED = 10  # unreadable files that are named; the rest are counted
+READERS = 4  # threads; decoding releases the GIL
+AT_ONCE = 1024  # files that are checked at the same time
+SHUFFLED = 50_000  # paths, not images
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Picture files and the names of their classes, as they were found: by split, `train`, `validation`, `test`."""
+    """Image files and the names of their classes, by split: `train`, `validation`, `test`."""
 
     files: dict[str, list[tuple[Path, str]]]
 
 
 class FileSplit:
-    """A split of picture files. paths: n files that can be read; labels: int (n,)."""
+    """A split of image files. paths: n readable files; labels: int (n,)."""
 
     def __init__(self, paths: Sequence[Path], labels: Labels, preprocessing: Preprocessing) -> None:
         self.paths = list(paths)
@@ -59,7 +59,7 @@ class FileSplit:
             return np.stack(list(readers.map(lambda index: self._tensor(self.paths[index]), indices)))
 
     def pictures(self, indices: Sequence[int]) -> list[Pixels]:
-        return [read_picture(self.paths[index]) for index in indices]
+        return [read_photo(self.paths[index]) for index in indices]
 
     def subset(self, indices: Sequence[int]) -> "FileSplit":
         chosen = np.asarray(indices, np.int64)
@@ -76,7 +76,7 @@ class FileSplit:
         return self._read(self._files().shuffle(min(len(self), SHUFFLED), seed=seed)).batch(size)
 
     def _tensor(self, path: Path) -> npt.NDArray[Any]:
-        return self.preprocessing.apply(read_picture(path))
+        return self.preprocessing.apply(read_photo(path))
 
     def _files(self) -> Any:
         import tensorflow as tf
@@ -84,7 +84,7 @@ class FileSplit:
         return tf.data.Dataset.from_tensor_slices(([str(path) for path in self.paths], self._labels))
 
     def _read(self, files: Any) -> Any:
-        """Paths to tensors, by the same code that serves. files: a tf.data.Dataset of (path, label)."""
+        """Read and preprocess with the code that serves. files: a tf.data.Dataset of (path, label)."""
         import tensorflow as tf
 
         p = self.preprocessing
@@ -97,29 +97,29 @@ class FileSplit:
         return files.map(read, num_parallel_calls=READERS, deterministic=True)
 
 
-def read_picture(path: Path) -> Pixels:
-    """A picture file's pixels: uint8 (H, W, 3). Raises BadImage."""
+def read_photo(path: Path) -> Pixels:
+    """Decode an image file: uint8 (H, W, 3). Raises BadImage."""
     return decode_image(path.read_bytes(), ImageLimits(max_image_bytes=1 << 40))
 
 
-def load_pictures(
+def load_photos(
     path: Path, preprocessing: Preprocessing, *, seed: int, strict: bool, validation_share: float, test_share: float
 ) -> DataSet:
-    """A data set of picture files, screened and split.
+    """Check the image files of a folder or CSV and split them.
 
-    path: a folder or a CSV file. Splits that the layout does not have are taken from the training pictures, stratified,
-    by the seed. strict: a file that cannot be read is an error; otherwise it is named, counted and left out.
+    path: a folder or a CSV file. A split that the layout lacks is taken from the training images, stratified; the seed
+    decides which. strict: an unreadable file is an error; otherwise it is named, counted and left out.
     Raises DataNotFound, InvalidData.
     """
-    listing = readable(listed(path), strict)
+    listing = check_files(list_files(path), strict)
     names = sorted({name for files in listing.files.values() for _, name in files})
     if len(names) < 2:
         raise InvalidData(
-            f"{path} has {len(names)} class with pictures ({', '.join(names) or 'none'}); a classifier needs two",
+            f"{path} has {len(names)} class with images ({', '.join(names) or 'none'}); a classifier needs two.",
             hint="Give a folder with a folder per class, train/ and val/ of such folders, or a CSV of path and label.",
         )
     splits = {split: _file_split(files, names, preprocessing) for split, files in listing.files.items() if files}
-    splits = _completed(splits, seed, validation_share, test_share)
+    splits = _with_missing_splits(splits, seed, validation_share, test_share)
     paths = sorted(p for split in splits.values() for p in split.paths)
     return DataSet(
         train=splits["train"],
@@ -131,42 +131,43 @@ def load_pictures(
     )
 
 
-def listed(path: Path) -> Listing:
-    """The picture files of a folder or a CSV. Raises DataNotFound where the layout is none that is known."""
+def list_files(path: Path) -> Listing:
+    """List the image files of a folder or a CSV. Raises DataNotFound for an unknown layout."""
     if path.is_file():
-        return Listing({"train": _of_csv(path)})
+        return Listing({"train": _from_csv(path)})
     parts = {
         split: next((path / name for name in names if (path / name).is_dir()), None)
         for split, names in (("train", TRAIN_FOLDERS), ("validation", VALIDATION_FOLDERS), ("test", TEST_FOLDERS))
     }
     if parts["train"] is None:
-        return Listing({"train": _of_classes(path)})
-    found = {split: _of_classes(folder) if folder else [] for split, folder in parts.items()}
+        return Listing({"train": _from_class_folders(path)})
+    found = {split: _from_class_folders(folder) if folder else [] for split, folder in parts.items()}
     if found["validation"] and not found["test"]:
-        # what a folder calls val/ was kept apart by its makers: it judges, and training takes its own validation split
+        # val/ was held out by the makers of the folder: test on it, and take a validation split from train/
         found = {"train": found["train"], "validation": [], "test": found["validation"]}
     return Listing(found)
 
 
-def readable(listing: Listing, strict: bool) -> Listing:
-    """The listing without files that cannot be decoded to their end. Raises InvalidData for them when strict."""
+def check_files(listing: Listing, strict: bool) -> Listing:
+    """Leave out the files that cannot be decoded to their end; with `strict`, raise InvalidData for them."""
     total = sum(len(files) for files in listing.files.values())
-    say(f"checking {total:,} pictures")
+    say(f"checking {total:,} images")
     broken: list[str] = []
-    kept = {split: list(_screened(files, broken)) for split, files in listing.files.items()}
+    kept = {split: list(_checked(files, broken)) for split, files in listing.files.items()}
     if broken:
         for line in broken[:LISTED]:
             say(f"  unreadable: {line}")
-        say(f"{len(broken):,} of {total:,} pictures cannot be read and are left out")
+        say(f"{len(broken):,} of {total:,} images cannot be read and are left out")
         if strict:
             raise InvalidData(
-                f"{len(broken)} pictures cannot be read; the first: {broken[0]}", hint="Leave out --strict."
+                f"{len(broken)} images cannot be read; the first is {broken[0].rstrip('.')}.",
+                hint="Repair or remove them, or leave out --strict.",
             )
     return Listing(kept)
 
 
 def record_split(splits: Mapping[str, Split], labels: Sequence[Class], path: Path) -> None:
-    """Write which file is in which split: a CSV of split, label, path."""
+    """Write a CSV of split, label and path: the split that each file is in."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("split", "label", "path"))
@@ -176,7 +177,7 @@ def record_split(splits: Mapping[str, Split], labels: Sequence[Class], path: Pat
                 writer.writerow((name, labels[label].name, picture))
 
 
-def _screened(files: list[tuple[Path, str]], broken: list[str]) -> Iterable[tuple[Path, str]]:
+def _checked(files: list[tuple[Path, str]], broken: list[str]) -> Iterable[tuple[Path, str]]:
     with ThreadPoolExecutor(READERS) as readers:
         remaining = iter(files)
         while some := list(islice(remaining, AT_ONCE)):
@@ -189,7 +190,7 @@ def _screened(files: list[tuple[Path, str]], broken: list[str]) -> Iterable[tupl
 
 def _problem(path: Path) -> str | None:
     try:
-        read_picture(path)
+        read_photo(path)
     except BadImage as exc:
         return exc.detail
     except OSError as exc:
@@ -197,12 +198,12 @@ def _problem(path: Path) -> str | None:
     return None
 
 
-def _of_classes(folder: Path) -> list[tuple[Path, str]]:
+def _from_class_folders(folder: Path) -> list[tuple[Path, str]]:
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         raise DataNotFound(
-            f"{folder} holds no folders: there are no classes in it",
-            hint="Put the pictures of each class into a folder of its own, named after the class.",
+            f"{folder} contains no folders, so it has no classes.",
+            hint="Put the images of each class into a folder of its own, named after the class.",
         )
     return [
         (path, entry.name)
@@ -212,8 +213,8 @@ def _of_classes(folder: Path) -> list[tuple[Path, str]]:
     ]
 
 
-def _of_csv(path: Path) -> list[tuple[Path, str]]:
-    """Rows of path and label; a path is relative to the CSV's folder."""
+def _from_csv(path: Path) -> list[tuple[Path, str]]:
+    """Read rows of path and label; a path is relative to the CSV's folder."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -223,10 +224,12 @@ def _of_csv(path: Path) -> list[tuple[Path, str]]:
             }
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as exc:
-        raise InvalidData(f"{path} is not a CSV file: {exc}") from exc
+        raise InvalidData(f"{path} is not a CSV file: {exc}.", hint="Save it as UTF-8.") from exc
     picture, label = columns["path"], columns["label"]
     if picture is None or label is None:
-        raise InvalidData(f"{path} needs a header with the columns path and label", hint="First line: path,label")
+        raise InvalidData(
+            f"{path} needs a header with the columns path and label.", hint="Make the first line `path,label`."
+        )
     return [(path.parent / row[picture], (row[label] or "").strip()) for row in rows if row[picture] and row[label]]
 
 
@@ -235,12 +238,12 @@ def _file_split(files: list[tuple[Path, str]], names: list[str], preprocessing: 
     return FileSplit([p for p, _ in files], np.array([places[name] for _, name in files], np.int64), preprocessing)
 
 
-def _completed(
+def _with_missing_splits(
     splits: dict[str, FileSplit], seed: int, validation_share: float, test_share: float
 ) -> dict[str, FileSplit]:
     complete = dict(splits)
     if "train" not in complete:
-        raise InvalidData("there is no training picture that can be read")
+        raise InvalidData("There is no readable training image.")
     for name, share in (("test", test_share), ("validation", validation_share)):
         if name not in complete:
             _check_counts(complete["train"], 2 if name == "validation" else 3)
@@ -256,10 +259,7 @@ def _check_counts(train: FileSplit, fewest: int) -> None:
     if short:
         example = train.paths[int(np.flatnonzero(train.labels == short[0])[0])]
         raise InvalidData(
-            f"{len(short)} classes have fewer than {fewest} pictures (the one of {example.parent.name} has "
-            f"{counts[short[0]]}): too few for a split",
-            hint="Add pictures, or leave the class out.",
+            f"{len(short)} classes have fewer than {fewest} images ({example.parent.name} has {counts[short[0]]}): "
+            "too few for a split.",
+            hint="Add images, or leave the classes out.",
         )
-
-
-Loader = Callable[[], DataSet]

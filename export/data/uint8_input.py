@@ -1,4 +1,4 @@
-"""The preprocessing of models that scale their own input: uint8 pixels in, numbers in the graph."""
+"""The preprocessing of models whose scaling is part of the graph: they take uint8 pixels."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from serving.contract.preprocessing import Color, Fit, Interpolation, Polarity, 
 Size = tuple[int, int]  # (height, width)
 
 
-def pixels(
+def uint8_preprocessing(
     color: Color,
     size: Size,
     fit: Fit,
@@ -16,7 +16,7 @@ def pixels(
     interpolation: Interpolation = "bilinear",
     polarity: Polarity = "as_is",
 ) -> Preprocessing:
-    """uint8 pixels of this size, sampled as Pillow does when it shrinks (with antialias)."""
+    """Resize to `size`, antialiased as Pillow does it; the pixels stay uint8."""
     channels = 3 if color == "rgb" else 1
     dtype: Literal["uint8"] = "uint8"
     return Preprocessing(

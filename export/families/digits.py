@@ -1,9 +1,8 @@
-"""Handwritten digits: MNIST, or what is left of it without a network.
+"""Handwritten digits: MNIST, or scikit-learn's small digits where there is no network.
 
-People draw dark on light, anywhere on the sheet, with any pen: `fit ink` frames what they draw as MNIST was framed.
+People draw dark on light, anywhere on the sheet, with any pen: `fit ink` frames their drawings as MNIST's are framed.
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,19 +25,19 @@ from export.data.datasets import (
     split_arrays,
     stratified,
 )
-from export.data.uint8_input import pixels
+from export.data.uint8_input import uint8_preprocessing
 from export.networks import small
-from export.options import Session, Target, Training, arch_option, training_options
+from export.options import Environment, Target, TrainingOptions, arch_option, training_options
 from export.pipeline import Recipe, export
 from export.progress import say
-from export.training.trained import trained
+from export.training.train import train
 from serving.contract.card import Class, Source
 from serving.contract.errors import DataNotFound
 
 LABELS = tuple(Class(str(digit), str(digit)) for digit in range(10))
-PREPROCESSING = pixels("gray", (28, 28), "ink", polarity="dark_background")
+PREPROCESSING = uint8_preprocessing("gray", (28, 28), "ink", polarity="dark_background")
 ARCHITECTURES = small.SMALL_GRAY
-# Digits lean, move and grow; they are never mirrored.
+# Digits lean, move and vary in size; they are never mirrored.
 AUGMENTATION = {"rotation": 0.04, "shift": 0.08, "zoom": 0.12}
 VALIDATION_SHARE = 0.05
 SMALL_SIDE, SMALL_FRAME = 20, 28  # an 8 x 8 digit is enlarged to MNIST's box in MNIST's frame
@@ -48,7 +47,7 @@ SMALL_SIDE, SMALL_FRAME = 20, 28  # an 8 x 8 digit is enlarged to MNIST's box in
 @arch_option(ARCHITECTURES)
 @training_options
 @click.pass_obj
-def command(session: Session, *, training: Training, target: Target, arch: str) -> None:
+def command(environment: Environment, *, training: TrainingOptions, target: Target, arch: str) -> None:
     """Handwritten digits, 28 x 28.
 
     \b
@@ -63,17 +62,17 @@ def command(session: Session, *, training: Training, target: Target, arch: str) 
         learning_rate=2e-3,
         patience=4,
     )
-    load_data = partial(load, session.places(training.data), training.seed)
-    export(Recipe("digits", partial(trained, load_data, ARCHITECTURES[arch], plan)), target)
+    load_data = partial(load, environment.places(training.data), training.seed)
+    export(Recipe("digits", partial(train, load_data, ARCHITECTURES[arch], plan)), target)
 
 
 def load(places: Places, seed: int) -> DataSet:
-    """MNIST from a folder, from Keras; where there is neither, scikit-learn's 8 x 8 digits. Raises DataNotFound."""
+    """Load MNIST from a folder or from Keras, else scikit-learn's 8 x 8 digits. Raises DataNotFound."""
     tried = []
     folder = find_folder(places, "digits", IDX_FILES)
     if folder:
-        return _data_set(*load_idx(folder), _of_files(folder), seed)
-    tried.append(f"no {IDX_FILES[0]} in --data or SIGHTLINE_DATA")
+        return _data_set(*load_idx(folder), _source_of_files(folder), seed)
+    tried.append(f"There is no {IDX_FILES[0]} in --data or SIGHTLINE_DATA.")
     for source in (partial(_from_keras, places), partial(_from_scikit_learn, seed)):
         try:
             return _data_set(*source(), seed)
@@ -81,13 +80,12 @@ def load(places: Places, seed: int) -> DataSet:
             tried.append(exc.detail)
             say(exc.detail)
     raise DataNotFound(
-        "digits: " + "; ".join(tried),
+        "No data for digits. " + " ".join(tried),
         hint="Download MNIST's four idx-ubyte.gz files and name their folder with --data.",
     )
 
 
-Loaded = tuple[Arrays, Arrays, Source]
-Loader = Callable[[], Loaded]
+LoadedArrays = tuple[Arrays, Arrays, Source]  # of training, of test
 
 
 def _data_set(train_part: Arrays, test_part: Arrays, source: Source, seed: int) -> DataSet:
@@ -102,11 +100,11 @@ def _data_set(train_part: Arrays, test_part: Arrays, source: Source, seed: int) 
     )
 
 
-def _of_files(folder: Path) -> Source:
+def _source_of_files(folder: Path) -> Source:
     return Source("dataset", f"MNIST ({folder.name})", sha256_of_files(folder / name for name in IDX_FILES))
 
 
-def _from_keras(places: Places) -> Loaded:
+def _from_keras(places: Places) -> LoadedArrays:
     import keras
 
     train_part, test_part = download_with_keras(
@@ -115,11 +113,11 @@ def _from_keras(places: Places) -> Loaded:
     return train_part, test_part, Source("dataset", "MNIST (keras.datasets)", sha256_of_arrays(train_part, test_part))
 
 
-def _from_scikit_learn(seed: int) -> Loaded:
-    """The 1,797 digits of 8 x 8 that scikit-learn brings (UCI, Alpaydin and Kaynak 1998), framed as MNIST is."""
+def _from_scikit_learn(seed: int) -> LoadedArrays:
+    """Enlarge scikit-learn's 1,797 digits of 8 x 8 (UCI, Alpaydin and Kaynak 1998) and frame them as MNIST does."""
     from sklearn.datasets import load_digits
 
-    say("using scikit-learn's 1,797 digits of 8 x 8 pixels instead: less exact than MNIST")
+    say("using scikit-learn's 1,797 digits of 8 x 8 pixels instead; accuracy will be lower than with MNIST")
     bunch = load_digits()
     images = np.stack([_enlarged((image * 255 / 16).astype(np.uint8)) for image in bunch.images])
     every = Arrays(images, bunch.target.astype(np.int64))

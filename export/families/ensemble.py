@@ -1,7 +1,7 @@
-"""Several exported models as one: one request, one answer.
+"""Combine several exported models into one: one request, one answer.
 
-The members' graphs are copied into one SavedModel. A member that wants another size gets it by a resize in the graph,
-which samples as Pillow does (bilinear, antialiased).
+The graphs of the members are copied into one SavedModel. A member with another input size gets it by a resize in the
+graph that samples as Pillow does (bilinear, antialiased).
 """
 
 import hashlib
@@ -14,16 +14,16 @@ from typing import Any
 import click
 import numpy as np
 
-from export.artifact.publishing import latest_version
-from export.made import Made, Servable
 from export.options import Target, publishing_options
 from export.pipeline import Recipe, export
+from export.trained_model import Servable, TrainedModel
 from serving.contract.card import CARD_FILE, ModelCard, Source, read_card
 from serving.contract.errors import UsageError
 from serving.contract.golden import read_golden
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
 from serving.contract.preprocessing import Preprocessing
+from serving.contract.versions import version_dirs
 
 VOTES = ("soft", "hard")
 # Rec. 601 luma in sixteenths of 4096, as Pillow's convert("L") computes it
@@ -32,14 +32,14 @@ LUMA, LUMA_SHIFT = (19595, 38470, 7471), 65536
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One exported version. answer: its own `serving_default`, a tensor of its own size to probabilities."""
+    """One exported version. loaded: its SavedModel."""
 
     version: Path
     card: ModelCard
     loaded: Any
 
-    def answer(self, image: Any) -> Any:
-        """The member's probabilities. image: uint8 (n, h, w, c) of the member's size."""
+    def probabilities(self, image: Any) -> Any:
+        """Run the member. image: uint8 (n, h, w, c) of the member's size. Returns float32 (n, k)."""
         signature = self.loaded.signatures[self.card.input.signature]
         return signature(**{self.card.input.tensor: image})[self.card.output.tensor]
 
@@ -51,40 +51,40 @@ class Member:
 def command(*, members: Sequence[str], target: Target, vote: str) -> None:
     """Several exported models as one. MEMBERS are names in --out, names with a version (digits/2), or directories.
 
-    soft averages the probabilities; hard counts votes, and the average decides between equals.
+    soft averages the probabilities; hard counts votes and breaks ties by the average.
 
     \b
     sightline export digits --name a --seed 1
     sightline export digits --name b --seed 2 --arch lenet
     sightline export ensemble a b --name digits
     """
-    versions = [member_version(member, target.models) for member in members]
-    export(Recipe("ensemble", partial(combined, versions, vote)), target)
+    versions = [find_member(member, target.models) for member in members]
+    export(Recipe("ensemble", partial(combine, versions, vote)), target)
 
 
-def member_version(member: str, models: Path) -> Path:
-    """The directory of a member. Raises UsageError where there is none."""
+def find_member(member: str, models: Path) -> Path:
+    """Find the directory of a member. Raises UsageError where there is none."""
     for path in (models / member, Path(member)):
         if (path / CARD_FILE).is_file():
             return path
-        if path.is_dir() and latest_version(path):
-            return path / str(latest_version(path))
-    raise UsageError(f"{member} is no exported model", hint=f"Name one of {models}, such as digits or digits/2.")
+        if versions := version_dirs(path):
+            return versions[-1]
+    raise UsageError(f"{member} is not an exported model.", hint=f"Name one of {models}, such as digits or digits/2.")
 
 
-def combined(versions: Sequence[Path], vote: str) -> Made:
-    """Load the members and join them. Raises UsageError for members that cannot answer the same question."""
+def combine(versions: Sequence[Path], vote: str) -> TrainedModel:
+    """Load the members and combine them. Raises UsageError for members whose inputs or classes differ."""
     import tensorflow as tf
 
     if len(versions) < 2:
-        raise UsageError("an ensemble needs two members", hint="Name two or more exported models.")
+        raise UsageError("An ensemble needs two members.", hint="Name two or more exported models.")
     cards = [read_card(version) for version in versions]
     preprocessing = common_preprocessing(cards)
     members = [Member(v, c, tf.saved_model.load(str(v))) for v, c in zip(versions, cards, strict=True)]
     largest = max(cards, key=lambda card: card.preprocessing.height)
     golden = read_golden(versions[cards.index(largest)])
     names = ", ".join(f"{card.name} ({card.family})" for card in cards)
-    return Made(
+    return TrainedModel(
         servable=Servable(
             call=partial(vote_of, VOTERS[vote], members),
             kept=tuple(member.loaded for member in members),
@@ -95,28 +95,32 @@ def combined(versions: Sequence[Path], vote: str) -> Made:
         labels=cards[0].labels,
         source=Source("weights", names, _digest(versions)),
         examples=tuple(decode_image(picture, ImageLimits()) for picture in golden.pictures),
-        seconds=0.0,
     )
 
 
 def common_preprocessing(cards: Sequence[ModelCard]) -> Preprocessing:
-    """What is done to a picture before all members: the largest one's size, colour when one of them wants it.
+    """Find one preprocessing for all members: the size of the largest, in colour if any of them needs colour.
 
-    Raises UsageError unless labels, fit, polarity and the share that is cropped are the same.
+    Raises UsageError unless labels, fit, polarity and cropped share are the same.
     """
     first = cards[0]
     for card in cards[1:]:
         if card.label_names != first.label_names:
-            raise UsageError(f"{first.name} and {card.name} have different labels", hint="Members share their classes.")
+            raise UsageError(
+                f"{first.name} and {card.name} have different labels.", hint="Members must have the same classes."
+            )
         if _framing(card.preprocessing) != _framing(first.preprocessing):
             raise UsageError(
-                f"{first.name} frames pictures by {_framing(first.preprocessing)}, {card.name} by "
-                f"{_framing(card.preprocessing)}: one tensor cannot serve both",
+                f"{first.name} frames images by {_framing(first.preprocessing)}, {card.name} by "
+                f"{_framing(card.preprocessing)}: one tensor cannot serve both.",
                 hint="Export the members with the same fit, polarity and shape.",
             )
     for card in cards:
         if card.preprocessing.dtype != "uint8":
-            raise UsageError(f"{card.name} wants float32: only models with their scaling in the graph can be members")
+            raise UsageError(
+                f"{card.name} takes float32; only models with their scaling in the graph can be members.",
+                hint="Export it without --as-is.",
+            )
     largest = max((card.preprocessing for card in cards), key=lambda p: p.height)
     if all(card.preprocessing.color == largest.color for card in cards):
         return largest
@@ -124,15 +128,15 @@ def common_preprocessing(cards: Sequence[ModelCard]) -> Preprocessing:
 
 
 def vote_of(rule: Callable[[Any], Any], members: Sequence[Member], image: Any) -> Any:
-    """All members' answers as one: probabilities (n, k). image: uint8 (n, h, w, c)."""
+    """Run all members and combine their answers by `rule`: probabilities (n, k). image: uint8 (n, h, w, c)."""
     import tensorflow as tf
 
-    answers = [member.answer(fitted(image, member.card.preprocessing)) for member in members]
+    answers = [member.probabilities(fit_to_member(image, member.card.preprocessing)) for member in members]
     return rule(tf.stack(answers))
 
 
-def fitted(image: Any, wanted: Preprocessing) -> Any:
-    """The picture in a member's size and colours, rounded to uint8 as Pillow rounds. image: uint8 (n, h, w, c)."""
+def fit_to_member(image: Any, wanted: Preprocessing) -> Any:
+    """Convert to a member's size and colours, rounded to uint8 as Pillow rounds. image: uint8 (n, h, w, c)."""
     import tensorflow as tf
 
     if wanted.color == "gray" and image.shape[-1] == 3:
@@ -146,14 +150,14 @@ def fitted(image: Any, wanted: Preprocessing) -> Any:
 
 
 def soft(answers: Any) -> Any:
-    """The mean of the probabilities. answers: (members, n, k)."""
+    """Average the probabilities. answers: (members, n, k)."""
     import tensorflow as tf
 
     return tf.reduce_mean(answers, axis=0)
 
 
 def hard(answers: Any) -> Any:
-    """The share of votes; the mean probability, less than a vote, decides between equals. answers: (members, n, k)."""
+    """Count votes as shares; the mean probability, worth less than a vote, breaks ties. answers: (members, n, k)."""
     import tensorflow as tf
 
     members, classes = answers.shape[0], answers.shape[-1]
@@ -166,7 +170,7 @@ VOTERS: dict[str, Callable[[Any], Any]] = {"soft": soft, "hard": hard}
 
 
 def _framing(p: Preprocessing) -> tuple[object, ...]:
-    """What must be equal for one tensor to serve two models: how a picture is cut, whatever the size."""
+    """The way an image is cut, whatever its size. It must be equal for one tensor to serve two models."""
     shape = round(p.width / p.height, 3)
     return (p.fit, p.polarity, shape, round(p.resize_short_side / p.height, 2) if p.resize_short_side else None)
 

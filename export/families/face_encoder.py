@@ -1,8 +1,8 @@
-"""Faces to 128 numbers: dlib's ResNet, rewritten for TensorFlow Serving. Nothing is trained.
+"""dlib's face encoder for TensorFlow Serving: a ResNet from faces to 128 numbers. Nothing is trained.
 
 The network is that of dlib's dnn_face_recognition_ex.cpp (29 convolutions after He et al., "Deep residual learning",
-2015), the weights are those of the installed face_recognition_models. Core for core it runs ten times as fast as dlib
-without BLAS, in batches, and on a GPU where there is one. The version is published only if it says what dlib says.
+2015), with the weights of the installed face_recognition_models. Per core it runs ten times as fast as dlib without
+BLAS, takes batches, and uses a GPU where there is one. It is published only if its answers agree with dlib's.
 """
 
 from collections.abc import Iterator
@@ -12,23 +12,25 @@ from typing import Any
 import click
 import numpy as np
 
-from export.artifact.publishing import check_space, drafted, sweep
+from export.artifact.publishing import check_space, draft_version
 from export.artifact.saved_model import WARMUP_BATCHES, WARMUP_FILE, logged_request
 from export.artifact.tflite import write_tflite
-from export.networks.dlib_weights import Floats, Layer, Network, read_network
+from export.artifact.verify import open_saved_model
+from export.networks.dlib_weights import DlibLayer, DlibNetwork, Floats, read_network
 from export.progress import say
 from serving.contract.errors import InvalidData, VerificationFailed
 from serving.contract.golden import Proof, write_proof
 from serving.faces.dlib.encoder import DlibEncoder
 from serving.faces.dlib.weights import weights_file
-from serving.faces.face import CHIP_SIDE, ENCODING_SIZE, Chips, Encodings
+from serving.faces.face import CHIP_SIDE, ENCODING_SIZE
 from serving.faces.served_encoder import INPUT, MODEL, OUTPUT, PARITY, SIGNATURE, probe_chips
+from serving.runtimes.runtime import replay
 from serving.runtimes.tensorflow_start import start_tensorflow
 
 SCALE = 1 / 256  # of a pixel after the mean is subtracted: dlib's input_rgb_image
-SIZE_BYTES = 100_000_000  # of a version, with something to spare
+SIZE_BYTES = 100_000_000  # of a version, with a margin
 
-# (filters, how many plain blocks follow the one that halves the picture); the first stage halves nothing.
+# (filters, plain blocks after the one that halves the image); the first stage has no halving block.
 STAGES = ((32, 3), (64, 3), (128, 2), (256, 2), (256, 0))
 CONVOLUTIONS = 29
 
@@ -39,11 +41,11 @@ CONVOLUTIONS = 29
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("models"),
     show_default=True,
-    help="The models' folder.",
+    help="Folder of models.",
 )
-@click.option("--name", default=MODEL, show_default=True, help="The model's name; gateways ask for the default.")
+@click.option("--name", default=MODEL, show_default=True, help="Name of the model; gateways use the default.")
 def command(out: Path, name: str) -> None:
-    """dlib's face encoder, for faces in batches and on a GPU.
+    """dlib's face encoder, in batches and on a GPU.
 
     \b
     sightline export face-encoder
@@ -52,29 +54,27 @@ def command(out: Path, name: str) -> None:
 
 
 def export(models: Path, name: str) -> Path:
-    """Publish the encoder as the next version of models/name, for LiteRT too, and return its directory.
+    """Publish the encoder as the next version of models/name, with model.tflite. Returns the version's directory.
 
     Raises FacesNotInstalled, InvalidData for weights that are not dlib's, VerificationFailed where the reloaded model
     differs from dlib by more than PARITY.
     """
     network = read_network(weights_file("encoder"))
-    for path in sweep(models, name):
-        say(f"removed {path}: an export that was killed had left it")
-    with drafted(models, name) as draft:
+    with draft_version(models, name) as draft:
         check_space(models, SIZE_BYTES)
         start_tensorflow()
         write_version(draft.path, build(network), name)
         proof = proof_by_dlib()
-        difference = verify(draft.path, proof)
+        difference = require_parity(draft.path, proof)
         write_proof(draft.path, proof)
         write_tflite(draft.path, [SIGNATURE], proof)
         version = draft.publish()
-    say(f"verified: largest difference from dlib {difference:.1e}, {PARITY:.0e} is allowed")
+    say(f"verified: largest difference from dlib {difference:.1e} ({PARITY:.0e} allowed)")
     return version
 
 
-def build(network: Network) -> Any:
-    """The network as a Keras model: chips (n, 150, 150, 3) in 0-255 to encodings float32 (n, 128)."""
+def build(network: DlibNetwork) -> Any:
+    """Build a Keras model from chips (n, 150, 150, 3) in 0-255 to encodings, float32 (n, 128)."""
     import keras
     from keras import layers
 
@@ -97,11 +97,11 @@ def build(network: Network) -> Any:
 
 
 def write_version(folder: Path, model: Any, name: str) -> None:
-    """The SavedModel, `chips: uint8 [n, 150, 150, 3] -> encodings: float32 [n, 128]`, and its warm-up requests."""
+    """Write the SavedModel, `chips: uint8 [n, 150, 150, 3] -> encodings: float32 [n, 128]`, and warm-up requests."""
     import tensorflow as tf
 
     module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]  # the arrays alone, without Keras's objects
+    module.weights = [variable.value for variable in model.variables]  # without Keras's objects
 
     def encode(chips: Any) -> dict[str, Any]:
         return {OUTPUT: tf.identity(model(tf.cast(chips, tf.float32), training=False), name=OUTPUT)}
@@ -116,33 +116,26 @@ def write_version(folder: Path, model: Any, name: str) -> None:
 
 
 def proof_by_dlib() -> Proof:
-    """What dlib says of the probe chips."""
+    """Encode the probe chips with dlib."""
     chips = probe_chips()
     return Proof(SIGNATURE, INPUT, OUTPUT, chips, DlibEncoder().encode(chips), PARITY)
 
 
-def verify(folder: Path, proof: Proof) -> float:
-    """Reload a version and hold it against dlib. Returns the largest difference; raises VerificationFailed."""
-    difference = proof.difference(encode_with(folder, proof.given))
+def require_parity(folder: Path, proof: Proof) -> float:
+    """Reload a version and compare it with dlib. Returns the largest difference; raises VerificationFailed."""
+    runtime = open_saved_model(folder)
+    difference = replay(runtime, proof)
+    runtime.close()
     if not difference <= proof.atol:
         raise VerificationFailed(
-            f"the exported face encoder differs from dlib by {difference:.1e}; {proof.atol:.0e} is allowed",
+            f"The exported face encoder differs from dlib by {difference:.1e}; {proof.atol:.0e} is allowed.",
             hint="Use the encoder dlib (SIGHTLINE_FACES_ENCODER=dlib), and report this.",
         )
     return difference
 
 
-def encode_with(folder: Path, chips: Chips) -> Encodings:
-    """What the version in `folder` says, in this process. Returns float32 (n, 128)."""
-    import tensorflow as tf
-
-    signature = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
-    encodings: Encodings = signature(**{INPUT: tf.constant(chips)})[OUTPUT].numpy()
-    return encodings
-
-
-def _folded(network: Network) -> Iterator[tuple[Layer, Floats, Floats]]:
-    """Each convolution with the affine layer after it folded into its kernel (rows, columns, in, out) and bias."""
+def _folded(network: DlibNetwork) -> Iterator[tuple[DlibLayer, Floats, Floats]]:
+    """Fold the affine layer after each convolution into its kernel (rows, columns, in, out) and bias."""
     pairs = [
         (layer, following)
         for layer, following in zip(network.layers, network.layers[1:], strict=False)
@@ -150,7 +143,7 @@ def _folded(network: Network) -> Iterator[tuple[Layer, Floats, Floats]]:
     ]
     if len(pairs) != CONVOLUTIONS or any(following.kind != "affine" for _, following in pairs):
         raise InvalidData(
-            f"{len(pairs)} convolutions, each with an affine layer, where {CONVOLUTIONS} are expected",
+            f"There are {len(pairs)} convolutions; {CONVOLUTIONS} are expected, each followed by an affine layer.",
             hint="Use dlib_face_recognition_resnet_model_v1.dat of face_recognition_models 0.3.0.",
         )
     for layer, following in pairs:
@@ -159,29 +152,29 @@ def _folded(network: Network) -> Iterator[tuple[Layer, Floats, Floats]]:
         yield layer, folded.transpose(2, 3, 1, 0), bias * gamma + beta
 
 
-def _convolution(values: Any, folded: tuple[Layer, Floats, Floats]) -> Any:
+def _convolution(values: Any, folded: tuple[DlibLayer, Floats, Floats]) -> Any:
     from keras import layers
 
     layer, kernel, bias = folded
-    same = layer.padding != (0, 0)
-    made = layers.Conv2D(kernel.shape[-1], kernel.shape[:2], layer.stride, padding="same" if same else "valid")
-    result = made(values)
-    made.set_weights([kernel, bias])
+    padding = "valid" if layer.padding == (0, 0) else "same"
+    convolution = layers.Conv2D(kernel.shape[-1], kernel.shape[:2], layer.stride, padding=padding)
+    result = convolution(values)
+    convolution.set_weights([kernel, bias])
     return result
 
 
 def _block(values: Any, first: Any, second: Any, *, halves: bool) -> Any:
-    """relu(second(relu(first(x))) + x), where x is averaged 2 x 2 in a block that halves."""
+    """Compute relu(second(relu(first(x))) + x); in a halving block, x is averaged 2 x 2."""
     from keras import layers
 
     inner = _convolution(layers.ReLU()(_convolution(values, first)), second)
     shortcut = layers.AveragePooling2D(2, 2)(values) if halves else values
-    inner, shortcut = _grown(inner, shortcut), _grown(shortcut, inner)
+    inner, shortcut = _pad_like(inner, shortcut), _pad_like(shortcut, inner)
     return layers.ReLU()(layers.Add()([inner, shortcut]))
 
 
-def _grown(values: Any, other: Any) -> Any:
-    """Zeros added below, at the right, and as last channels, where `other` is larger: what dlib's add_prev does."""
+def _pad_like(values: Any, other: Any) -> Any:
+    """Pad with zeros at the bottom, the right and the last channels where `other` is larger, as dlib's add_prev."""
     from keras import layers
 
     rows, columns, channels = (max(0, b - a) for a, b in zip(values.shape[1:], other.shape[1:], strict=True))

@@ -1,8 +1,8 @@
 """Clothes: Fashion-MNIST.
 
-The set's pictures are light on black and fill the frame on their longer side (Xiao, Rasul, Vollgraf 2017, section 2);
-photos of clothes are mostly taken on a light ground: `polarity dark_background` inverts those, as the authors did, and
-`fit pad` keeps their shape and pads with the ground's black.
+The images of the set are light on black and fill the frame on their longer side (Xiao, Rasul, Vollgraf 2017, section
+2). Most photos of clothes have a light background: `polarity dark_background` inverts those, as the authors did, and
+`fit pad` keeps their aspect ratio and pads with black.
 """
 
 from functools import partial
@@ -22,19 +22,19 @@ from export.data.datasets import (
     sha256_of_files,
     split_arrays,
 )
-from export.data.uint8_input import pixels
+from export.data.uint8_input import uint8_preprocessing
 from export.networks import small
-from export.options import Session, Target, Training, arch_option, training_options
+from export.options import Environment, Target, TrainingOptions, arch_option, training_options
 from export.pipeline import Recipe, export
-from export.training.trained import trained
+from export.training.train import train
 from serving.contract.card import Class, Source
 from serving.contract.errors import DataNotFound
 
 NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 LABELS = tuple(Class(str(index), name) for index, name in enumerate(NAMES))
-PREPROCESSING = pixels("gray", (28, 28), "pad", polarity="dark_background")
+PREPROCESSING = uint8_preprocessing("gray", (28, 28), "pad", polarity="dark_background")
 ARCHITECTURES = {**small.SMALL_GRAY, "cnn": small.cnn_normalised}
-# Clothes are mirrored, moved, grown and partly hidden.
+# Clothes may be mirrored, moved, larger and partly hidden.
 AUGMENTATION = {"flip": 1.0, "shift": 0.07, "zoom": 0.1, "erasing": 0.5}
 VALIDATION_SHARE = 0.1
 
@@ -43,7 +43,7 @@ VALIDATION_SHARE = 0.1
 @arch_option(ARCHITECTURES)
 @training_options
 @click.pass_obj
-def command(session: Session, *, training: Training, target: Target, arch: str) -> None:
+def command(environment: Environment, *, training: TrainingOptions, target: Target, arch: str) -> None:
     """Clothes and shoes, 28 x 28.
 
     \b
@@ -58,12 +58,12 @@ def command(session: Session, *, training: Training, target: Target, arch: str) 
         learning_rate=2e-3,
         patience=12,
     )
-    load_data = partial(load, session.places(training.data), training.seed)
-    export(Recipe("fashion", partial(trained, load_data, ARCHITECTURES[arch], plan)), target)
+    load_data = partial(load, environment.places(training.data), training.seed)
+    export(Recipe("fashion", partial(train, load_data, ARCHITECTURES[arch], plan)), target)
 
 
 def load(places: Places, seed: int) -> DataSet:
-    """Fashion-MNIST from a folder, from Keras's cache or download. Raises DataNotFound with what was tried."""
+    """Load Fashion-MNIST from a folder, from Keras's cache or download. Raises DataNotFound with what was tried."""
     folder = find_folder(places, "fashion", IDX_FILES)
     if folder:
         source = Source("dataset", "Fashion-MNIST", sha256_of_files(folder / name for name in IDX_FILES))
@@ -93,6 +93,6 @@ def _from_keras(places: Places) -> Any:
         )
     except DataNotFound as exc:
         raise DataNotFound(
-            f"fashion: no {IDX_FILES[0]} in --data or SIGHTLINE_DATA; {exc.detail}",
+            f"No data for fashion. There is no {IDX_FILES[0]} in --data or SIGHTLINE_DATA. {exc.detail}",
             hint="Download Fashion-MNIST's four idx-ubyte.gz files and name their folder with --data.",
         ) from exc

@@ -1,4 +1,4 @@
-"""The thousand classes of ImageNet: any classifier of keras.applications with its own weights."""
+"""Any classifier of keras.applications with its pretrained weights: the thousand classes of ImageNet."""
 
 import time
 from functools import partial
@@ -9,13 +9,13 @@ import numpy as np
 
 from export.data.class_names import numbered, read_labels
 from export.data.datasets import Places, check_host, sha256_of_files
-from export.data.example_photos import example_pictures
+from export.data.example_photos import example_photos
 from export.data.folders import FileSplit
-from export.made import Judged, KerasCall, Made, servable_of_keras
 from export.networks.pretrained import BACKBONES, classifier, find_weights
-from export.options import Session, Target, arch_option, publishing_options
+from export.options import Environment, Target, arch_option, publishing_options
 from export.pipeline import Recipe, export
 from export.progress import say
+from export.trained_model import Evaluated, KerasCall, TrainedModel, servable_of_keras
 from export.training.evaluation import metrics_of, predict
 from serving.contract.card import Class, Source
 from serving.contract.errors import DataNotFound
@@ -28,15 +28,23 @@ INDEX_URL = "https://storage.googleapis.com/download.tensorflow.org/data/imagene
 @click.command("imagenet")
 @arch_option(BACKBONES)
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, none (random), or a FILE.")
-@click.option("--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The classes' names.")
+@click.option("--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="File of class names.")
 @click.option("--classes", type=click.IntRange(2), default=CLASSES, show_default=True)
-@click.option("--image-size", type=click.IntRange(32), help="Pixels of a side; by default what the weights want.")
-@click.option("--examples", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A folder of photos.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="For --weights none.")
+@click.option(
+    "--image-size",
+    type=click.IntRange(32),
+    help="Pixels of a side; by default the size that the weights were trained at.",
+)
+@click.option(
+    "--examples",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of photos for the golden examples.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of the random weights of --weights none.")
 @publishing_options
 @click.pass_obj
 def command(
-    session: Session,
+    environment: Environment,
     *,
     target: Target,
     arch: str,
@@ -47,15 +55,15 @@ def command(
     examples: Path | None,
     seed: int,
 ) -> None:
-    """A pretrained classifier of photos, its preprocessing in the graph.
+    """A pretrained photo classifier with its preprocessing in the graph.
 
     \b
     sightline export imagenet
     sightline export imagenet --arch mobilenetv2 --weights mobilenet_v2.weights.h5 --labels class_index.json
     """
     make = partial(
-        pretrained,
-        session.places(),
+        load_pretrained,
+        environment.places(),
         arch=arch,
         weights=weights,
         labels=labels,
@@ -67,7 +75,7 @@ def command(
     export(Recipe("imagenet", make), target)
 
 
-def pretrained(
+def load_pretrained(
     places: Places,
     *,
     arch: str,
@@ -77,8 +85,8 @@ def pretrained(
     size: int,
     examples: Path | None,
     seed: int,
-) -> Made:
-    """Build the network, load its weights, and judge it on the photos of SIGHTLINE_DATA/imagenet."""
+) -> TrainedModel:
+    """Build the network, load its weights, and evaluate it on the photos of SIGHTLINE_DATA/imagenet."""
     import keras
 
     started = time.monotonic()
@@ -89,28 +97,31 @@ def pretrained(
     servable = servable_of_keras(KerasCall(classifier(arch, size, classes, found)))
     photos = _photos(places, names)
     split = FileSplit(list(photos), np.array(list(photos.values()), np.int64), preprocessing) if photos else None
-    judged = Judged(split, predict(servable, split)) if split and found else None
-    metrics = metrics_of(judged.probabilities, judged.split.labels) if judged else {}
-    if judged:
-        say(f"accuracy {metrics['test_accuracy']:.1%} on {len(judged.split)} photos")
+    evaluated = Evaluated(split, predict(servable, split)) if split and found else None
+    metrics = metrics_of(evaluated.probabilities, evaluated.split.labels) if evaluated else {}
+    if evaluated:
+        say(f"accuracy {metrics['test_accuracy']:.1%} on {len(evaluated.split)} photos")
     digest = sha256_of_files([found]) if isinstance(found, Path) else "0" * 64
-    return Made(
+    return TrainedModel(
         servable=servable,
         preprocessing=preprocessing,
         labels=names,
         source=Source(
             "weights", found.name if isinstance(found, Path) else f"keras {arch} {found or 'random'}", digest
         ),
-        examples=example_pictures(examples, places),
+        examples=example_photos(examples, places),
         seed=seed,
         seconds=time.monotonic() - started,
         metrics=metrics,
-        test=judged,
+        test=evaluated,
     )
 
 
 def class_names(path: Path | None, classes: int, places: Places) -> tuple[Class, ...]:
-    """ImageNet's class names: of a file, of SIGHTLINE_DATA, of Keras's cache or download; numbers for other counts."""
+    """Read ImageNet's class names from `path`, SIGHTLINE_DATA, or Keras's cache or download.
+
+    Without a path, a number of classes other than a thousand is numbered.
+    """
     known = [places.root / "imagenet" / INDEX_FILE] if places.root else []
     known.append(places.keras / "models" / INDEX_FILE)
     if path:
@@ -131,13 +142,13 @@ def _downloaded_index() -> Path:
         return Path(keras.utils.get_file(INDEX_FILE, INDEX_URL, cache_subdir="models"))
     except Exception as exc:  # Keras raises a bare Exception when a download fails
         raise DataNotFound(
-            f"the class index is not in SIGHTLINE_DATA/imagenet nor in Keras's cache, and cannot be fetched: {exc}",
-            hint="Name a file of labels with --labels.",
+            f"The class index is not in SIGHTLINE_DATA/imagenet or Keras's cache, and downloading it failed: {exc}",
+            hint="Name a file of class names with --labels.",
         ) from exc
 
 
 def _photos(places: Places, names: tuple[Class, ...]) -> dict[Path, int]:
-    """Photos whose file name tells their class, `<wnid>_<name>.JPEG`, and the class's index."""
+    """Find photos named after their class, `<wnid>_<name>.JPEG`. Returns the index of each one's class."""
     folder = places.root / "imagenet" / "photos" if places.root else None
     indices = {label.id: index for index, label in enumerate(names)}
     if folder is None or not folder.is_dir():

@@ -1,1 +1,1 @@
-"""Networks as Keras models: small CNNs, classic architectures, pretrained backbones, dlib's face network."""
+"""Networks as Keras models: small CNNs, classic architectures, pretrained backbones; files of weights."""

@@ -1,6 +1,6 @@
-"""Classic architectures, from scratch, at any size: VGG, GoogLeNet, ResNet-50. Builders as in `architectures`.
+"""Classic architectures at any size, without weights: VGG, GoogLeNet, ResNet-50. Builders as in `small`.
 
-Batch normalisation takes the place of what their authors had to do without it (auxiliary heads, careful schedules).
+Batch normalisation replaces the auxiliary heads and careful schedules that their authors needed without it.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from export.networks.small import Shape
 
 MEAN, SPREAD = 127.5, 127.5  # pixels to -1..1
-SMALL = 64  # pixels; stems that quarter the picture would leave nothing of smaller ones
+SMALL = 64  # pixels; stems do not halve images up to this side
 
 # Inception modules of GoogLeNet: filters of 1x1, 3x3 reduced, 3x3, 5x5 reduced, 5x5, pool projected; "pool" halves.
 # Source: Szegedy et al., "Going deeper with convolutions", 2014, table 1.
@@ -33,44 +33,44 @@ VGG = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 def vggnet(shape: Shape, classes: int) -> Any:
-    """VGG-16's convolutions, then global average pooling in the place of its 120 million dense weights."""
+    """VGG-16's convolutions, then global average pooling instead of its 120 million dense weights."""
     from keras import layers
 
-    image, x = _opened(shape)
+    image, x = _input(shape)
     for filters, convolutions in VGG:
         for _ in range(convolutions):
             x = _convolved(x, filters, 3)
         if min(x.shape[1:3]) > 1:
             x = layers.MaxPooling2D()(x)
-    return _closed(image, x, classes, dropout=0.5)
+    return _output(image, x, classes, dropout=0.5)
 
 
 def googlenet(shape: Shape, classes: int) -> Any:
     """GoogLeNet: a stem and nine inception modules."""
     from keras import layers
 
-    image, x = _opened(shape)
+    image, x = _input(shape)
     x = _convolved(x, 64, 7, strides=2 if min(shape[:2]) > SMALL else 1)
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
     x = _convolved(_convolved(x, 64, 1), 192, 3)
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
     for module in GOOGLENET:
         x = layers.MaxPooling2D(3, 2, padding="same")(x) if isinstance(module, str) else _inception(x, module)
-    return _closed(image, x, classes, dropout=0.4)
+    return _output(image, x, classes, dropout=0.4)
 
 
 def resnet50(shape: Shape, classes: int) -> Any:
-    """ResNet-50: a stem and sixteen bottleneck blocks, the first of a stage with a convolution in its shortcut."""
+    """ResNet-50: a stem and sixteen bottleneck blocks; the first of each stage has a convolution in its shortcut."""
     from keras import layers
 
-    image, x = _opened(shape)
+    image, x = _input(shape)
     x = _convolved(x, 64, 7, strides=2 if min(shape[:2]) > SMALL else 1)
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
     for stage, (filters, blocks) in enumerate(RESNET50):
         x = _convolution_block(x, filters, strides=1 if stage == 0 else 2)
         for _ in range(blocks - 1):
             x = _identity_block(x, filters)
-    return _closed(image, x, classes, dropout=0.0)
+    return _output(image, x, classes, dropout=0.0)
 
 
 def _inception(x: Any, filters: tuple[int, int, int, int, int, int]) -> Any:
@@ -114,7 +114,7 @@ def _convolved(x: Any, filters: int, size: int, *, strides: int = 1, activate: b
     return layers.ReLU()(x) if activate else x
 
 
-def _opened(shape: Shape) -> tuple[Any, Any]:
+def _input(shape: Shape) -> tuple[Any, Any]:
     import keras
     from keras import layers
 
@@ -122,7 +122,7 @@ def _opened(shape: Shape) -> tuple[Any, Any]:
     return image, layers.Rescaling(1 / SPREAD, offset=-MEAN / SPREAD)(image)
 
 
-def _closed(image: Any, x: Any, classes: int, dropout: float) -> Any:
+def _output(image: Any, x: Any, classes: int, dropout: float) -> Any:
     import keras
     from keras import layers
 

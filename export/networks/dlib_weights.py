@@ -1,4 +1,4 @@
-"""dlib's file of a trained network, read into numpy: no dlib, no C++.
+"""Read dlib's file of a trained network into numpy, without dlib.
 
 Format, as dlib's `serialize` and `deserialize` write it (dlib/serialize.h, dlib/dnn/core.h and layers.h, 20.0):
 
@@ -26,8 +26,8 @@ INNERMOST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer that computes. kind: dlib's name without its version, such as `con`.
+class DlibLayer:
+    """One layer. kind: dlib's name without its version, such as `con`.
 
     parameters: `con`: kernel (filters, channels, rows, columns) and bias (filters,); `affine`: gamma, beta;
     `fc`: (inputs, outputs); otherwise none. stride, padding: (y, x), of `con` and the pools.
@@ -40,29 +40,29 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class DlibNetwork:
     """mean: of each channel, subtracted from the pixels. side: of the input. layers: from input to output."""
 
     mean: tuple[float, float, float]
     side: int
-    layers: tuple[Layer, ...]
+    layers: tuple[DlibLayer, ...]
 
 
-def read_network(path: Path) -> Network:
+def read_network(path: Path) -> DlibNetwork:
     """Read dlib's face recognition network. Raises InvalidData for any other file, and for one that is cut off."""
     reader = _Reader(path.read_bytes())
     try:
         network = _network(reader)
     except (struct.error, ValueError, KeyError, IndexError) as exc:
         raise InvalidData(
-            f"{path.name} is not the network that was expected, at byte {reader.position:,}: {exc}",
+            f"{path.name} is not dlib's face recognition network; at byte {reader.position:,}: {exc}.",
             hint="Use dlib_face_recognition_resnet_model_v1.dat of face_recognition_models 0.3.0.",
         ) from exc
     return network
 
 
 class _Reader:
-    """dlib's basic types, one after another."""
+    """Reads dlib's basic types in sequence."""
 
     def __init__(self, data: bytes) -> None:
         self.position = 0
@@ -102,18 +102,18 @@ class _Reader:
             raise ValueError(f"{value!r} where {wanted!r} is expected")
 
     def tensor(self) -> Floats:
-        """float32 (n, k, rows, columns)."""
+        """Read float32 (n, k, rows, columns)."""
         self.expect(self.integer(), 2)
         shape = self.integers(4)
         return np.frombuffer(self.raw(4 * int(np.prod(shape))), "<f4").reshape(shape)
 
     def alias(self) -> tuple[int, ...]:
-        """The shape of a part of a tensor."""
+        """Read the shape of a part of a tensor."""
         self.expect(self.integer(), 1)
         return self.integers(4)
 
 
-def _network(reader: _Reader) -> Network:
+def _network(reader: _Reader) -> DlibNetwork:
     reader.expect(reader.integer(), 1)
     reader.expect(reader.text(), LOSS)
     reader.number(), reader.number()  # margin and threshold of the loss, for training
@@ -122,13 +122,13 @@ def _network(reader: _Reader) -> Network:
     reader.expect(reader.text(), INPUT)
     mean = (reader.number(), reader.number(), reader.number())
     side, _ = reader.integers(2)
-    layers: list[Layer] = []
+    layers: list[DlibLayer] = []
     while not reader.is_done:
         layers.append(_layer(reader, is_first=not layers))
-    return Network(mean, side, tuple(layers))
+    return DlibNetwork(mean, side, tuple(layers))
 
 
-def _layer(reader: _Reader, *, is_first: bool) -> Layer:
+def _layer(reader: _Reader, *, is_first: bool) -> DlibLayer:
     kind = reader.text()
     layer = DETAILS[kind](reader)
     for _ in range(3):
@@ -140,7 +140,7 @@ def _layer(reader: _Reader, *, is_first: bool) -> Layer:
     return layer
 
 
-def _con(reader: _Reader) -> Layer:
+def _con(reader: _Reader) -> DlibLayer:
     parameters = reader.tensor().ravel()
     _, _, _, stride_y, stride_x, padding_y, padding_x = reader.integers(7)
     shape, _ = reader.alias(), reader.alias()
@@ -148,39 +148,39 @@ def _con(reader: _Reader) -> Layer:
         reader.number()  # learning rates and weight decays
     count = int(np.prod(shape))
     kernel, bias = parameters[:count].reshape(shape), parameters[count:]
-    return Layer("con", (kernel, bias), (stride_y, stride_x), (padding_y, padding_x))
+    return DlibLayer("con", (kernel, bias), (stride_y, stride_x), (padding_y, padding_x))
 
 
-def _affine(reader: _Reader) -> Layer:
+def _affine(reader: _Reader) -> DlibLayer:
     gamma, beta = np.split(reader.tensor().ravel(), 2)
     reader.alias(), reader.alias()
     reader.integer()
-    return Layer("affine", (gamma, beta))
+    return DlibLayer("affine", (gamma, beta))
 
 
-def _pool(kind: str) -> Callable[[_Reader], Layer]:
-    def read(reader: _Reader) -> Layer:
+def _pool(kind: str) -> Callable[[_Reader], DlibLayer]:
+    def read(reader: _Reader) -> DlibLayer:
         _, _, stride_y, stride_x, padding_y, padding_x = reader.integers(6)
-        return Layer(kind, (), (stride_y, stride_x), (padding_y, padding_x))
+        return DlibLayer(kind, (), (stride_y, stride_x), (padding_y, padding_x))
 
     return read
 
 
-def _fc(reader: _Reader) -> Layer:
+def _fc(reader: _Reader) -> DlibLayer:
     reader.integer(), reader.integer()
     weights = reader.tensor()
     reader.alias(), reader.alias()
     reader.integer()
     for _ in range(4):
         reader.number()
-    return Layer("fc", (weights.reshape(weights.shape[0], -1),))
+    return DlibLayer("fc", (weights.reshape(weights.shape[0], -1),))
 
 
-def _plain(kind: str) -> Callable[[_Reader], Layer]:
-    return lambda _: Layer(kind)
+def _plain(kind: str) -> Callable[[_Reader], DlibLayer]:
+    return lambda _: DlibLayer(kind)
 
 
-DETAILS: dict[str, Callable[[_Reader], Layer]] = {
+DETAILS: dict[str, Callable[[_Reader], DlibLayer]] = {
     "con_4": _con,
     "affine_": _affine,
     "relu_": _plain("relu"),

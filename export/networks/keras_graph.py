@@ -1,13 +1,16 @@
-"""The layers of a Keras model as a graph: what feeds what, the shapes, the parameters."""
+"""A Keras model as a graph of layers: connections, output shapes and parameters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+KerasModel = Any  # keras.Model; Keras has no types
+KerasLayer = Any  # keras.Layer or another operation of a graph
+
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer, by the model's own names. shape: of its output, without the batch. inputs: the layers that feed it."""
+class LayerInfo:
+    """A layer under its own name. shape: of its output, without the batch. inputs: names of the layers that feed it."""
 
     name: str
     kind: str
@@ -16,23 +19,25 @@ class Layer:
     inputs: tuple[str, ...]
 
 
-def layers_of_model(model: Any) -> tuple[Layer, ...]:
-    """The layers of a Keras model, those of models inside it included, each after the ones that feed it.
+def layers_of_model(model: KerasModel) -> tuple[LayerInfo, ...]:
+    """List the layers of a Keras model, nested models included, each after the layers that feed it.
 
-    A model that is not a graph of layers (a subclass with a `call` of its own) is one layer.
+    A model that is not a graph of layers (a subclass with a `call` of its own) counts as one layer.
     """
-    found: list[Layer] = []
+    found: list[LayerInfo] = []
     _walk(model, "", (), found)
     return tuple(found)
 
 
-def _walk(model: Any, prefix: str, given: Sequence[str], found: list[Layer]) -> str:
-    """Append the model's layers. given: what feeds its inputs, in their order. Returns the layer that it ends with."""
+def _walk(model: KerasModel, prefix: str, given: Sequence[str], found: list[LayerInfo]) -> str:
+    """Append the model's layers to `found` and return the name of the last one.
+
+    given: names of the layers that feed the model's inputs, in their order.
+    """
     graph = graph_of(model)
     if graph is None:
-        found.append(
-            Layer(prefix.rstrip("/") or model.name, type(model).__name__, (), int(model.count_params()), tuple(given))
-        )
+        name = prefix.rstrip("/") or model.name
+        found.append(LayerInfo(name, type(model).__name__, (), int(model.count_params()), tuple(given)))
         return found[-1].name
     ends: dict[str, str] = dict(
         zip((tensor._keras_history.operation.name for tensor in graph.inputs), given, strict=False)
@@ -49,12 +54,12 @@ def _walk(model: Any, prefix: str, given: Sequence[str], found: list[Layer]) -> 
             continue
         parameters = operation.count_params() if hasattr(operation, "count_params") else 0
         shape = tuple(node.output_tensors[0].shape[1:])
-        found.append(Layer(name, type(operation).__name__, shape, int(parameters), inputs))
+        found.append(LayerInfo(name, type(operation).__name__, shape, int(parameters), inputs))
         ends[operation.name] = name
     return ends[graph.outputs[0]._keras_history.operation.name]
 
 
-def graph_of(operation: Any) -> Any:
-    """The graph of layers that an operation is made of, None where it is one layer or has none."""
+def graph_of(operation: KerasLayer) -> KerasModel | None:
+    """The graph of layers inside an operation; None for a single layer and for a model without a graph."""
     graph = getattr(operation, "_functional", None) or operation
     return graph if hasattr(graph, "operations") else None

@@ -1,7 +1,7 @@
-"""The classifiers of keras.applications, as rows of a table: size, and the preprocessing that each was trained with.
+"""The classifiers of keras.applications as a table: their sizes and the preprocessing that each was trained with.
 
-`mode` is Keras's nickname; what it means is said once, in `normalised`, in numbers. It is part of the graph: a served
-model takes uint8 pixels.
+`mode` is Keras's nickname of a preprocessing; `normalised` gives the numbers. It is part of the graph: a served model
+takes uint8 pixels.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from export.data.datasets import CONNECT_SECONDS, Places, check_host
-from export.data.uint8_input import pixels
+from export.data.uint8_input import uint8_preprocessing
 from export.progress import say
 from serving.contract.errors import DataNotFound, InvalidData, UsageError
 from serving.contract.preprocessing import Preprocessing
@@ -27,7 +27,7 @@ KERAS_WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """One classifier. builder: its function in keras.applications. module: where its own preprocess_input is.
+    """One classifier. builder: its function in keras.applications. module: has its preprocess_input.
 
     size: pixels of a side. mode: caffe: BGR minus the mean; tf: to -1..1; torch: z-score; raw: scaled inside.
     """
@@ -39,12 +39,12 @@ class Backbone:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What happens to a photo before the graph, at the size that the weights were trained at."""
+        """The preprocessing before the graph, at the size that the weights were trained at."""
         return self.preprocessing_at(self.size)
 
     def preprocessing_at(self, size: int) -> Preprocessing:
-        """The same for another size: the short side to size / 0.875, then the centre."""
-        return pixels("rgb", (size, size), "crop", resize_short_side=round(size / CROP_SHARE))
+        """The preprocessing for another size: resize the short side to size / CROP_SHARE, then crop the centre."""
+        return uint8_preprocessing("rgb", (size, size), "crop", resize_short_side=round(size / CROP_SHARE))
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -92,26 +92,24 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def normalised(image: Any, mode: Mode) -> Any:
-    """Pixels as the weights want them. image: a float tensor (n, h, w, 3), RGB, 0-255. Not modified.
+    """Scale pixels as in training. image: float tensor (n, h, w, 3), RGB, 0-255. Not modified.
 
-    Source: keras.applications.imagenet_utils, whose answers a test compares with these for every row of the table.
+    Source: keras.applications.imagenet_utils; a test compares both for every row of the table.
     """
     from keras import ops
 
-    match mode:
-        case "caffe":
-            return ops.flip(image, axis=-1) - ops.convert_to_tensor(CAFFE_MEAN, image.dtype)
-        case "tf":
-            return image / 127.5 - 1.0
-        case "torch":
-            mean, std = (ops.convert_to_tensor(values, image.dtype) for values in (TORCH_MEAN, TORCH_STD))
-            return (image / 255.0 - mean) / std
-        case "raw":
-            return image
+    if mode == "caffe":  # no `match`: TensorFlow's AutoGraph cannot read it
+        return ops.flip(image, axis=-1) - ops.convert_to_tensor(CAFFE_MEAN, image.dtype)
+    if mode == "tf":
+        return image / 127.5 - 1.0
+    if mode == "torch":
+        mean, std = (ops.convert_to_tensor(values, image.dtype) for values in (TORCH_MEAN, TORCH_STD))
+        return (image / 255.0 - mean) / std
+    return image
 
 
 def classifier(name: str, size: int, classes: int, weights: Path | str | None) -> Any:
-    """The whole network from float32 (n, h, w, 3) in 0-255 to probabilities, its preprocessing inside.
+    """Build the whole network, from float32 (n, h, w, 3) in 0-255 to probabilities, with its scaling inside.
 
     weights: a file, `imagenet` for Keras's, None for random ones. Raises InvalidData for weights that do not fit.
     """
@@ -124,7 +122,10 @@ def classifier(name: str, size: int, classes: int, weights: Path | str | None) -
 
 
 def feature_extractor(name: str, size: int, pooling: str, weights: Path | str | None) -> Any:
-    """The network without its head: normalised float32 (n, h, w, 3) to features (n, f). pooling: `avg` or `max`."""
+    """Build the network without its head, from normalised float32 (n, h, w, 3) to features (n, f).
+
+    pooling: `avg` or `max`.
+    """
     row = BACKBONES[name]
     if isinstance(weights, Path):
         network = _built(row, size, None, include_top=False, pooling=pooling)
@@ -134,33 +135,33 @@ def feature_extractor(name: str, size: int, pooling: str, weights: Path | str | 
 
 
 def find_weights(name: str, weights: str, places: Places) -> Path | str | None:
-    """What --weights means: a file; None for `none`; for `imagenet` a file of SIGHTLINE_DATA/imagenet or Keras's.
+    """Resolve --weights: a file; None for `none`; for `imagenet` a file in SIGHTLINE_DATA/imagenet, else Keras's.
 
-    Raises UsageError where a named file is not there, DataNotFound where Keras would have to download and cannot.
+    Raises UsageError for a missing file, DataNotFound where Keras would have to download the weights and cannot.
     """
     if weights == "none":
         return None
     if weights != "imagenet":
         if not Path(weights).is_file():
-            raise UsageError(f"--weights {weights}: there is no such file", hint="Give a file, `imagenet` or `none`.")
+            raise UsageError(f"--weights {weights} does not exist.", hint="Give a file, `imagenet` or `none`.")
         return Path(weights)
     own = _weights_file(name, places.root / "imagenet") if places.root else None
     if own:
         return own
     if not _weights_file(name, places.keras / "models"):
-        say(f"looking for Keras's weights of {name} (at most {CONNECT_SECONDS} s)")
+        say(f"looking for Keras's weights of {name} (for at most {CONNECT_SECONDS} s)")
         try:
             check_host(KERAS_WEIGHTS)
         except DataNotFound as exc:
             raise DataNotFound(
-                f"{name}: no weights in SIGHTLINE_DATA/imagenet nor in {places.keras / 'models'}; {exc.detail}",
+                f"There are no weights of {name} in SIGHTLINE_DATA/imagenet or {places.keras / 'models'}. {exc.detail}",
                 hint="Name a file with --weights, or --weights none for random ones.",
             ) from exc
     return "imagenet"
 
 
 def _weights_file(name: str, folder: Path) -> Path | None:
-    """The weights of this network in a folder, known by the beginning of the file's name, the longest that fits."""
+    """Find the weights of a network in a folder: the file whose name begins with the network's, the longest match."""
     for path in sorted(folder.glob("*.h5")):
         plain = re.sub(r"[^a-z0-9]", "", path.name.lower())
         fitting = [candidate for candidate in BACKBONES if plain.startswith(candidate)]
@@ -179,11 +180,11 @@ def _built(row: Backbone, size: int, weights: Path | str | None, **options: Any)
             weights="imagenet" if weights == "imagenet" else None, input_shape=(size, size, 3), **top, **options
         )
     except ValueError as exc:
-        raise UsageError(f"{row.builder} cannot be built at {size} x {size}: {exc}") from exc
-    except Exception as exc:
+        raise UsageError(f"{row.builder} cannot be built at {size} x {size}: {exc}.") from exc
+    except Exception as exc:  # Keras raises a bare Exception when a download fails
         if weights != "imagenet":
             raise
-        raise DataNotFound(f"Keras could not fetch the weights of {row.builder}: {exc}") from exc  # a bare Exception
+        raise DataNotFound(f"Keras could not download the weights of {row.builder}: {exc}.") from exc
     if isinstance(weights, Path):
         _load(network, row, weights)
     return network
@@ -194,13 +195,13 @@ def _load(network: Any, row: Backbone, weights: Path) -> None:
         _strictly_load(network, weights)
     except (ValueError, OSError, KeyError) as exc:
         raise InvalidData(
-            f"{weights} does not hold weights of {row.builder}: {str(exc).splitlines()[0]}",
-            hint="The weights of another architecture do not fit: name theirs with --arch or --backbone.",
+            f"{weights} does not hold weights of {row.builder}: {str(exc).splitlines()[0]}.",
+            hint="Name the architecture of the weights with --arch or --backbone.",
         ) from exc
 
 
 def _strictly_load(network: Any, weights: Path) -> None:
-    """Load all weights or none: Keras only warns of layers that it leaves at random. Raises ValueError and its like."""
+    """Load all weights or raise ValueError and the like: Keras only warns about layers that it leaves random."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Skipping nested container", UserWarning)
         try:
@@ -210,7 +211,7 @@ def _strictly_load(network: Any, weights: Path) -> None:
 
 
 def _load_without_head(network: Any, row: Backbone, weights: Path) -> None:
-    """Load a file with or without a head: the head's arrays are the last ones, and are left out."""
+    """Load a file with or without a head. The arrays of a head are the last ones and are left out."""
     try:
         _strictly_load(network, weights)
         return

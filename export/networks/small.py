@@ -1,7 +1,6 @@
-"""Networks that are trained from scratch. A builder takes (shape (h, w, c), classes) and returns a Keras model.
+"""Small networks that are trained from scratch. A builder takes (shape (h, w, c), classes) and returns a Keras model.
 
-The model goes from float32 (n, h, w, c) in 0-255 to float32 probabilities (n, classes); scaling to 0-1 is its first
-layer.
+The model maps float32 (n, h, w, c) in 0-255 to float32 probabilities (n, classes); its first layer scales to 0-1.
 """
 
 from collections.abc import Callable
@@ -32,7 +31,7 @@ def mlp(shape: Shape, classes: int) -> Any:
 
 
 def lenet(shape: Shape, classes: int) -> Any:
-    """LeNet-5: tanh and average pooling. Source: LeCun et al. 1998, figure 2; softmax in the place of RBF."""
+    """LeNet-5 with tanh and average pooling. Source: LeCun et al. 1998, figure 2; softmax instead of RBF."""
     from keras import layers
 
     return _sequential(
@@ -51,7 +50,7 @@ def lenet(shape: Shape, classes: int) -> Any:
 
 
 def cnn(shape: Shape, classes: int) -> Any:
-    """Convolutions of 5 x 5 and 3 x 3 and a dense layer: the best on MNIST within two minutes on two cores."""
+    """Convolutions of 5 x 5 and 3 x 3 and a dense layer: best on MNIST within two minutes on two cores."""
     from keras import layers
 
     return _sequential(
@@ -71,7 +70,7 @@ def cnn(shape: Shape, classes: int) -> Any:
 
 
 def cnn_gap(shape: Shape, classes: int) -> Any:
-    """Global average pooling in the place of the flattened dense layer: a twentieth of the parameters."""
+    """Global average pooling instead of a dense layer on flattened features: a twentieth of the parameters."""
     from keras import layers
 
     return _sequential(
@@ -92,7 +91,7 @@ def cnn_gap(shape: Shape, classes: int) -> Any:
 
 
 def cnn_normalised(shape: Shape, classes: int) -> Any:
-    """Narrow blocks with batch normalisation: the better one where there are few pictures and many epochs."""
+    """Narrow blocks with batch normalisation: better than `cnn` for few images and many epochs."""
     from keras import layers
 
     return _sequential(
@@ -116,7 +115,7 @@ def cnn_normalised(shape: Shape, classes: int) -> Any:
 
 
 def cifar_cnn(shape: Shape, classes: int) -> Any:
-    """Two blocks of two convolutions and a dense layer, for small colour pictures."""
+    """Two blocks of two convolutions and a dense layer, for small colour images."""
     from keras import layers
 
     def block(filters: int) -> list[Any]:
@@ -135,7 +134,7 @@ def cifar_cnn(shape: Shape, classes: int) -> Any:
 
 
 def cifar_cnn_bn(shape: Shape, classes: int) -> Any:
-    """He initialisation, batch normalisation, L2 and global average pooling, for small colour pictures.
+    """He initialisation, batch normalisation, L2 and global average pooling, for small colour images.
 
     Sources: He et al., "Delving deep into rectifiers", 2015; Lin et al., "Network in network", 2013.
     """

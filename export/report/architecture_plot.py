@@ -1,6 +1,6 @@
-"""The layers of a model as a drawing: what feeds what, the shape of what comes out, and where the parameters are.
+"""Draw the layers of a model: connections, output shapes and numbers of parameters.
 
-Keras's own plot_model wants the Graphviz program; this wants matplotlib, which the report needs anyway.
+Keras's plot_model needs the Graphviz program; this needs matplotlib, which the report uses anyway.
 """
 
 import itertools
@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from export.networks.keras_graph import Layer
+from export.networks.keras_graph import LayerInfo
 
-ROWS = 40  # of layers in a column of the drawing; a deeper network goes on in the next one
+ROWS = 40  # layers in a column of the drawing; a deeper network continues in the next one
 BOX = (2.6, 0.36)  # inches
 GAP = (0.35, 0.16)  # inches between boxes
-LARGEST = 150.0  # inches of either side
-COLOURS = {  # the first word that the kind of a layer contains
+LARGEST = 150.0  # inches; upper bound of either side
+COLOURS = {  # by a word in the kind of a layer; the first match counts
     "Conv": "#cfe2f3",
     "Pool": "#f4cccc",
     "Norm": "#fff2cc",
@@ -27,8 +27,8 @@ OTHER = "#f7f7f7"
 LINE = "#555555"
 
 
-def plot(layers: Sequence[Layer]) -> Any:
-    """A matplotlib figure of the layers, each as far down as the longest way to it from the input."""
+def plot(layers: Sequence[LayerInfo]) -> Any:
+    """Draw the layers as a matplotlib figure. A layer's row is the length of the longest path from the input."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -48,7 +48,7 @@ def plot(layers: Sequence[Layer]) -> Any:
         for feeder in layer.inputs:
             from_left, from_top = places[feeder][0] * step[0], places[feeder][1] * step[1]
             skips = places[feeder][0] == column and row - places[feeder][1] > 1
-            if skips:  # around the boxes between them
+            if skips:  # a line around the boxes between them
                 way = [from_left, from_left - GAP[0] / 3, left - GAP[0] / 3, left]
                 axes.plot(way, [from_top + BOX[1] / 2] * 2 + [top + BOX[1] / 2] * 2, color=LINE, linewidth=0.6)
                 continue
@@ -64,8 +64,8 @@ def plot(layers: Sequence[Layer]) -> Any:
     return figure
 
 
-def _places(layers: Sequence[Layer]) -> dict[str, tuple[int, int]]:
-    """Where each layer is drawn: (column, row). Branches stand beside each other; a long network is cut into strips."""
+def _places(layers: Sequence[LayerInfo]) -> dict[str, tuple[int, int]]:
+    """Place each layer at (column, row). Branches stand side by side; a deep network is cut into strips."""
     depths: dict[str, int] = {}
     for layer in layers:
         depths[layer.name] = 1 + max((depths[feeder] for feeder in layer.inputs), default=-1)
@@ -83,11 +83,11 @@ def _places(layers: Sequence[Layer]) -> dict[str, tuple[int, int]]:
 
 
 def colour_of(kind: str) -> str:
-    """The colour of a kind of layer: convolutions, pooling, normalisation and so on look alike."""
+    """The colour of a kind of layer: all convolutions share one, all poolings another, and so on."""
     return next((colour for word, colour in COLOURS.items() if word in kind), OTHER)
 
 
-def _caption(layer: Layer) -> str:
+def _caption(layer: LayerInfo) -> str:
     shape = " x ".join("?" if size is None else str(size) for size in layer.shape)
     parameters = f", {layer.parameters:,} parameters" if layer.parameters else ""
     return f"{layer.kind}  {layer.name.rsplit('/', 1)[-1]}\n{shape}{parameters}"

@@ -1,1 +1,1 @@
-"""Fit a network, find its hyperparameters, calibrate and evaluate it."""
+"""Fit a network, search its hyperparameters, calibrate and evaluate it."""

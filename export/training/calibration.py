@@ -1,4 +1,4 @@
-"""Make scores honest: of the pictures that get 0.8, eight in ten should be right.
+"""Calibrate scores: of the images that score 0.8, eight in ten should be right.
 
 Source: Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks", 2017.
 """
@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 
 from export.data.datasets import Labels
-from export.made import Probabilities
+from export.trained_model import Probabilities
 
-SMALLEST = 1e-30  # probabilities below it count as it: float32 ends at 1e-38
+SMALLEST = 1e-30  # lower bound of probabilities before the logarithm; float32 ends at 1e-38
 BOUNDS = (0.05, 20.0)
-FEWEST = 50  # pictures; a temperature of fewer is chance
+FEWEST = 50  # images; a temperature fitted to fewer is noise
 BINS = 15
 
 
 def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
-    """The temperature with the smallest cross-entropy on a split that was not trained on; 1.0 where it is too small."""
+    """Find the temperature with the least cross-entropy on a split that was not trained on.
+
+    Returns 1.0 for a split of fewer than FEWEST images.
+    """
     from scipy.optimize import minimize_scalar
 
     if len(labels) < FEWEST:
@@ -34,7 +37,7 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def with_temperature(core: Any, temperature: float) -> Any:
-    """The Keras model whose logits are divided by the temperature. The logs of its probabilities will do as logits."""
+    """Divide the logits of a Keras model by the temperature. The logarithms of its probabilities serve as logits."""
     import keras
 
     if temperature == 1:
@@ -44,16 +47,16 @@ def with_temperature(core: Any, temperature: float) -> Any:
 
 
 def reliability(probabilities: Probabilities, labels: Labels) -> list[tuple[float, float, int]]:
-    """(mean score, share that is right, pictures) for each bin of the best score that holds any; 15 bins of 0-1."""
-    scores, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    """Group images by their best score, in BINS bins of 0-1. Returns (mean score, share correct, images) per bin."""
+    scores, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
     members = [bins == index for index in range(BINS)]
-    return [(float(scores[m].mean()), float(right[m].mean()), int(m.sum())) for m in members if m.any()]
+    return [(float(scores[m].mean()), float(correct[m].mean()), int(m.sum())) for m in members if m.any()]
 
 
 def calibration_error(probabilities: Probabilities, labels: Labels) -> float:
-    """The expected calibration error: the mean distance between score and share that is right, weighted by bin."""
-    return sum(abs(score - right) * n for score, right, n in reliability(probabilities, labels)) / len(labels)
+    """Expected calibration error: the mean distance between score and share correct, weighted by the bins' sizes."""
+    return sum(abs(score - correct) * n for score, correct, n in reliability(probabilities, labels)) / len(labels)
 
 
 def _of(values: Any, labels: Labels) -> Any:

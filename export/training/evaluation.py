@@ -1,30 +1,31 @@
-"""Judge a model on pictures that it has not seen."""
+"""Evaluate a model on images that it was not trained on."""
 
 from typing import Any
 
 import numpy as np
 
 from export.data.datasets import Labels, Split, batches_of
-from export.made import Probabilities, Servable
+from export.trained_model import Probabilities, Servable
 from export.training.calibration import calibration_error
 
-EVALUATION_BATCH = 256  # pictures at once, fewer of large ones:
-EVALUATION_PIXELS = 8 * 224 * 224  # the largest networks take a gigabyte for more
-SMALLEST = 1e-7  # probabilities are kept above it, as Keras's cross-entropy does
+EVALUATION_BATCH = 256  # images in a batch
+EVALUATION_PIXELS = 8 * 224 * 224  # in a batch; the largest networks need a gigabyte for more
+SMALLEST = 1e-7  # lower bound of probabilities, as in Keras's cross-entropy
 TOP = 5
 
 
 def predict(model: Servable, split: Split) -> Probabilities:
-    """The model's probabilities for a whole split, a batch at a time: float32 (n, classes)."""
+    """Run the model on a whole split, in batches. Returns float32 (n, classes)."""
     height, width = split.tensors([0]).shape[1:3]
     batch = max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (height * width)))
     return np.concatenate([model.probabilities(tensors) for _, tensors in batches_of(split, batch)])
 
 
 def metrics_of(probabilities: Probabilities, labels: Labels, prefix: str = "test") -> dict[str, float]:
-    """The numbers of a card, by name: `test_accuracy` and so on: 0-1, but for the loss (nats) and Matthews's (-1 to 1).
+    """Compute the metrics of a card by name, `test_accuracy` and so on.
 
-    Top-5 is left out where there are five classes or fewer, ROC AUC where a class has no picture.
+    All are 0-1, except the loss (nats) and Matthews's coefficient (-1 to 1). Top-5 accuracy needs more than five
+    classes, ROC AUC an image of every class; otherwise they are left out.
     """
     from sklearn.metrics import f1_score, matthews_corrcoef
 
@@ -49,7 +50,7 @@ def metrics_of(probabilities: Probabilities, labels: Labels, prefix: str = "test
 
 
 def _area_under_roc(probabilities: Probabilities, labels: Labels) -> float | None:
-    """One class against the rest, the mean over classes; None where a class has no picture or there is one class."""
+    """Mean over the classes of one against the rest; None where a class has no image or there is a single class."""
     from sklearn.metrics import roc_auc_score
 
     classes = probabilities.shape[1]
@@ -58,5 +59,5 @@ def _area_under_roc(probabilities: Probabilities, labels: Labels) -> float | Non
     if classes == 2:
         return float(roc_auc_score(labels, probabilities[:, 1]))
     shares: Any = probabilities.astype(np.float64)
-    shares = shares / shares.sum(axis=1, keepdims=True)  # scikit-learn insists on a sum of one, in float64
+    shares = shares / shares.sum(axis=1, keepdims=True)  # scikit-learn requires rows that sum to one in float64
     return float(roc_auc_score(labels, shares, multi_class="ovr"))

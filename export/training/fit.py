@@ -1,7 +1,7 @@
-"""Fit a Keras model to a data set, judge it, and hand it over.
+"""Fit a Keras model to a data set, resumably.
 
-Two models share their weights. The *core* is what is served: float32 (n, h, w, c) in 0-255 to probabilities (n, k), its
-scaling inside. The *trainer* is the core behind the layers that augment, which only training needs.
+Two models share their weights. The *core* is served: float32 (n, h, w, c) in 0-255 to probabilities (n, k), with its
+scaling inside. The *trainer* is the core behind the augmentation layers, which only training needs.
 """
 
 import hashlib
@@ -15,28 +15,28 @@ from typing import Any
 import numpy as np
 
 from export.data.augmentation import Strengths, layers_of
-from export.data.balance import balanced, class_weights
+from export.data.balance import balance_classes, class_weights
 from export.data.datasets import Split
+from export.networks.keras_graph import KerasModel
 from export.progress import say, training_progress
 from serving.contract.errors import InvalidData
 
-Model = Any  # keras.Model; Keras has no types
-Build = Callable[[tuple[int, int, int], int], Model]  # (shape (h, w, c), classes) to a core
+Build = Callable[[tuple[int, int, int], int], KerasModel]  # (shape (h, w, c), classes) to a core
 
 SMALLEST_RATE = 1e-6
-SHRINK = 0.3  # of the learning rate, at a plateau
+SHRINK = 0.3  # factor of the learning rate at a plateau
 LOSS = "sparse_categorical_crossentropy"
 BEST_FILE, BEST_WEIGHTS = "best.json", "best.npz"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how fast, and all else that training was asked for.
+    """The settings of a training.
 
-    schedule: `cosine` rises over the first epoch and falls to zero; `plateau` divides the rate when the validation loss
-    stops falling. patience: epochs without a better validation loss after which training stops; the best epoch's
-    weights are kept. augment: strengths by name. folds, tune: 0 for none. backups: where a killed training is taken
-    up again.
+    schedule: `cosine` rises over the first epoch and falls to zero; `plateau` lowers the rate when the validation loss
+    stops falling. patience: epochs without a better validation loss before training stops; the best epoch's weights are
+    kept. augment: strengths by name. folds, tune: 0 for none. backups: folder from which a killed training resumes;
+    None for no backups.
     """
 
     epochs: int
@@ -54,15 +54,15 @@ class Plan:
 
     @property
     def strengths(self) -> Strengths:
-        """The augmentations by name."""
+        """Strengths of the augmentations by name."""
         return dict(self.augment)
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained core. best_epoch: from 1, the one whose weights it has. history: by Keras's names, per epoch."""
+    """A trained core. best_epoch: counted from 1; its weights are kept. history: under Keras's names, per epoch."""
 
-    core: Model
+    core: KerasModel
     epochs: int
     best_epoch: int
     history: dict[str, list[float]]
@@ -78,9 +78,9 @@ def fit(
     keep_last: bool = False,
     mark: str = "",
 ) -> Fitted:
-    """Build a core and fit it. keep_last: the last epoch's weights rather than the best's.
+    """Build a core and fit it. keep_last: keep the weights of the last epoch instead of the best.
 
-    mark: of the data; with plan.backups, a training of the same plan on the same data goes on where it was killed.
+    mark: identifies the data. With plan.backups, a killed training of the same plan on the same data resumes.
     """
     import keras
     import tensorflow as tf
@@ -100,12 +100,15 @@ def fit(
 
 
 def run(
-    trainer: Model, core: Model, train: Split, validation: Split, plan: Plan, *, keep_last: bool, mark: str
+    trainer: KerasModel, core: KerasModel, train: Split, validation: Split, plan: Plan, *, keep_last: bool, mark: str
 ) -> dict[str, list[float]]:
-    """Fit a compiled trainer, and leave the best epoch's weights in the core. Returns the numbers of each epoch."""
-    chosen = balanced(train, plan.balance, plan.seed)
+    """Fit a compiled trainer and leave the best epoch's weights in the core. Returns the history.
+
+    Raises InvalidData where training diverges.
+    """
+    chosen = balance_classes(train, plan.balance, plan.seed)
     steps = -(-len(chosen) // plan.batch_size)
-    say(f"training on {len(chosen):,} pictures, {core.count_params():,} parameters, at most {plan.epochs} epochs")
+    say(f"training {core.count_params():,} parameters on {len(chosen):,} images for at most {plan.epochs} epochs")
     _make_variables(trainer, core.output_shape[-1])
     with _Backup(plan, mark) as backup:
         history = trainer.fit(
@@ -121,14 +124,14 @@ def run(
             backup.load_best(core)
     numbers = {name: [float(value) for value in values] for name, values in history.history.items()}
     if not np.isfinite(numbers.get("loss", [0.0])).all():
-        raise InvalidData("training diverged: the loss is not a number any more", hint="Lower --learning-rate.")
+        raise InvalidData("Training diverged: the loss is no longer a finite number.", hint="Lower --learning-rate.")
     return numbers
 
 
-def _make_variables(trainer: Model, classes: int) -> None:
-    """Those of the optimizer and of the metrics, before the first step: one that makes any is traced a second time.
+def _make_variables(trainer: KerasModel, classes: int) -> None:
+    """Create the variables of optimizer and metrics before the first step, which would be traced twice otherwise.
 
-    On several GPUs Keras makes them itself.
+    On several GPUs Keras creates them itself.
     """
     import tensorflow as tf
 
@@ -139,9 +142,9 @@ def _make_variables(trainer: Model, classes: int) -> None:
 
 
 class _Backup:
-    """Where a training that is killed is taken up again, and where the best epoch's weights wait.
+    """The folder from which a killed training resumes, and which holds the weights of the best epoch.
 
-    The folder is named after the plan and the data, so that another training never continues this one.
+    Its name is a hash of the plan and the data, so that no other training resumes from it.
     """
 
     def __init__(self, plan: Plan, mark: str) -> None:
@@ -154,7 +157,7 @@ class _Backup:
         facts = json.dumps({**asdict(plan), "backups": None, "mark": mark}, sort_keys=True)
         self.folder = plan.backups / f".resume-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
         if self.folder.exists():
-            say(f"taking up a training that was killed: {self.folder}")
+            say(f"resuming a killed training from {self.folder}")
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "_Backup":
@@ -166,12 +169,12 @@ class _Backup:
 
     @property
     def best_loss(self) -> float | None:
-        """The validation loss of the best epoch so far, None before the first."""
+        """The lowest validation loss so far; None before the first epoch."""
         path = self.folder / BEST_FILE
         return float(json.loads(path.read_text())["val_loss"]) if path.exists() else None
 
-    def keep_best(self, core: Model) -> Callable[[int, Any], None]:
-        """What to do after an epoch: store the weights when the validation loss is the best so far."""
+    def keep_best(self, core: KerasModel) -> Callable[[int, Any], None]:
+        """A function to call after each epoch: it stores the weights if the validation loss is the lowest so far."""
 
         def after_epoch(epoch: int, logs: Any) -> None:
             loss, best = float(logs["val_loss"]), self.best_loss
@@ -181,14 +184,14 @@ class _Backup:
 
         return after_epoch
 
-    def load_best(self, core: Model) -> None:
-        """Give the core the best epoch's weights."""
+    def load_best(self, core: KerasModel) -> None:
+        """Load the best epoch's weights into the core."""
         if (self.folder / BEST_WEIGHTS).exists():
             with np.load(self.folder / BEST_WEIGHTS) as weights:
                 core.set_weights([weights[name] for name in weights.files])
 
 
-def _callbacks(plan: Plan, backup: _Backup, core: Model, keep_last: bool) -> list[Any]:
+def _callbacks(plan: Plan, backup: _Backup, core: KerasModel, keep_last: bool) -> list[Any]:
     from keras import callbacks
 
     chosen: list[Any] = []
@@ -203,7 +206,7 @@ def _callbacks(plan: Plan, backup: _Backup, core: Model, keep_last: bool) -> lis
     return chosen
 
 
-def _trainer(core: Model, shape: tuple[int, ...], plan: Plan) -> Model:
+def _trainer(core: KerasModel, shape: tuple[int, ...], plan: Plan) -> KerasModel:
     import keras
 
     image = keras.Input(shape, name="picture")
@@ -229,7 +232,7 @@ def _optimizer(plan: Plan, steps: int) -> Any:
 
 
 def _strategy(tf: Any) -> Any:
-    """All GPUs where there are several; else TensorFlow's own choice."""
+    """Use all GPUs where there are several, else TensorFlow's default."""
     return (
         tf.distribute.MirroredStrategy()
         if len(tf.config.list_logical_devices("GPU")) > 1
@@ -237,8 +240,8 @@ def _strategy(tf: Any) -> Any:
     )
 
 
-def _half_precision(build: Build, shape: tuple[int, int, int], classes: int, core: Model) -> Model:
-    """A twin of the core that computes in float16; the core itself, which is served, stays float32."""
+def _half_precision(build: Build, shape: tuple[int, int, int], classes: int, core: KerasModel) -> KerasModel:
+    """Build a copy of the core that computes in float16. The core, which is served, stays float32."""
     import keras
 
     keras.mixed_precision.set_global_policy("mixed_float16")

@@ -13,17 +13,19 @@ from export.training.fit import Build, Plan, fit
 RATES = (1e-4, 1e-2)  # searched on a logarithmic scale
 BATCH_SIZES = [32, 64, 128]
 EPOCH_SHARE = 0.3  # of the plan's epochs, for each trial
-MOST_PICTURES = 10_000  # that a trial trains on
+MOST_IMAGES = 10_000  # in the training split of a trial
 
 
-def tuned(data: DataSet, build: Build, plan: Plan) -> Plan:
-    """The plan with the best of `plan.tune` learning rates and batch sizes, searched by KerasTuner at random."""
+def search_hyperparameters(data: DataSet, build: Build, plan: Plan) -> Plan:
+    """Run `plan.tune` short trainings and return the plan with the best learning rate and batch size.
+
+    KerasTuner draws the candidates at random; the plan's seed decides which.
+    """
     import keras_tuner
 
     trial_plan = replace(plan, epochs=max(1, round(plan.epochs * EPOCH_SHARE)), backups=None, folds=0, tune=0)
     random = np.random.default_rng(plan.seed)
-    some = random.permutation(len(data.train))[:MOST_PICTURES].tolist()
-    train = data.train.subset(some)
+    train = data.train.subset(random.permutation(len(data.train))[:MOST_IMAGES].tolist())
 
     class Search(keras_tuner.RandomSearch):  # type: ignore[misc]
         """A random search whose trial is one short training."""
@@ -49,5 +51,5 @@ def tuned(data: DataSet, build: Build, plan: Plan) -> Plan:
         )
         search.search(verbose=0)
         best = search.get_best_hyperparameters()[0].values
-    say(f"best of {plan.tune}: learning rate {best['learning_rate']:.2g}, batch size {best['batch_size']}")
+    say(f"best of {plan.tune} trials: learning rate {best['learning_rate']:.2g}, batch size {best['batch_size']}")
     return replace(plan, learning_rate=best["learning_rate"], batch_size=best["batch_size"])

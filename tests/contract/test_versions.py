@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from export.artifact.publishing import latest_version
+from export.artifact.publishing import next_number
 from serving.contract.versions import find_versions, version_dirs
 
 
@@ -24,7 +24,7 @@ def test_a_version_is_a_child_whose_whole_name_is_a_number(model_dir: Path) -> N
 
 def test_every_reader_follows_the_same_rule(model_dir: Path) -> None:
     assert version_dirs(model_dir) == [model_dir / name for name in ("3", "7", "00000012")]
-    assert latest_version(model_dir) == 12
+    assert next_number(model_dir) == 13
 
 
 def test_the_last_of_two_names_of_a_version_wins_and_the_log_says_so(

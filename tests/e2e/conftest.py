@@ -48,7 +48,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     from export.options import Target
     from export.pipeline import Recipe, export
     from export.training.fit import Plan
-    from export.training.trained import trained
+    from export.training.train import train
     from serving.contract.errors import DataNotFound
 
     result = Exported(tmp_path_factory.mktemp("models"))
@@ -60,9 +60,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
         def make(name: str = name, family: Any = family, plan: Plan = plan) -> Any:
             build = next(iter(family.ARCHITECTURES.values()))
-            made = trained(functools.partial(family.load, places, 0), build, plan)
-            result.probabilities[name] = made.servable.probabilities
-            return made
+            trained = train(functools.partial(family.load, places, 0), build, plan)
+            result.probabilities[name] = trained.servable.probabilities
+            return trained
 
         with contextlib.suppress(DataNotFound):
             export(Recipe(name, make), Target(result.models, name))

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from export.artifact.publishing import drafted
+from export.artifact.publishing import draft_version
 from export.artifact.serving_config import refresh
 from serving.model_server.loading.batching import read_batch_settings
 from tests.model_server.saved_models import half_plus, write
@@ -17,7 +17,7 @@ from tests.model_server.server_process import running
 
 
 def publish(models: Path, name: str, addend: float) -> None:
-    with drafted(models, name) as draft:
+    with draft_version(models, name) as draft:
         shutil.copytree(write(models.parent / f"{name}-made", half_plus(addend)), draft.path, dirs_exist_ok=True)
         draft.publish()
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from google.protobuf import text_format
 
 from export.__main__ import export as export_command
-from export.artifact.publishing import drafted
+from export.artifact.publishing import draft_version
 from export.artifact.serving_config import BATCHING, GATEWAY, MODEL_CONFIG, MONITORING, refresh
 from serving.contract.errors import UsageError
 
@@ -16,7 +16,7 @@ config_pb2 = pytest.importorskip("tensorflow_serving.config.model_server_config_
 
 
 def publish(models: Path, name: str) -> None:
-    with drafted(models, name) as draft:
+    with draft_version(models, name) as draft:
         (draft.path / "saved_model.pb").write_bytes(b"")
         draft.publish()
 

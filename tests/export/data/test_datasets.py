@@ -1,4 +1,4 @@
-"""Data sets: where they are looked for, and what is said of those that are damaged."""
+"""Data sets: the places that are searched, and the errors for damaged files."""
 
 import gzip
 from pathlib import Path
@@ -18,20 +18,14 @@ from export.data.datasets import (
     stratified,
 )
 from serving.contract.errors import DataNotFound, InvalidData
-
-
-def write_idx(path: Path, values: np.ndarray) -> None:
-    header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
-    path.write_bytes(gzip.compress(header + values.tobytes()))
+from tests.export.idx_files import write_idx, write_idx_files
 
 
 @pytest.fixture
 def idx_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "root" / "digits"
-    folder.mkdir(parents=True)
-    for name, n in zip(IDX_FILES, (4, 4, 2, 2), strict=True):
-        shape = (n, 3, 2) if "images" in name else (n,)
-        write_idx(folder / name, np.arange(np.prod(shape), dtype=np.uint8).reshape(shape))
+    train, test = ((np.arange(6 * n, dtype=np.uint8).reshape(n, 3, 2), np.arange(n, dtype=np.uint8)) for n in (4, 2))
+    write_idx_files(folder, train, test)
     return folder
 
 
@@ -63,18 +57,18 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
         read_idx(tmp_path / "x.gz")
 
 
-def test_pictures_without_labels_are_refused(idx_folder: Path) -> None:
+def test_images_without_labels_are_refused(idx_folder: Path) -> None:
     write_idx(idx_folder / IDX_FILES[1], np.zeros(3, np.uint8))
-    with pytest.raises(InvalidData, match="4 pictures and 3 labels"):
+    with pytest.raises(InvalidData, match="4 images and 3 labels"):
         load_idx(idx_folder)
 
 
-def test_no_network_is_said_at_once() -> None:
+def test_a_missing_network_is_an_error_at_once() -> None:
     with pytest.raises(DataNotFound, match="cannot be reached"):
         check_host("http://127.0.0.1:9/mnist.npz")
 
 
-def test_a_download_that_fails_is_told_apart_from_an_error_of_ours(tmp_path: Path) -> None:
+def test_a_failed_download_is_an_error_of_the_data(tmp_path: Path) -> None:
     def load() -> Arrays:
         raise Exception("URL fetch failure")
 
@@ -92,6 +86,6 @@ def test_a_stratified_split_keeps_the_shares_and_follows_the_seed() -> None:
     assert not np.array_equal(held, stratified(labels, 0.1, seed=4)[1])
 
 
-def test_a_class_with_one_picture_cannot_be_split() -> None:
-    with pytest.raises(InvalidData, match="class 1 has 1 picture"):
+def test_a_class_with_one_image_cannot_be_split() -> None:
+    with pytest.raises(InvalidData, match="Class 1 has 1 image;"):
         stratified(np.array([0, 0, 1]), 0.1, seed=0)

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from export.data.uint8_input import pixels
+from export.data.uint8_input import uint8_preprocessing
 from export.networks.efficientnet_lite import CLASSES, MEAN, STD, efficientnet_lite0, weights_file
 from serving.contract.errors import InvalidData
 from serving.contract.image import decode_image
@@ -27,7 +27,7 @@ def weights() -> Path:
 def test_it_names_the_sample_photos(weights: Path, data_dir: Path) -> None:
     ids = [line.split()[0] for line in NAMES.read_text().splitlines()]
     photos = sorted((data_dir / "imagenet" / "photos").iterdir())
-    preprocessing = pixels("rgb", (224, 224), "crop", resize_short_side=256)
+    preprocessing = uint8_preprocessing("rgb", (224, 224), "crop", resize_short_side=256)
     batch = np.stack([preprocessing.apply(decode_image(photo.read_bytes(), ImageLimits())) for photo in photos])
     network = efficientnet_lite0(weights)
     answers = network.predict((batch.astype(np.float32) - MEAN) / STD, verbose=0)

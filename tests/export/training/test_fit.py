@@ -1,5 +1,10 @@
-"""Training: what the options promise, on pictures of bars."""
+"""Fit a network: resume after a kill, float16, one tracing."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,16 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("tensorflow")
-
-from export.data.augmentation import AUGMENTATIONS, chosen, layers_of
-from export.data.balance import balanced, class_weights, oversampled
-from export.data.datasets import Arrays, ArraySplit, DataSet
-from export.training.calibration import calibration_error, fit_temperature, reliability
-from export.training.evaluation import metrics_of
+from export.data.datasets import DataSet
 from export.training.fit import Build, Plan, fit
-from export.training.trained import cross_validated, trained
-from serving.contract.errors import InvalidData, UsageError
+from tests.export.idx_files import noise, write_idx_files
+
+pytest.importorskip("tensorflow")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),  # Keras
@@ -27,13 +27,16 @@ pytestmark = [
 
 PLAN = Plan(epochs=3, batch_size=16, learning_rate=1e-2, patience=5, seed=0)
 
+ROOT = Path(__file__).parents[3]
+EPOCHS = 30  # some of which end before the signal arrives
+
 
 @pytest.fixture
 def bars(make_bars: Callable[[], DataSet]) -> DataSet:
     return make_bars()
 
 
-def test_a_killed_training_goes_on_from_its_last_epoch(bars: DataSet, build_tiny: Build, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_after_its_last_epoch(bars: DataSet, build_tiny: Build, tmp_path: Path) -> None:
     plan = replace(PLAN, epochs=4, backups=tmp_path)
     started: list[int] = []
 
@@ -58,53 +61,16 @@ def test_a_killed_training_goes_on_from_its_last_epoch(bars: DataSet, build_tiny
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_plan_does_not_take_up_a_training(bars: DataSet, build_tiny: Build, tmp_path: Path) -> None:
+def test_another_plan_does_not_resume_a_training(bars: DataSet, build_tiny: Build, tmp_path: Path) -> None:
     (tmp_path / ".resume-of-another").mkdir()
     fit(bars.train, bars.validation, build_tiny, replace(PLAN, epochs=1, backups=tmp_path), 2, mark="bars")
     assert [path.name for path in tmp_path.iterdir()] == [".resume-of-another"]
-
-
-def test_folds_are_reported_and_everything_is_trained_on(bars: DataSet, build_tiny: Build) -> None:
-    metrics, epochs = cross_validated(bars, build_tiny, replace(PLAN, folds=2))
-    assert set(metrics) == {"fold_accuracy_mean", "fold_accuracy_deviation"}
-    assert 1 <= epochs <= 3
-    with pytest.raises(InvalidData, match="--folds 70"):
-        cross_validated(bars, build_tiny, replace(PLAN, folds=70))
-
-
-def test_tuning_chooses_within_its_bounds(bars: DataSet, build_tiny: Build) -> None:
-    from export.training.hyperparameters import BATCH_SIZES, RATES, tuned
-
-    plan = tuned(bars, build_tiny, replace(PLAN, tune=2))
-    assert RATES[0] <= plan.learning_rate <= RATES[1]
-    assert plan.batch_size in BATCH_SIZES
-
-
-def test_plateau_schedule_and_every_augmentation_train(bars: DataSet, build_tiny: Build) -> None:
-    augment = tuple((name, strength) for name, (strength, _) in AUGMENTATIONS.items())
-    made = trained(lambda: bars, build_tiny, replace(PLAN, epochs=1, schedule="plateau", augment=augment))
-    assert made.epochs == 1
-    assert len(layers_of(dict(augment))) == len(AUGMENTATIONS)
 
 
 def test_mixed_precision_serves_float32(bars: DataSet, build_tiny: Build) -> None:
     fitted = fit(bars.train, bars.validation, build_tiny, replace(PLAN, epochs=1, mixed_precision=True), 2)
     assert {weight.dtype for weight in fitted.core.weights} == {"float32"}
     assert all(layer.compute_dtype == "float32" for layer in fitted.core.layers)
-
-
-def test_augment_takes_names_of_the_table_only() -> None:
-    assert chosen({"flip": 1.0}, None) == {"flip": 1.0}
-    assert chosen({"flip": 1.0, "zoom": 0.3}, "zoom") == {"zoom": 0.3}
-    assert chosen({"flip": 1.0}, "none") == {}
-    with pytest.raises(UsageError, match="sharpen"):
-        chosen({}, "flip,sharpen")
-
-
-def uneven() -> ArraySplit:
-    labels = np.repeat([0, 1], [12, 4]).astype(np.int64)
-    images = np.random.default_rng(0).integers(0, 255, (16, 6, 6)).astype(np.uint8)
-    return ArraySplit(Arrays(images, labels), images[..., None])
 
 
 def test_a_step_of_training_is_traced_once(bars: DataSet, build_tiny: Build) -> None:
@@ -125,42 +91,40 @@ def test_a_step_of_training_is_traced_once(bars: DataSet, build_tiny: Build) -> 
     assert len(traced) == 1
 
 
-def test_class_weights_make_classes_count_alike() -> None:
-    assert class_weights(uneven().labels) == {0: pytest.approx(16 / 24), 1: 2.0}
+@pytest.fixture
+def idx_folder(tmp_path: Path) -> Path:
+    """Images whose first row gives the class away, in the four files of MNIST."""
+    splits = []
+    for images, labels in (noise(600), noise(100)):
+        dark = images // 3
+        dark[np.arange(len(labels)), 2 * labels.astype(int) + 4] = 250
+        splits.append((dark, labels))
+    write_idx_files(tmp_path / "idx", *splits)
+    return tmp_path / "idx"
 
 
-@pytest.mark.parametrize("balance", ["oversample", "smote"])
-def test_balancing_gives_every_class_as_many_pictures(balance: str) -> None:
-    even = balanced(uneven(), balance, seed=0)
-    assert np.bincount(even.labels).tolist() == [12, 12]
-    assert even.tensors([0]).dtype == np.uint8
-    assert len(even.pictures([23])) == 1
+def test_the_same_command_resumes_a_killed_training_and_publishes(idx_folder: Path, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "export", "fashion", "--data", str(idx_folder), "--arch", "dense"),
+        *("--epochs", str(EPOCHS), "--augment", "none"),
+        *("--out", str(tmp_path / "models"), "--reports", str(tmp_path / "reports")),
+    ]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    first = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    for line in first.stderr:
+        if line.startswith(f"epoch 2/{EPOCHS}"):  # which has ended
+            first.kill()
+            break
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL
+    assert not list((tmp_path / "models").glob("fashion/[0-9]*"))
 
-
-def test_oversampling_keeps_every_picture() -> None:
-    assert set(oversampled(uneven().labels, 0)) == set(range(16))
-
-
-def test_temperature_of_overconfident_scores_is_found() -> None:
-    random = np.random.default_rng(0)
-    logits = random.normal(0, 2, (4000, 3))
-    honest = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    labels = np.array([random.choice(3, p=row) for row in honest])
-    boastful = honest**2.5 / (honest**2.5).sum(axis=1, keepdims=True)
-    assert fit_temperature(boastful.astype(np.float32), labels) == pytest.approx(2.5, rel=0.1)
-    assert calibration_error(honest, labels) < 0.03 < calibration_error(boastful, labels)
-    assert sum(n for _, _, n in reliability(honest, labels)) == 4000
-
-
-def test_temperature_of_few_pictures_is_left_at_one() -> None:
-    assert fit_temperature(np.full((10, 2), 0.5, np.float32), np.zeros(10, np.int64)) == 1
-
-
-def test_metrics_are_those_of_the_definitions() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.7, 0.3]], np.float32)
-    metrics = metrics_of(probabilities, np.array([0, 0, 1, 1]))
-    assert metrics["test_accuracy"] == 0.75
-    assert metrics["test_balanced_accuracy"] == 0.75
-    assert metrics["test_matthews"] == pytest.approx(2 / np.sqrt(12))
-    assert metrics["test_roc_auc"] == 1.0
-    assert "test_top5_accuracy" not in metrics
+    again = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "resuming a killed training" in again.stderr
+    epochs = [int(number) for number in re.findall(rf"^epoch (\d+)/{EPOCHS}", again.stderr, re.MULTILINE)]
+    assert epochs[0] >= 3
+    assert epochs == list(range(epochs[0], EPOCHS + 1))
+    assert again.stdout.strip() == str(tmp_path / "models" / "fashion" / "1")
+    assert [path.name for path in (tmp_path / "models" / "fashion").iterdir()] == ["1"]  # no draft, no checkpoint

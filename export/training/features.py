@@ -1,4 +1,4 @@
-"""What a frozen backbone says of pictures, computed once and kept in a file, so that heads train on it in seconds."""
+"""Features of a frozen backbone: computed once and kept in a file, so that heads train in seconds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +9,19 @@ import numpy.typing as npt
 
 from export.data.augmentation import Strengths, layers_of
 from export.data.datasets import DataSet, Labels, Split, batches_of
+from export.networks.keras_graph import KerasModel
 from export.networks.pretrained import BACKBONES, normalised
 
-Model = Any  # keras.Model; Keras has no types
-Rows = npt.NDArray[np.float32]  # (pictures, 1 + variations, f): of the picture as it is, then of its variations
+Rows = npt.NDArray[np.float32]  # (images, 1 + variations, f): of the unchanged image, then of its variations
 
 BATCH = 16
 
 
 class FeatureSplit:
-    """Features in the place of pictures, so that a head is trained like any model.
+    """A split of features in place of images, so that a head trains like any network.
 
-    Training sees one of a picture's variations in each epoch, by chance; whatever else asks sees the picture as it is.
-    rows: of all pictures, in a file or in memory. labels: (pictures,). members: the rows that belong to this split.
+    `shuffled_batches` gives a random variation of each image in every epoch; everything else, the unchanged image.
+    rows: of all images, in a file or in memory. labels: (images,). members: the rows that belong to this split.
     """
 
     def __init__(self, rows: Rows, labels: Labels, members: npt.NDArray[np.int64]) -> None:
@@ -40,7 +40,7 @@ class FeatureSplit:
         return self._read(np.asarray(indices), 0)
 
     def pictures(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8]]:
-        raise NotImplementedError("features are no pictures")
+        raise NotImplementedError("a split of features has no images")
 
     def subset(self, indices: Sequence[int]) -> "FeatureSplit":
         return FeatureSplit(self._rows, self._all_labels, self._members[np.asarray(indices, np.int64)])
@@ -68,7 +68,7 @@ class FeatureSplit:
         return chosen
 
     def _looked_up(self, batches: Any) -> Any:
-        """Batches of (index, variation) to batches of (features, label)."""
+        """Map batches of (index, variation) to batches of (features, label)."""
         import tensorflow as tf
 
         def look_up(indices: Any, variations: Any) -> Any:
@@ -79,11 +79,11 @@ class FeatureSplit:
 
 
 def features_of(
-    data: DataSet, extractor: Model, backbone: str, file: Path, *, variations: int, strengths: Strengths
+    data: DataSet, extractor: KerasModel, backbone: str, file: Path, *, variations: int, strengths: Strengths
 ) -> tuple[FeatureSplit, FeatureSplit]:
-    """The features of the training and of the validation split, computed now and kept in `file`.
+    """Compute the features of the training and the validation split and store them in `file`.
 
-    variations: of each picture, besides the picture as it is.
+    variations: of each image, besides the unchanged one.
     """
     import tensorflow as tf
 
@@ -91,7 +91,7 @@ def features_of(
     rows: Rows = np.lib.format.open_memmap(file, "w+", np.float32, (n, 1 + variations, width))
     layers = layers_of(strengths)
     mode = BACKBONES[backbone].mode
-    ask = tf.function(lambda image: extractor(normalised(image, mode), training=False))
+    extract = tf.function(lambda image: extractor(normalised(image, mode), training=False))
 
     def varied(picture: Any) -> Any:
         for layer in layers:
@@ -105,7 +105,7 @@ def features_of(
             places = slice(start + indices[0], start + indices[-1] + 1)
             picture = tf.cast(tensors, tf.float32)
             for variation in range(1 + variations):
-                rows[places, variation] = ask(vary(picture) if variation else picture)
+                rows[places, variation] = extract(vary(picture) if variation else picture)
         start += len(split)
     labels = np.concatenate([data.train.labels, data.validation.labels])
     train, validation = np.split(np.arange(n), [len(data.train)])

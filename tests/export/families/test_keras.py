@@ -1,0 +1,64 @@
+"""Adopted models answer as before."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from serving.contract.card import read_card
+from serving.contract.errors import InvalidData, UsageError
+from tests.export.families.small_model import read_golden_of, small_model
+
+pytest.importorskip("tensorflow")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning"),
+]
+
+Export = Callable[..., Path]
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5", "saved_model"])
+def test_an_own_model_is_adopted_and_answers_as_before(exported: Export, tmp_path: Path, suffix: str) -> None:
+    model = small_model("softmax")
+    path = tmp_path / f"own.{suffix}"
+    model.export(path, verbose=False) if suffix == "saved_model" else model.save(path)
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    version = exported("keras", path, "--preprocess", "unit", "--labels", tmp_path / "names.txt", "--name", "own")
+    assert read_card(version).label_names == ("a", "b", "c")
+    golden = read_golden_of(version)
+    assert np.allclose(golden.probabilities, np.asarray(model(golden.tensors / np.float32(255))), atol=1e-5)
+
+
+def test_logits_get_a_softmax_and_a_single_share_a_second_class(exported: Export, tmp_path: Path) -> None:
+    for name, model in (("logits", small_model(None)), ("share", small_model("sigmoid", 1, 1))):
+        model.save(tmp_path / f"{name}.keras")
+        probabilities = read_golden_of(exported("keras", tmp_path / f"{name}.keras", "--name", name)).probabilities
+        assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert probabilities.shape[1] == 2
+
+
+def test_a_saved_model_is_served_as_it_is_with_its_card_as_a_signature(exported: Export, tmp_path: Path) -> None:
+    small_model("softmax").export(tmp_path / "own", verbose=False)
+    version = exported("keras", tmp_path / "own", "--as-is", "--preprocess", "tf", "--name", "own")
+    card = read_card(version)
+    assert (card.input.dtype, card.preprocessing.scale) == ("float32", 1 / 127.5)
+    same = "variables/variables.data-00000-of-00001"
+    assert (version / same).read_bytes() == (tmp_path / "own" / same).read_bytes()
+
+
+def test_models_that_cannot_be_adopted_say_why(run: Callable[..., Result], tmp_path: Path) -> None:
+    small_model("softmax").save(tmp_path / "own.keras")
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    (tmp_path / "broken.keras").write_bytes(b"PK no zip")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidData, match="names 2 classes; the model's output has 3"):
+        run("keras", tmp_path / "own.keras", "--labels", tmp_path / "names.txt")
+    for name in ("broken.keras", "empty"):
+        with pytest.raises(InvalidData, match=name):
+            run("keras", tmp_path / name)
+    with pytest.raises(UsageError, match="cannot be a model's name"):
+        run("keras", tmp_path / "own.keras", "--name", "../own")
