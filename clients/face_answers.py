@@ -94,7 +94,7 @@ class AnswersHere:
 
     @cached_property
     def _faces(self) -> Faces:
-        return Faces(self._pool, self._pool, self._store, self._settings.tolerance)
+        return Faces.from_settings(self._settings, self._pool, self._pool, self._store)
 
     def enrol(self, files: Sequence[tuple[Path, str]], how: Enrolling) -> Iterator[Row]:
         rows = enrol_folder(
@@ -128,6 +128,8 @@ class AnswersHere:
                 "name": match.name,
                 "distance": match.distance,
                 "candidates": [asdict(candidate) for candidate in match.candidates],
+                "quality": asdict(match.face.quality),
+                "reasons": [asdict(reason) for reason in match.reasons],
             }
             for match in answer.matches
         ]

@@ -19,7 +19,7 @@ from serving.contract.errors import (
     UnreadableFile,
     UnusableFace,
 )
-from serving.faces.face import Detection, DetectorModel, Encodings, Quality
+from serving.faces.face import Detection, DetectorModel, Encodings, Quality, Reason, too_poor
 from serving.faces.galleries.gallery import DEFAULT_GALLERY, Entry, check_person
 from serving.faces.recognition import Faces
 
@@ -44,19 +44,6 @@ class Standards:
     brightest: float = 230.0
     turn: float = 0.35
     allowed: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One reason for refusing a photo. code: machine-readable; text: a sentence for the person with the camera.
-
-    measured, limit: the measurement and the limit it missed; None where the reason has none.
-    """
-
-    code: str
-    text: str
-    measured: float | None = None
-    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +108,7 @@ def _reasons(
 
 
 def _poor(quality: Quality, limits: Standards) -> Iterator[Reason]:
-    if quality.side < limits.side:
-        yield Reason("too_small", "The face is too small: come closer.", quality.side, limits.side)
-    if quality.sharpness < limits.sharpness:
-        yield Reason("blurred", "The face is blurred: hold still or focus.", quality.sharpness, limits.sharpness)
+    yield from too_poor(quality, side=limits.side, sharpness=limits.sharpness)
     if quality.brightness < limits.darkest:
         yield Reason("dark", "The face is too dark: turn to the light.", quality.brightness, limits.darkest)
     if quality.brightness > limits.brightest:

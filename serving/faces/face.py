@@ -1,5 +1,6 @@
 """The data of detection: boxes, qualities and chips of the faces in a photo."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +47,27 @@ class Quality:
     sharpness: float
     brightness: float
     turn: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason against a face or photo. code: machine-readable; text: a sentence for the person with the camera.
+
+    measured, limit: the measurement and the limit it missed; None where the reason has none.
+    """
+
+    code: str
+    text: str
+    measured: float | None = None
+    limit: float | None = None
+
+
+def too_poor(quality: Quality, *, side: float, sharpness: float) -> Iterator[Reason]:
+    """Yield the reasons why a face is too small (below `side` pixels) or too blurred (below `sharpness`)."""
+    if quality.side < side:
+        yield Reason("too_small", "The face is too small: come closer.", quality.side, side)
+    if quality.sharpness < sharpness:
+        yield Reason("blurred", "The face is blurred: hold still or focus.", quality.sharpness, sharpness)
 
 
 @dataclass(frozen=True, slots=True)

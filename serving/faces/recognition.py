@@ -8,9 +8,9 @@ import numpy as np
 
 from serving.contract.errors import InvalidParameter, NoFace
 from serving.faces.encoder import FaceEncoder
-from serving.faces.face import Detection, DetectorModel, FoundFace
+from serving.faces.face import Detection, DetectorModel, FoundFace, Reason, too_poor
 from serving.faces.galleries.gallery import DEFAULT_GALLERY, Candidate, Store
-from serving.faces.settings import TOLERANCE
+from serving.faces.settings import MIN_SHARPNESS, MIN_SIDE, TOLERANCE, FaceSettings
 
 CANDIDATES = 5
 
@@ -28,25 +28,35 @@ class Faces:
     """The parts that `identify`, `compare` and `enrol` work with.
 
     tolerance: the largest distance of two faces of one person.
+    min_side (pixels), min_sharpness: of the faces that `identify` names; see Quality.
     """
 
     finder: FaceFinder
     encoder: FaceEncoder
     store: Store
     tolerance: float = TOLERANCE
+    min_side: int = MIN_SIDE
+    min_sharpness: float = MIN_SHARPNESS
+
+    @classmethod
+    def from_settings(cls, settings: FaceSettings, finder: FaceFinder, encoder: FaceEncoder, store: Store) -> "Faces":
+        """Put the parts together, with the limits of the settings."""
+        return cls(finder, encoder, store, settings.tolerance, settings.min_side, settings.min_sharpness)
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """One face of a photo and its person.
 
-    name: None where nobody is within the tolerance.
+    name: None where nobody is within the tolerance, and where there are reasons.
     candidates: the nearest persons, nearest first, within the tolerance or not; empty in an empty gallery.
+    reasons: why the face cannot be told apart from others: too_small, blurred.
     """
 
     face: FoundFace
     name: str | None
     candidates: tuple[Candidate, ...]
+    reasons: tuple[Reason, ...] = ()
 
     @property
     def distance(self) -> float | None:
@@ -96,7 +106,7 @@ def identify(
     found = faces.finder.find(photo, model)
     encodings = faces.encoder.encode(found.chips)
     nearest = faces.store.nearest(gallery, encodings, candidates, encoder=str(faces.encoder.name))
-    matches = (_match(face, near, limit) for face, near in zip(found.faces, nearest, strict=True))
+    matches = (_match(faces, face, near, limit) for face, near in zip(found.faces, nearest, strict=True))
     return Identification(found, tuple(matches), limit, known)
 
 
@@ -132,6 +142,7 @@ def check_tolerance(tolerance: float) -> float:
     return tolerance
 
 
-def _match(face: FoundFace, nearest: Sequence[Candidate], tolerance: float) -> Match:
-    is_known = bool(nearest) and nearest[0].distance <= tolerance
-    return Match(face, nearest[0].name if is_known else None, tuple(nearest))
+def _match(faces: Faces, face: FoundFace, nearest: Sequence[Candidate], tolerance: float) -> Match:
+    reasons = tuple(too_poor(face.quality, side=faces.min_side, sharpness=faces.min_sharpness))
+    is_known = bool(nearest) and nearest[0].distance <= tolerance and not reasons
+    return Match(face, nearest[0].name if is_known else None, tuple(nearest), reasons)

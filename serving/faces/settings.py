@@ -16,6 +16,9 @@ PREFIX = "SIGHTLINE_FACES_"
 # face_recognition's default: two photos of one person are nearer than this, of two persons farther. In a large gallery
 # somebody is near by chance: lower it (`sightline faces advise`).
 TOLERANCE = 0.6
+# Smaller and more blurred faces come too near to strangers to be named: measured, see docs/faces.md.
+MIN_SIDE = 24  # pixels
+MIN_SHARPNESS = 0.05
 
 
 def _half_of_the_cores() -> int:
@@ -35,6 +38,10 @@ class FaceSettings(BaseModel):
         "served", description="served: the model face-encoder on the model server, else dlib; dlib: always dlib."
     )
     tolerance: float = Field(TOLERANCE, gt=0, le=2, description="Largest distance of two faces of one person.")
+    min_side: int = Field(MIN_SIDE, ge=0, description="Longer side of the smallest face that is named, pixels.")
+    min_sharpness: float = Field(
+        MIN_SHARPNESS, ge=0, description="Sharpness of the most blurred face that is named; see `quality`."
+    )
     processes: int = Field(default_factory=_half_of_the_cores, ge=1, description="Number of face processes.")
     waiting: int = Field(16, ge=0, description="Photos that may wait for a face process; one more is answered 503.")
     timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one photo, from arrival to answer, seconds.")

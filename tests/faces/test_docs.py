@@ -15,7 +15,8 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_reason_of_the_coach_is_documented() -> None:
-    source = (Path(__file__).parent.parent.parent / "serving" / "faces" / "enrolment.py").read_text()
+    folder = Path(__file__).parent.parent.parent / "serving" / "faces"
+    source = "".join((folder / name).read_text() for name in ("enrolment.py", "face.py"))
     codes = {line.split('Reason("')[1].split('"')[0] for line in source.splitlines() if 'Reason("' in line}
     assert len(codes) == 9
     assert all(f"`{code}`" in PAGE for code in codes)

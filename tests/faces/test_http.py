@@ -80,6 +80,8 @@ def test_identify_answers_every_face(client: FlaskClient, photos: Path) -> None:
     assert set(first["box"]) == {"top", "right", "bottom", "left"}
     assert first["distance"] == first["candidates"][0]["distance"] < 0.6
     assert [len(face["candidates"]) for face in body["faces"]] == [2, 2, 2]
+    assert first["quality"]["side"] == first["box"]["bottom"] - first["box"]["top"]
+    assert [face["reasons"] for face in body["faces"]] == [[], [], []]
     assert "encoding" not in str(body).replace("encodings", "")
 
 

@@ -1,5 +1,6 @@
 """Photos to names, with real dlib and real photos."""
 
+import dataclasses
 import io
 import shutil
 from pathlib import Path
@@ -72,6 +73,30 @@ def test_candidates_are_given_beyond_the_tolerance_too(known: Faces, photos: Pat
     assert match.name is None
     assert len(match.candidates) == 3
     assert 0.6 < match.candidates[0].distance <= match.candidates[1].distance
+
+
+def as_somebody(faces: Faces, photo: bytes) -> None:
+    """Enrol the very encoding of a photo's face, past all judgement: it is as near as can be."""
+    encoding = faces.encoder.encode(faces.finder.find(photo).chips)[0]
+    faces.store.enrol("default", [Entry("somebody", encoding, "x")], encoder=str(faces.encoder.name))
+
+
+@pytest.mark.parametrize(("code", "setting"), [("too_small", "min_side"), ("blurred", "min_sharpness")])
+def test_face_that_cannot_be_told_apart_is_not_named(faces: Faces, photos: Path, code: str, setting: str) -> None:
+    image = portrait(photos)
+    poor = {
+        "too_small": image.resize((image.width // 14, image.height // 14)),  # a face of about 18 pixels
+        "blurred": image.filter(ImageFilter.GaussianBlur(10)),
+    }[code]
+    scene = Image.new("RGB", (800, 800), (96, 110, 124))
+    scene.paste(poor, (100, 50))
+    as_somebody(faces, encoded(scene))
+    (match,) = identify(faces, encoded(scene)).matches
+    assert match.name is None
+    assert [reason.code for reason in match.reasons] == [code]
+    assert (match.candidates[0].name, match.distance) == ("somebody", pytest.approx(0, abs=1e-6))
+    trusting = dataclasses.replace(faces, **{setting: 0})
+    assert identify(trusting, encoded(scene)).matches[0].name == "somebody"
 
 
 def test_numbers_are_face_recognitions_own(pool: FacePool, photos: Path) -> None:

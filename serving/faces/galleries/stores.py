@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from serving.contract.errors import FacesNotInstalled, UsageError
+from serving.faces.galleries.empty_store import EmptyStore
 from serving.faces.galleries.encryption import cipher_for
 from serving.faces.galleries.gallery import Archive
 
@@ -21,13 +22,29 @@ def open_store(url: str, key: str = "") -> Archive:
     return STORES[scheme](url, key)
 
 
+def open_for_reading(url: str, key: str = "") -> Archive:
+    """Open the store that `url` names as `open_store` does, but make no file: without one, nobody is known."""
+    return open_store(url, key) if missing_file(url) is None else EmptyStore()
+
+
+def missing_file(url: str) -> Path | None:
+    """Return the absolute path of a SQLite store's file if it does not exist, else None. Raises UsageError."""
+    if not url.startswith("sqlite://") or (path := _sqlite_path(url)).exists():
+        return None
+    return path.absolute()
+
+
 def _sqlite(url: str, key: str) -> Archive:
     from serving.faces.galleries.sqlite_store import SqliteStore
 
+    return SqliteStore(_sqlite_path(url), cipher_for(key))
+
+
+def _sqlite_path(url: str) -> Path:
     path = url.removeprefix("sqlite://").removeprefix("/")
     if not path:
         raise UsageError("SIGHTLINE_FACES_URL names no file", hint="Write it as sqlite:///faces.db.")
-    return SqliteStore(Path(path), cipher_for(key))
+    return Path(path)
 
 
 def _postgres(url: str, key: str) -> Archive:

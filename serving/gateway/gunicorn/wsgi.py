@@ -45,7 +45,7 @@ def faces_at(face_settings: FaceSettings, settings: Settings, backends: Backends
         return None
     client = FaceClient(face_settings.socket, timeout_seconds=face_settings.timeout_seconds)
     if face_settings.encoder == "dlib":
-        return Faces(client, client, client, face_settings.tolerance)
+        return Faces.from_settings(face_settings, client, client, client)
     call = TensorFunction(
         backends,
         served_encoder.MODEL,
@@ -54,7 +54,7 @@ def faces_at(face_settings: FaceSettings, settings: Settings, backends: Backends
         output=served_encoder.OUTPUT,
         timeout_seconds=settings.backend_timeout_seconds,
     )
-    return Faces(client, served_encoder.ServedEncoder(call, client), client, face_settings.tolerance)
+    return Faces.from_settings(face_settings, client, served_encoder.ServedEncoder(call, client), client)
 
 
 def predictor_of(settings: Settings, metrics: Metrics, backends: Backends) -> Predictor:

@@ -85,6 +85,8 @@ def _match(match: Match) -> schemas.Face:
         "distance": match.distance,
         "candidates": [_candidate(candidate) for candidate in match.candidates],
         "confidence": match.face.confidence,
+        "quality": asdict(match.face.quality),
+        "reasons": [asdict(reason) for reason in match.reasons],
     }
 
 

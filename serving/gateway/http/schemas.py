@@ -115,12 +115,28 @@ class Candidate(TypedDict):
     distance: float
 
 
+class Reason(TypedDict):
+    code: str
+    text: str
+    measured: float | None
+    limit: float | None
+
+
+class FaceQuality(TypedDict):
+    side: int
+    sharpness: float
+    brightness: float
+    turn: float
+
+
 class Face(TypedDict):
     box: Box
     name: str | None
     distance: float | None
     candidates: list[Candidate]
     confidence: float
+    quality: FaceQuality
+    reasons: list[Reason]
 
 
 class Identified(TypedDict):
@@ -149,20 +165,6 @@ class Compared(TypedDict):
     a: ComparedPhoto
     b: ComparedPhoto
     request_id: str
-
-
-class Reason(TypedDict):
-    code: str
-    text: str
-    measured: float | None
-    limit: float | None
-
-
-class FaceQuality(TypedDict):
-    side: int
-    sharpness: float
-    brightness: float
-    turn: float
 
 
 class SeenFace(TypedDict):

@@ -21,7 +21,7 @@ from serving.contract.errors import (
 from serving.faces.galleries.encryption import cipher_for
 from serving.faces.galleries.gallery import Archive, Candidate, Entry, GalleryInfo, Person, audit_digest
 from serving.faces.galleries.sqlite_store import SqliteStore
-from serving.faces.galleries.stores import open_store
+from serving.faces.galleries.stores import missing_file, open_for_reading, open_store
 
 ENCODER = "dlib@1"
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -265,6 +265,37 @@ def test_search_agrees_with_the_plain_formula(store: Archive) -> None:
         best = np.argsort(distances)[:7]
         assert [each.name for each in found] == [f"p{i}" for i in best]
         assert [each.distance for each in found] == pytest.approx(distances[best], abs=1e-6)
+
+
+def test_reading_a_file_that_does_not_exist_makes_none_and_knows_nobody(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/new/faces.db"
+    assert missing_file(url) == tmp_path / "new" / "faces.db"
+    store = open_for_reading(url)
+    assert (store.galleries(), store.people("default"), store.count("default"), store.audit()) == ([], [], 0, [])
+    assert nearest(store, 1) == []
+    assert store.owner("default", "x") is None
+    assert list(store.entries("default")) == []
+    with pytest.raises(UnknownGallery, match="'staff'"):
+        store.people("staff")
+    with pytest.raises(UnknownGallery, match="'default'"):
+        store.drop("default")
+    with pytest.raises(UnknownPerson, match="'ada'"):
+        store.forget("default", "ada")
+    with pytest.raises(GalleryUnavailable):
+        store.enrol("default", [entry("ada", 1)], encoder=ENCODER)
+    store.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_a_file_that_exists_opens_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/faces.db"
+    made = open_store(url)
+    made.enrol("default", [entry("ada", 1)], encoder=ENCODER)
+    made.close()
+    assert missing_file(url) is None
+    store = open_for_reading(url)
+    assert names(store) == ["ada"]
+    store.close()
 
 
 def test_url_that_names_no_store_is_refused() -> None:
