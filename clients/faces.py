@@ -30,7 +30,7 @@ from serving.faces.enrolment import named_files
 from serving.faces.face import DetectorModel
 from serving.faces.galleries.export_file import export_gallery, import_gallery
 from serving.faces.galleries.gallery import DEFAULT_GALLERY, Archive, check_gallery
-from serving.faces.galleries.stores import open_store
+from serving.faces.galleries.stores import missing_file, open_for_reading, open_store
 from serving.faces.galleries.tolerance_advice import Advice, advise, histogram
 from serving.faces.recognition import CANDIDATES
 from serving.faces.settings import FaceSettings, read_face_settings
@@ -125,7 +125,7 @@ def enrol(
     Exit 1 when a photo was refused.
     """
     files = named_files(folder)
-    with answering(where, service) as answers:
+    with answering(where, service, to_enrol=True) as answers:
         how = Enrolling(check_gallery(gallery), anew, expires, allow, keep_photos, model)
         rows = answers.enrol(files, how)
         done = list(track(rows, "Enrolling", len(files), console=Console(stderr=True), transient=True))
@@ -304,7 +304,7 @@ def export_command(where: Where, *, file: Path, gallery: str) -> None:
 @click.pass_obj
 def import_command(where: Where, *, file: Path, gallery: str | None) -> None:
     """Add an exported gallery to a store."""
-    with at_hand(where.settings) as store:
+    with at_hand(where.settings, to_enrol=True) as store:
         name, added = import_gallery(store, file, gallery)
     click.echo(f"Added {added} encodings to {name}.")
 
@@ -326,14 +326,25 @@ def audit_command(where: Where, *, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def at_hand(settings: FaceSettings) -> Iterator[Archive]:
-    """The store."""
-    with contextlib.closing(open_store(settings.url, settings.key)) as store, _mistakes():
+def at_hand(settings: FaceSettings, *, to_enrol: bool = False) -> Iterator[Archive]:
+    """Open the store for the time of a command."""
+    with contextlib.closing(_opened(settings, to_enrol=to_enrol)) as store, _mistakes():
         yield store
 
 
+def _opened(settings: FaceSettings, *, to_enrol: bool) -> Archive:
+    """Open the store. A command that does not enrol makes no file: it says on stderr that nobody is known there."""
+    if to_enrol:
+        return open_store(settings.url, settings.key)
+    missing = missing_file(settings.url)
+    if missing is not None:
+        click.echo(f"There is no gallery at {missing}: nobody is known there.", err=True)
+        click.echo("  Enrol somebody, or name another store with --store or SIGHTLINE_FACES_URL.", err=True)
+    return open_for_reading(settings.url, settings.key)
+
+
 @contextlib.contextmanager
-def answering(where: Where, service: Service) -> Iterator[Answers]:
+def answering(where: Where, service: Service, *, to_enrol: bool = False) -> Iterator[Answers]:
     """The service that is named, else the galleries themselves."""
     is_named = click.get_current_context().get_parameter_source("url") is ParameterSource.COMMANDLINE
     if where.named and is_named:
@@ -345,7 +356,7 @@ def answering(where: Where, service: Service) -> Iterator[Answers]:
             client.with_options(max_retries=0).ask(ready())
         answers = AnswersServed(client)
     else:
-        answers = AnswersHere(where.settings, open_store(where.settings.url, where.settings.key))
+        answers = AnswersHere(where.settings, _opened(where.settings, to_enrol=to_enrol))
     with contextlib.closing(answers), _mistakes():
         yield answers
 

@@ -142,3 +142,23 @@ def test_a_service_or_a_store_is_asked_and_not_both(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SIGHTLINE_URL", url)
     assert isinstance(CliRunner().invoke(command, ["list"]).exception, ServiceUnreachable)
     assert CliRunner().invoke(command, ["--store", store, "list"]).exit_code == 0
+
+
+def test_reading_where_there_is_no_gallery_says_where_and_makes_none(photos: Path, tmp_path: Path) -> None:
+    runner, store = CliRunner(), f"sqlite:///{tmp_path}/faces.db"
+    obama = photos / "known" / "obama.jpg"
+    for arguments in (
+        ["list", "--json"],
+        ["galleries", "--json"],
+        ["audit", "--json"],
+        ["identify", str(obama), "--json"],
+    ):
+        result = runner.invoke(command, ["--store", store, *arguments])
+        assert result.exit_code == 0, result.output
+        assert f"There is no gallery at {tmp_path}/faces.db: nobody is known there." in result.stderr
+        json.loads(result.stdout)
+    assert list(tmp_path.iterdir()) == []
+    (photo,) = json.loads(result.stdout)["photos"]
+    assert [face["name"] for face in photo["faces"]] == [None]
+    assert runner.invoke(command, ["--store", store, "enrol", str(photos / "known")]).exit_code == 0
+    assert (tmp_path / "faces.db").exists()
