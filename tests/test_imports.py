@@ -33,6 +33,11 @@ BELOW = {
     "clients": MIDDLE | {"serving.classify", "serving.faces"},
     "sightline": MIDDLE | {"serving.classify", "serving.faces"},
 }
+# The rooms of export: each may import those before it.
+EXPORT = ("progress", "data", "networks", "trained_model", "training", "artifact", "report", "options", "pipeline")
+for name in (*EXPORT, "families", "__main__"):
+    BELOW[f"export.{name}"] = set(BELOW["export"])
+    BELOW["export"] |= {f"export.{name}"}
 ENTRY_POINT = "sightline"  # the table of commands; entry points run themselves through it
 TENSORFLOW = {"tensorflow", "keras", "tensorflow_serving", "sklearn"}
 LATE = ["apispec", "cv2", "dlib", "opentelemetry"]  # what a process loads when it is asked for, if at all
