@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from serving.contract.errors import BadImage
-from serving.faces.enrolment import Reason, Verdict
-from serving.faces.face import Box, Detection, FoundFace
+from serving.faces.enrolment import Verdict
+from serving.faces.face import Box, Detection, FoundFace, Quality, Reason
 from serving.faces.galleries.gallery import Candidate, GalleryInfo, Person
 from serving.faces.recognition import Comparison, Identification, Match
 from serving.gateway.http import schemas
@@ -85,8 +85,8 @@ def _match(match: Match) -> schemas.Face:
         "distance": match.distance,
         "candidates": [_candidate(candidate) for candidate in match.candidates],
         "confidence": match.face.confidence,
-        "quality": asdict(match.face.quality),
-        "reasons": [asdict(reason) for reason in match.reasons],
+        "quality": _quality(match.face.quality),
+        "reasons": [_reason(reason) for reason in match.reasons],
     }
 
 
@@ -102,16 +102,15 @@ def _compared_photo(found: Detection) -> schemas.ComparedPhoto:
 
 
 def _seen(face: FoundFace) -> schemas.SeenFace:
-    quality = face.quality
+    return {"box": _box(face.box), "confidence": face.confidence, "quality": _quality(face.quality)}
+
+
+def _quality(quality: Quality) -> schemas.FaceQuality:
     return {
-        "box": _box(face.box),
-        "confidence": face.confidence,
-        "quality": {
-            "side": quality.side,
-            "sharpness": quality.sharpness,
-            "brightness": quality.brightness,
-            "turn": quality.turn,
-        },
+        "side": quality.side,
+        "sharpness": quality.sharpness,
+        "brightness": quality.brightness,
+        "turn": quality.turn,
     }
 
 
