@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Training and publishing: writes into /models and /reports, which are to be mounted.
+# Train and publish models: writes to /models and /reports; mount both.
 #   docker build -f docker/export.Dockerfile -t sightline-export .
 #   docker run --rm -u "$(id -u):$(id -g)" -v ./models:/models -v ./reports:/reports sightline-export digits
 
@@ -29,7 +29,7 @@ ENV PYTHONPATH=/app \
 COPY --from=packages /packages /app
 COPY --from=project /project /app
 USER 65532:65532
-# The folders `models` and `reports` are then /models and /reports.
+# so that the default folders, `models` and `reports`, are /models and /reports
 WORKDIR /
 HEALTHCHECK NONE
 ENTRYPOINT ["python3", "-m", "sightline", "export"]

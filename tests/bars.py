@@ -1,4 +1,4 @@
-"""A tiny model of pictures that are made here: bars, upright or lying."""
+"""A tiny model of generated images: bars, upright or lying."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ from serving.contract.card import Class, Source
 
 
 def bars(n: int, seed: int) -> Arrays:
-    """Pictures of 28 x 28 with a bright bar, upright (class 0) or lying (class 1)."""
+    """Draw images of 28 x 28 with a bright bar, upright (class 0) or lying (class 1)."""
     random = np.random.default_rng(seed)
     images = random.integers(0, 60, (n, 28, 28)).astype(np.uint8)
     labels = np.arange(n) % 2
