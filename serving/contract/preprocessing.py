@@ -4,6 +4,7 @@
 with the model in its card. Training, verification, gateway and clients all call `Preprocessing.apply`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +32,10 @@ RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,
 }
+WIDEST_FILTER = 3  # pixels to either side that Lanczos looks at, when it does not shrink; the others look at fewer
+# Pixels. A picture resized to more than these, of which a window is kept, is resized in that window only. Photos stay
+# below: at 256 pixels of the short side they would have to be 61 times as long as they are wide.
+LARGE_RESULT = 4_000_000
 WITHOUT_ANTIALIAS = ("nearest", "bilinear", "bicubic")  # what Image.transform can sample without a filter
 
 
@@ -117,9 +122,9 @@ class Preprocessing:
     def _on_dark(self, picture: Image.Image) -> Pixels:
         """The picture fitted, and inverted before that when its ground is light."""
         gray = picture if picture.mode == "L" else picture.convert("L")
-        values = np.asarray(gray)
-        is_light = has_light_ground(gray, values)
+        is_light = has_light_ground(gray)
         if gray is picture and self.fit in ("stretch", "pad") and picture.size == (self.width, self.height):
+            values = np.asarray(gray)
             return 255 - values if is_light else values  # making the array again would take as long as all the rest
         return np.asarray(self._fitted(ImageOps.invert(picture) if is_light else picture))
 
@@ -139,6 +144,8 @@ class Preprocessing:
             return picture
         method = RESAMPLING[self.interpolation]
         if self.antialias or method == Image.Resampling.NEAREST:
+            if picture.height > height and width > picture.width and width * picture.height > LARGE_RESULT:
+                picture = picture.resize((picture.width, height), method)  # Pillow would widen every row first
             return picture.resize((width, height), method)
         affine = (picture.width / width, 0, 0, 0, picture.height / height, 0)
         return picture.transform((width, height), Image.Transform.AFFINE, affine, method)
@@ -152,7 +159,31 @@ class Preprocessing:
         width = max(self.width, int(picture.width * scale))
         height = max(self.height, int(picture.height * scale))
         left, top = round((width - self.width) / 2), round((height - self.height) / 2)
+        if width * height > LARGE_RESULT:
+            return self._window(picture, width, height, left, top)
         return self._resized(picture, width, height).crop((left, top, left + self.width, top + self.height))
+
+    def _window(self, picture: Image.Image, width: int, height: int, left: int, top: int) -> Image.Image:
+        """The window at (left, top) of the picture resized to width x height, without making the rest of it.
+
+        Pillow keeps the window's corners as float32, so that a pixel may differ by 1 of 255 from one that is cut out
+        of the whole. Memory and time are bounded by the picture and the tensor.
+        """
+        method = RESAMPLING[self.interpolation]
+        across, down = picture.width / width, picture.height / height
+        if not self.antialias:
+            affine = (across, 0, left * across, 0, down, top * down)
+            return picture.transform((self.width, self.height), Image.Transform.AFFINE, affine, method)
+        first_column, last_column = _reach(left * across, (left + self.width) * across, across, picture.width)
+        first_row, last_row = _reach(top * down, (top + self.height) * down, down, picture.height)
+        piece = picture.crop((first_column, first_row, last_column, last_row))
+        box = (
+            left * across - first_column,
+            top * down - first_row,
+            min((left + self.width) * across - first_column, piece.width),
+            min((top + self.height) * down - first_row, piece.height),
+        )
+        return piece.resize((self.width, self.height), method, box)
 
     def _padded(self, picture: Image.Image) -> Image.Image:
         scale = min(self.width / picture.width, self.height / picture.height)
@@ -169,3 +200,12 @@ class Preprocessing:
         ordered = pixels[..., ::-1] if self.channel_order == "bgr" else pixels
         scaled = ordered.astype(np.float32) * np.float32(self.scale)
         return (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+
+
+def _reach(start: float, end: float, scale: float, side: int) -> tuple[int, int]:
+    """The pixels of the source, (first, last + 1), that a filter needs for those between start and end.
+
+    scale: source pixels for one of the result, as `start` and `end` in pixels of the source. side: all that there are.
+    """
+    margin = WIDEST_FILTER * max(1.0, scale) + 1
+    return max(0, math.floor(start - margin)), min(side, math.ceil(end + margin))

@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from serving.contract.errors import InvalidCard
+from serving.contract.preprocessing import LARGE_RESULT
 from tests.cards import COLORS
 
 PHOTO = replace(COLORS.preprocessing, height=4, width=6)
@@ -34,6 +36,64 @@ def test_crop_resizes_the_short_side_and_takes_the_centre() -> None:
     image[:, 6:10] = 200
     crop = replace(PHOTO, height=4, width=4, fit="crop", resize_short_side=8, interpolation="nearest")
     assert np.array_equal(crop.apply(image), image[2:6, 6:10])
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "box"])
+@pytest.mark.parametrize("size", [(3, 400), (400, 3), (2, 901), (7, 700), (5, 333)])
+def test_only_the_window_of_a_strip_is_resized(interpolation: Any, size: tuple[int, int]) -> None:
+    """It is what would be cut out of the whole, within 1 of 255: Pillow keeps a window's corners as float32."""
+    image = Image.fromarray(noise(*size))
+    crop = replace(PHOTO, height=224, width=224, fit="crop", resize_short_side=256, interpolation=interpolation)
+    scale = 256 / min(size)
+    width, height = int(size[1] * scale), int(size[0] * scale)
+    assert width * height > LARGE_RESULT
+    left, top = round((width - 224) / 2), round((height - 224) / 2)
+    method = Image.Resampling[interpolation.upper()]
+    whole = np.asarray(image.resize((width, height), method).crop((left, top, left + 224, top + 224)))
+    gap = np.abs(crop.apply(image).astype(int) - whole)
+    if interpolation in ("nearest", "box"):  # where a pixel's edge falls is all that rounding can move
+        assert (gap > 1).mean() < 0.01
+    else:
+        assert gap.max() <= 1
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+def test_a_strip_without_antialias_is_sampled_in_its_window_only(interpolation: Any) -> None:
+    image = Image.fromarray(noise(3, 400))
+    crop = replace(
+        PHOTO, height=224, width=224, fit="crop", resize_short_side=256, interpolation=interpolation, antialias=False
+    )
+    affine = (400 / 34133, 0, 0, 0, 3 / 256, 0)
+    method = Image.Resampling[interpolation.upper()]
+    whole = image.transform((34133, 256), Image.Transform.AFFINE, affine, method)
+    left = round((34133 - 224) / 2)
+    gap = np.abs(crop.apply(image).astype(int) - np.asarray(whole.crop((left, 16, left + 224, 240))))
+    assert (gap > 1).mean() < 0.01
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad", "ink"])
+@pytest.mark.parametrize("size", [(1, 8_000), (8_000, 1), (1, 1_000_000), (1_000_000, 1), (2, 4_000_000)])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_a_strip_costs_its_pixels_and_the_models(fit: Any, size: tuple[int, int], antialias: bool) -> None:
+    """A crop of 1 x 8,000 took 4 to 12 s and 2 GB, one of 1 x 1,000,000 was a MemoryError."""
+    picture = Image.new("L", size, 77).convert("RGB")
+    made = DIGIT if fit == "ink" else replace(PHOTO, height=224, width=224, fit=fit, antialias=antialias)
+    if fit == "crop":
+        made = replace(made, resize_short_side=256)
+    started = time.process_time()
+    pixels = made.apply(picture)
+    assert time.process_time() - started < 2
+    assert pixels.shape == (made.height, made.width, made.channels)
+    if fit in ("stretch", "crop"):
+        assert (pixels == 77).all()
+
+
+def test_a_tall_strip_is_stretched_as_a_narrower_one_is() -> None:
+    """Past the bound the rows are shrunk first: as before, within 1 of 255."""
+    image = Image.fromarray(noise(30_000, 2))
+    stretched = replace(PHOTO, height=224, width=224).apply(image)
+    whole = np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR))
+    assert np.abs(stretched.astype(int) - whole).max() <= 1
 
 
 def test_pad_keeps_the_shape_and_fills_with_black() -> None:
