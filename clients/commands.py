@@ -140,7 +140,7 @@ def predictions_table(files: Sequence[str], outcomes: Sequence[Prediction | Fail
 
 def reason(error: SightlineError) -> str:
     """Why a picture failed and what to do, on one line."""
-    return f"{error.detail}. {error.hint}" if error.hint else error.detail
+    return f"{error.detail.removesuffix('.')}. {error.hint}" if error.hint else error.detail
 
 
 def models_table(served: Sequence[Model]) -> Table:

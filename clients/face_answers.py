@@ -172,7 +172,8 @@ def _judged(path: Path, person: str, stored: bool, reasons: Sequence[Row]) -> Ro
 
 def _failed(path: Path, person: str, error: SightlineError) -> Row:
     head = {"file": printable(str(path)), "person": person, "status": "failed"}
-    return {**head, "why": f"{error.detail}. {error.hint}".rstrip(), "code": error.code, "reasons": []}
+    why = f"{error.detail.removesuffix('.')}. {error.hint}".rstrip()
+    return {**head, "why": why, "code": error.code, "reasons": []}
 
 
 def _numbers(measured: float | None, limit: float | None) -> str:

@@ -18,7 +18,9 @@
     │   ├── NotAnImage
     │   ├── TruncatedImage
     │   ├── ImageTooLarge
-    │   └── TooManyPixels
+    │   ├── TooManyPixels
+    │   ├── CostlyImage            it would take too long to decode for its size
+    │   └── UnknownPixelRange      its numbers do not say what is black and what is white
     ├── UnusableFace               the picture decodes, its faces cannot be used
     │   ├── NoFace
     │   ├── TooManyFaces
@@ -170,6 +172,14 @@ class ImageTooLarge(BadImage):
 
 class TooManyPixels(BadImage):
     code, title = "too_many_pixels", "The picture has too many pixels"
+
+
+class CostlyImage(BadImage):
+    code, title = "costly_image", "The picture would take too long to decode"
+
+
+class UnknownPixelRange(BadImage):
+    code, title = "unknown_pixel_range", "The picture's pixels have no known range"
 
 
 class UnusableFace(SightlineError):

@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import serving.contract.image as image_module
-from serving.contract.errors import BadImage, EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
+from serving.contract.errors import (
+    BadImage,
+    EmptyImage,
+    ImageTooLarge,
+    NotAnImage,
+    TooManyPixels,
+    TruncatedImage,
+    UnknownPixelRange,
+)
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
 from tests.contract.icc import DISPLAY_P3, in_display_p3, rgb_profile
@@ -89,6 +98,115 @@ def test_palette_with_transparency_is_composited_on_white() -> None:
 def test_sixteen_bit_gray_is_scaled_not_clipped() -> None:
     image = Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16))
     assert decode_image(encoded(image, "PNG"), LIMITS)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def in_float(values: Any) -> bytes:
+    return encoded(Image.fromarray(np.asarray(values, np.float32)), "TIFF")
+
+
+def test_floats_from_zero_to_one_are_stretched() -> None:
+    assert decode_image(in_float([[0, 0.2, 0.5, 1]]), LIMITS)[0, :, 0].tolist() == [0, 51, 128, 255]
+
+
+def test_floats_from_zero_to_255_are_rounded() -> None:
+    assert decode_image(in_float([[0, 1.4, 127.6, 255]]), LIMITS)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(
+    "values", [[[-0.1, 1]], [[0, 255.5]], [[0, np.nan]], [[np.inf, 0]], [[-np.inf, 0]], [[1e9, 0]]]
+)
+def test_floats_of_an_unknown_range_say_what_they_are(values: Any) -> None:
+    with pytest.raises(UnknownPixelRange, match="32-bit numbers") as caught:
+        decode_image(in_float(values), LIMITS)
+    assert "0-1 or to 0-255" in caught.value.hint
+
+
+def in_int(values: Any) -> bytes:
+    return encoded(Image.fromarray(np.asarray(values, np.int32)), "TIFF")
+
+
+def test_whole_numbers_of_32_bits_up_to_255_are_gray_as_they_are() -> None:
+    assert decode_image(in_int([[0, 1, 128, 255]]), LIMITS)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_whole_numbers_of_32_bits_up_to_65535_are_scaled_as_those_of_16_bits() -> None:
+    assert decode_image(in_int([[0, 257, 32896, 65535]]), LIMITS)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("values", [[[-1, 255]], [[0, 65536]], [[0, 2**31 - 1]]])
+def test_whole_numbers_of_an_unknown_range_say_what_they_are(values: Any) -> None:
+    with pytest.raises(UnknownPixelRange, match="which of them is white cannot be known"):
+        decode_image(in_int(values), LIMITS)
+
+
+def test_numbers_of_a_large_picture_are_scaled_by_all_of_it() -> None:
+    """Larger than a strip: its first rows alone would be taken for 0-1."""
+    values = np.zeros((1000, 600), np.float32)
+    values[0], values[-1] = 1, 255
+    pixels = decode_image(in_float(values), LIMITS)
+    assert (pixels[0, 0, 0], pixels[500, 0, 0], pixels[-1, 0, 0]) == (1, 0, 255)
+    values[-1, -1] = np.nan
+    with pytest.raises(UnknownPixelRange):
+        decode_image(in_float(values), LIMITS)
+
+
+def test_a_bitmap_whose_alpha_was_never_written_is_opaque() -> None:
+    image = Image.new("RGBA", (2, 1), (10, 20, 30, 0))
+    assert decode_image(with_alpha_masks(image), LIMITS).tolist() == [[[10, 20, 30]] * 2]
+    image.putpixel((1, 0), (10, 20, 30, 128))  # and this one was
+    assert decode_image(with_alpha_masks(image), LIMITS).tolist() == [[[255, 255, 255], [132, 137, 142]]]
+
+
+def with_alpha_masks(image: Image.Image) -> bytes:
+    """A bitmap with BITMAPV4HEADER, whose masks say where alpha stands. image: RGBA."""
+    pixels = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).tobytes("raw", "BGRA")
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    info = struct.pack("<IiiHHIIiiII", 108, *image.size, 1, 32, 3, len(pixels), 0, 0, 0, 0) + masks + bytes(52)
+    return b"BM" + struct.pack("<IHHI", 122 + len(pixels), 0, 0, 122) + info + pixels
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_large_transparent_picture_is_composited_as_a_small_one(mode: str) -> None:
+    """Pictures larger than a strip are composited a strip at a time."""
+    random = np.random.default_rng(0)
+    layers = Image.fromarray(random.integers(0, 256, (700, 500, 4), dtype=np.uint8))
+    image = layers if mode == "RGBA" else layers.convert("LA") if mode == "LA" else layers.convert("RGB").convert("P")
+    options = {"transparency": 7} if mode == "P" else {}
+    pixels = decode_image(encoded(image, "PNG", **options), LIMITS)
+    part = decode_image(encoded(image.crop((0, 500, 500, 620)), "PNG", **options), LIMITS)
+    assert np.array_equal(pixels[500:620], part)
+
+
+@pytest.mark.parametrize("place", ["exif", "xmp", "profile"])
+def test_an_orientation_is_found_wherever_pillow_finds_it(place: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description before it"
+    image = gradient()
+    if place == "exif":
+        data = encoded(image, "PNG", exif=exif)
+    elif place == "xmp":
+        data = encoded(image, "WEBP", lossless=True, xmp=b'<rdf:Description tiff:Orientation="6"/>')
+    else:
+        text = PngInfo()
+        text.add_text("Raw profile type exif", f"\nexif\n 99\n{exif.tobytes().hex()}\n")
+        data = encoded(image, "PNG", pnginfo=text)
+    assert np.array_equal(decode_image(data, LIMITS), np.rot90(np.asarray(image), -1))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_exif_does_not_know_leaves_the_picture(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(decode_image(encoded(gradient(), "PNG", exif=exif), LIMITS), np.asarray(gradient()))
+
+
+@given(st.binary(max_size=80), st.sampled_from([b"", b"Exif\0\0II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
+def test_damaged_exif_leaves_a_picture_or_our_error(blob: bytes, start: bytes) -> None:
+    data = encoded(gradient(), "PNG", exif=start + blob)
+    try:
+        assert sorted(decode_image(data, LIMITS).shape) == [3, 30, 40]
+    except BadImage:
+        return
 
 
 def test_sixteen_bit_rgb_decodes() -> None:
