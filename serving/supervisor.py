@@ -1,4 +1,4 @@
-"""Keeps processes running: starts them, restarts what dies with back-off, stops all of them together."""
+"""Keep processes running: start them, restart those that die with back-off, stop all of them together."""
 
 import ctypes
 import logging
@@ -14,24 +14,24 @@ from serving.contract.errors import ProcessDied
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.1
-STOP_SECONDS = 4.0  # between the request to end and the end by force
+STOP_SECONDS = 4.0  # between SIGTERM and SIGKILL
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
-STEADY_SECONDS = 60.0  # a process that lived this long is restarted without counting earlier deaths
+STEADY_SECONDS = 60.0  # a process that ran this long is restarted after the shortest delay again
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _end_with_parent() -> None:
-    """In a child, before it runs: end when the supervisor ends, even by kill -9. Linux only."""
+    """Make a child end with the supervisor, even after kill -9. Runs in the child before its program. Linux only."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(slots=True)
 class Child:
-    """One process to keep running. environ: its whole environment. stop_seconds: how long it may take to end."""
+    """One process to keep running. environ: its whole environment. stop_seconds: between SIGTERM and SIGKILL."""
 
     name: str
     command: Sequence[str]
@@ -43,7 +43,7 @@ class Child:
     delay_seconds: float = FIRST_DELAY_SECONDS
 
     def start(self, now: float) -> None:
-        """Start it in a session of its own, so that Ctrl-C reaches the supervisor alone, which ends it in order."""
+        """Start it in its own session: Ctrl-C reaches the supervisor only, which stops the children in order."""
         self.process = subprocess.Popen(
             self.command,
             env={**self.environ, "PYTHONSAFEPATH": "1"},  # not the folder that one stands in
@@ -53,16 +53,16 @@ class Child:
         self.started_at = now
 
     def died(self) -> int | None:
-        """Its exit status when it has ended since it was started, else None."""
+        """Return its exit status if it has ended, else None."""
         return None if self.process is None else self.process.poll()
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs children until it is told to stop. The last one ends first: it still needs the others for what it has begun.
+    """Run children until told to stop. The last one is stopped first: its running requests need the others.
 
-    until_ready is asked at every tick, until it says True; a child that dies before is not restarted: ProcessDied.
-    clock, sleep: monotonic seconds, so that a test need not wait.
+    until_ready: called at every tick until it returns True; a child that dies before that raises ProcessDied.
+    clock, sleep: monotonic seconds, replaceable in tests.
     """
 
     children: Sequence[Child]
@@ -72,7 +72,7 @@ class Supervisor:
     stopping: bool = field(default=False, init=False)
 
     def run(self) -> None:
-        """Start everything, and return when `stop` was called and every child has ended."""
+        """Start all children; return after `stop` was called and every child has ended."""
         try:
             for child in self.children:
                 child.start(self.clock())
@@ -85,11 +85,11 @@ class Supervisor:
             self._end_all()
 
     def stop(self) -> None:
-        """End the run; safe to call from a signal handler."""
+        """End the run. Safe in a signal handler."""
         self.stopping = True
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Send a signal to a child, if it runs; safe to call from a signal handler."""
+        """Send a signal to a child, if it runs. Safe in a signal handler."""
         for child in self.children:
             if child.name == name and child.process is not None:
                 child.process.send_signal(number)
@@ -100,7 +100,7 @@ class Supervisor:
             status = child.died()
             if status is not None:
                 if not ready:
-                    raise ProcessDied(f"the {child.name} ended with status {status} while starting")
+                    raise ProcessDied(f"The {child.name} ended with status {status} while starting.")
                 self._schedule(child, status, now)
             elif child.process is None and now >= child.start_again_at:
                 child.start(now)
@@ -108,7 +108,7 @@ class Supervisor:
     def _schedule(self, child: Child, status: int, now: float) -> None:
         if now - child.started_at >= STEADY_SECONDS:
             child.delay_seconds = FIRST_DELAY_SECONDS
-        log.error("the %s ended with status %d; starting it again in %.1f s", child.name, status, child.delay_seconds)
+        log.error("The %s ended with status %d. It is restarted in %.1f s.", child.name, status, child.delay_seconds)
         child.process = None
         child.start_again_at = now + child.delay_seconds
         child.delay_seconds = min(2 * child.delay_seconds, LONGEST_DELAY_SECONDS)

@@ -29,13 +29,13 @@ from serving.tfserving_rest import Backend
 
 log = logging.getLogger(__name__)
 
-REQUEST_ID, REQUEST_ID_KEY = "X-Request-ID", "HTTP_X_REQUEST_ID"  # in headers, and in WSGI's environment
+REQUEST_ID, REQUEST_ID_KEY = "X-Request-ID", "HTTP_X_REQUEST_ID"  # the header, and its key in WSGI's environment
 BAD_REQUEST = 400
-ACCEPTED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)  # what is echoed into headers and logs
+ACCEPTED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)  # ids that are safe to echo in headers and logs
 
 
 class Json(DefaultJSONProvider):
-    """Flask's, with one encoder for all answers instead of one for each."""
+    """Flask's provider with one encoder for all answers instead of one per answer."""
 
     sort_keys = False
     compact = True
@@ -47,7 +47,7 @@ class Json(DefaultJSONProvider):
 
 
 class NoSessions(SessionInterface):
-    """Nobody has a session: Flask's own makes one for each request all the same."""
+    """No sessions: Flask's own interface makes one for each request even if nothing uses it."""
 
     NONE = NullSession()
 
@@ -59,13 +59,13 @@ class NoSessions(SessionInterface):
 
 
 class Application(Flask):
-    """Flask without what it does for every request and none of ours wants."""
+    """Flask without its per-request work that no route here needs."""
 
     json_provider_class = Json
     session_interface = NoSessions()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """As it is: Flask would ask, at every function of every request, whether it is a coroutine."""
+        """Return the function unchanged: Flask would check at every call of every request whether it is a coroutine."""
         return func
 
 
@@ -79,13 +79,13 @@ def create_app(
     tracing: Tracing | None = None,
     shared: Shared | None = None,
 ) -> Flask:
-    """Build the application: limits, errors, one line of log for each request, and the routes.
+    """Build the application: limits, errors, one log line per request, and the routes.
 
-    people: what /faces asks; None where no face service runs, which is then what /faces answers.
-    metrics: what is counted into, where somebody outside the application counts too.
-    backend: what makes what /v1 asks, for each request; without it there is no /v1.
-    tracing: where each request's span goes; None where nobody wants them.
-    shared: what the processes of one gunicorn have in common.
+    people: the face service's client; None where no face service runs, and /faces answers 503.
+    metrics: given where code outside the application counts, too.
+    backend: makes the backend of /v1 for one request; without it there is no /v1.
+    tracing: receives a span for each request; None: no traces.
+    shared: state that the processes of one gunicorn share.
     """
     metrics = metrics or Metrics()
     app = Application("sightline", static_folder=None)
@@ -111,12 +111,12 @@ def create_app(
 
 
 def _watch(app: Flask, metrics: Metrics, tracing: Tracing | None) -> None:
-    """Give each request an id and a clock; log and count it when it has been answered."""
+    """Give each request an id and a clock; log and count it after its answer."""
 
     @app.before_request
     def begin() -> None:
         given = request.environ.get(REQUEST_ID_KEY)
-        state = here()
+        state = request_state()
         state.request_id = given if given and ACCEPTED_ID.fullmatch(given) else os.urandom(16).hex()
         state.started = time.perf_counter()
         state.stages = Stages() if tracing is None else SpannedStages()
@@ -126,7 +126,7 @@ def _watch(app: Flask, metrics: Metrics, tracing: Tracing | None) -> None:
 
     @app.after_request
     def end(response: Response) -> Response:
-        state = here()
+        state = request_state()
         spent = state.stages.milliseconds
         response.headers[REQUEST_ID] = state.request_id
         if spent:
@@ -144,13 +144,13 @@ def _watch(app: Flask, metrics: Metrics, tracing: Tracing | None) -> None:
             metrics.end()
 
 
-def here() -> Any:
-    """`g` itself, not the proxy that looks for it again at every name."""
+def request_state() -> Any:
+    """Return `g` itself: its proxy looks it up again at every attribute."""
     return g._get_current_object()
 
 
 def _log_request(state: Any, status: int, seconds: float) -> None:
-    """One line for each request: id, method, path, status, model and version, the error's code, milliseconds."""
+    """Log one line: id, method, path, status, key, model, version, the error's code, milliseconds."""
     level = logging.DEBUG if request.path in PROBES else logging.INFO
     if not log.isEnabledFor(level):
         return
@@ -174,7 +174,7 @@ def _log_request(state: Any, status: int, seconds: float) -> None:
 
 
 def _count_request(state: Any, status: int, seconds: float, metrics: Metrics) -> None:
-    """Only names that are served become labels: what a client makes up must not fill the memory."""
+    """Count a request. Only served names become labels: invented ones would fill the memory."""
     model, version = (state.model.name, str(state.version)) if "version" in state else ("", "")
     error = state.get("error")
     rule = request.url_rule
@@ -185,7 +185,7 @@ def _count_request(state: Any, status: int, seconds: float, metrics: Metrics) ->
 
 
 def _attributes(state: Any, status: int) -> dict[str, Any]:
-    """What a trace says of a request. The route, not the path: that may hold the name of a person."""
+    """Return a span's attributes. The route instead of the path, which may hold a person's name."""
     error, rule = state.get("error"), request.url_rule
     return {
         "method": request.method,
@@ -199,7 +199,7 @@ def _attributes(state: Any, status: int) -> dict[str, Any]:
 
 
 def _loggable_path() -> str:
-    """The path in ASCII; the name of a person stays out of it."""
+    """Return the path in ASCII, without a person's name."""
     rule = request.url_rule
     path = (
         rule.rule if rule is not None and "name" in rule.arguments and rule.rule.startswith("/faces") else request.path

@@ -1,1 +1,1 @@
-"""Measuring a running service, and finding the settings that suit a machine and a model."""
+"""Load generation, and the search for settings that suit a machine and a model."""

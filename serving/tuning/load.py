@@ -1,10 +1,10 @@
-"""A closed loop of HTTP clients that costs little: one process, one epoll, requests that are bytes already.
+"""A cheap closed-loop HTTP load generator: one process, one epoll, requests encoded beforehand.
 
     python -m serving.tuning.load http://127.0.0.1:8000/predict/fashion shoe.png --clients 32 --seconds 5
 
-Each client has one connection and sends the next request as soon as it has its answer. A client that is told 503 waits
-as long as `Retry-After` says, as ours do; with `--impatient` it comes back at once. Python's standard library alone, so
-that it runs wherever the service runs: about 20 microseconds of CPU a request.
+Each client has one connection and sends the next request as soon as it has its answer. After a 503 it waits as long as
+`Retry-After` says, as our clients do; with `--impatient` it retries at once. Standard library only, so that it runs
+wherever the service runs: about 20 microseconds of CPU per request.
 """
 
 import argparse
@@ -33,10 +33,10 @@ CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a closed loop saw. Latencies are in milliseconds: p50 and p99 of answered (2xx) requests alone.
+    """The result of a run. Latencies in milliseconds; p50 and p99 of answered (2xx) requests only.
 
-    refused_p50, refused_p99: of those that were told 503. statuses: how many answers of each HTTP status. broken:
-    connections that ended without an answer. cpu: of the generator, CPU seconds per second.
+    refused_p50, refused_p99: of requests answered 503. statuses: number of answers by HTTP status. broken: connections
+    that ended without an answer. cpu: CPU seconds per second of the generator.
     """
 
     clients: int
@@ -53,7 +53,7 @@ class Load:
 
 @dataclass(slots=True, eq=False)
 class _Client:
-    """One connection. pending: what is left to send; is_blocked: the socket took no more; sent_at: the request."""
+    """One connection. pending: the bytes left to send. is_blocked: the socket's buffer is full. sent_at: seconds."""
 
     sock: socket.socket
     number: int
@@ -65,7 +65,7 @@ class _Client:
 
 
 def post(url: str, body: bytes, content_type: str, headers: Sequence[tuple[str, str]] = ()) -> bytes:
-    """A POST as it goes over the wire."""
+    """Encode a POST request."""
     parts = urllib.parse.urlsplit(url)
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path
     lines = [
@@ -79,7 +79,7 @@ def post(url: str, body: bytes, content_type: str, headers: Sequence[tuple[str, 
 
 
 def form(files: Sequence[tuple[str, bytes]], field_name: str = "image") -> tuple[bytes, str]:
-    """Files as multipart/form-data: the body and its content type."""
+    """Encode files as multipart/form-data; return the body and its content type."""
     boundary = uuid.uuid4().hex
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{field_name}"; filename="{name}"\r\n'
@@ -92,7 +92,7 @@ def form(files: Sequence[tuple[str, bytes]], field_name: str = "image") -> tuple
 
 
 def requests_of(url: str, pictures: Sequence[tuple[str, bytes]], size: int, *, as_form: bool) -> list[bytes]:
-    """Whole requests of `size` pictures (names and bytes) each: forms, or raw bytes, which hold one picture."""
+    """Encode requests of `size` images (names and bytes) each: forms, or raw bytes of one image."""
     requests = []
     for start in range(len(pictures)):
         chosen = [pictures[(start + step) % len(pictures)] for step in range(size)]
@@ -110,9 +110,9 @@ def run(
     warm_up: float = 1.0,
     impatient: bool = False,
 ) -> Load:
-    """Drive the server for `warm_up` seconds, which do not count, and then for `seconds`.
+    """Load the server for `warm_up` seconds, which do not count, and then for `seconds`.
 
-    requests: bytes of whole requests (`post`), sent in turn. Raises ConnectionError where nobody listens.
+    requests: encoded requests (`post`), sent in turn. Raises ConnectionError where no server listens.
     """
     return _Loop(url, requests, impatient).run(clients, warm_up, seconds)
 
@@ -125,7 +125,7 @@ class _Loop:
         self._impatient = impatient
         self._epoll = select.epoll()
         self._clients: dict[int, _Client] = {}
-        self._waiting: list[tuple[float, int, _Client]] = []  # a heap: when a client comes back
+        self._waiting: list[tuple[float, int, _Client]] = []  # a heap by the time of the retry
         self._latencies: deque[float] = deque()
         self._refusals: deque[float] = deque()
         self._statuses = Counter[int]()
@@ -198,7 +198,7 @@ class _Loop:
         self._send(client)
 
     def _send(self, client: _Client) -> None:
-        """Send what the socket takes; the rest when it takes more."""
+        """Send what the socket takes now, and the rest when it takes more."""
         assert client.pending is not None
         try:
             sent = client.sock.send(client.pending)
@@ -252,7 +252,7 @@ class _Loop:
             self._start(client)
 
     def _lost(self, client: _Client) -> None:
-        """The server closed: count it where an answer was due, and come back."""
+        """Reconnect after the server closed; count it where an answer was due."""
         is_resting = any(waiting is client for _, _, waiting in self._waiting)
         fresh = self._reconnected(client)
         if is_resting:
@@ -263,12 +263,12 @@ class _Loop:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` of them lie (the nearest rank); 0 where there are none. ordered: ascending."""
+    """Return the quantile by nearest rank; 0 for no values. ordered: ascending."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def milliseconds(ordered: Sequence[float], share: float) -> float:
-    """`quantile` of seconds, in milliseconds."""
+    """Return the quantile of seconds in milliseconds."""
     return round(quantile(ordered, share) * 1000, 2)
 
 
@@ -279,10 +279,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--warm-up", type=float, default=1.0)
-    parser.add_argument("--multipart", action="store_true", help="as a form, not as raw bytes")
-    parser.add_argument("--pictures", type=int, default=1, help="with --multipart: of each request")
-    parser.add_argument("--impatient", action="store_true", help="come back at once after a 503")
-    parser.add_argument("--ready-made", action="store_true", help="the one file is a folder of whole requests")
+    parser.add_argument("--multipart", action="store_true", help="send forms instead of raw bytes")
+    parser.add_argument("--pictures", type=int, default=1, help="images per request, with --multipart")
+    parser.add_argument("--impatient", action="store_true", help="retry at once after a 503")
+    parser.add_argument("--ready-made", action="store_true", help="the one file is a folder of encoded requests")
     options = parser.parse_args()
     if options.ready_made:
         requests = [path.read_bytes() for path in sorted(options.files[0].iterdir())]

@@ -1,4 +1,4 @@
-"""`sightline tune`: tries settings against the user's own model on this machine, and prints the best."""
+"""`sightline tune`: try settings with the user's own model on this machine, and print the best."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ from serving.tuning.load import Load, requests_of, run
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
-WORTH = 1.05  # a setting that is not this much better is not worth leaving the default for
+WORTH = 1.05  # a smaller gain is not worth leaving the default
 WARM_UP_SECONDS = 1.0
 
 Values = Mapping[str, int]
@@ -31,23 +31,25 @@ Measure = Callable[[Values], Load]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What was tried, and what came of it."""
+    """Settings and their measured load."""
 
     values: Values
     load: Load
 
 
 @click.command("tune")
-@click.option("--models", default="models", show_default=True, type=click.Path(path_type=Path), help="Their folder.")
-@click.option("--model", required=True, help="The model that matters.")
-@click.option("--clients", default=32, show_default=True, type=click.IntRange(1), help="Clients that ask at a time.")
-@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="Of measuring, in all.")
+@click.option(
+    "--models", default="models", show_default=True, type=click.Path(path_type=Path), help="Folder of models."
+)
+@click.option("--model", required=True, help="Model to tune for.")
+@click.option("--clients", default=32, show_default=True, type=click.IntRange(1), help="Concurrent clients.")
+@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="Total time of measuring.")
 @click.argument("pictures", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def tune(*, models: Path, model: str, clients: int, seconds: float, pictures: tuple[Path, ...]) -> None:
     """Find the settings that suit this machine and one of your models.
 
-    PICTURES are those that your clients send; without them the model's golden examples are. The machine should do
-    nothing else meanwhile.
+    PICTURES are images like those of your clients; by default the model's golden examples. Leave the machine otherwise
+    idle.
 
     \b
     sightline tune --model fashion
@@ -67,16 +69,16 @@ def tune(*, models: Path, model: str, clients: int, seconds: float, pictures: tu
 
 
 def candidates_for(cpus: int) -> dict[str, tuple[int, ...]]:
-    """What is tried of each setting, the default first. Names are those of Settings."""
+    """Return the values to try for each setting of Settings, the default first."""
     threads = (0, *sorted({1, cpus} - {max(1, cpus // 2)}))
     workers = (0, *sorted({1, 2, cpus // 2, cpus} - {0, workers_for(cpus)}))
     return {"workers": workers, "merge_pictures": (32, 8, 128), "model_threads": threads}
 
 
 def search(candidates: Mapping[str, Sequence[int]], measure: Measure, tell: Callable[[Trial], None]) -> Trial:
-    """One setting after the other, each with the best of those before it. tell: hears of every trial.
+    """Try one setting after the other, each with the best values so far. tell: called with every trial.
 
-    What seems better is measured again, after that which it would replace: a machine's speed changes meanwhile.
+    A better value is measured again, after the one that it would replace: a machine's speed changes over time.
     """
 
     def tried(values: Values) -> Trial:
@@ -100,19 +102,19 @@ def _is_better(trial: Trial, than: Trial) -> bool:
 
 
 def golden_pictures(models: Path, model: str) -> list[tuple[str, bytes]]:
-    """The names and bytes of a model's golden pictures. Raises UsageError where it has none."""
+    """Return names and bytes of a model's golden images. Raises UsageError where it has none."""
     versions = version_dirs(models / model)
     files = sorted((versions[-1] / GOLDEN_DIR).glob("*.png")) if versions else []
     if not files:
         raise UsageError(
-            f"{models / model} holds no version with golden examples", hint="Name pictures to send, or another --model."
+            f"{models / model} holds no version with golden examples.", hint="Give images to send, or another --model."
         )
     return [(path.name, path.read_bytes()) for path in files]
 
 
 @contextlib.contextmanager
 def _serving(models: Path, model: str, values: Values) -> Iterator[str]:
-    """The whole service with these settings, on ports of its own. Yields where predictions are asked for."""
+    """Run the whole service with these settings on free ports; yield the URL for predictions."""
     port, grpc_port = _free_port(), _free_port()
     command = [sys.executable, "-m", "serving", "--models", str(models), "--port", str(port)]
     environ = {**os.environ, PREFIX + "LOG_LEVEL": "WARNING"}
@@ -144,7 +146,7 @@ def _wait(process: subprocess.Popen[bytes], url: str) -> None:
                 if client.get(url).status_code == httpx.codes.OK:
                     return
             time.sleep(0.05)
-    raise ProcessDied(f"the service did not answer {url}", hint="Does `sightline serve` start, and serve the model?")
+    raise ProcessDied(f"The service did not answer {url}.", hint="Check that `sightline serve` serves the model.")
 
 
 def _free_port() -> int:
@@ -160,8 +162,8 @@ def _line(trial: Trial) -> str:
 
 
 def _advice(best: Trial, clients: int) -> str:
-    """The settings as the environment of `sightline serve`; defaults are left out."""
+    """Format the best settings as environment variables, without the defaults."""
     changed = {name: value for name, value in best.values.items() if value != Settings.model_fields[name].default}
     lines = [f"{PREFIX}{name.upper()}={value}" for name, value in changed.items()]
     head = f"# {clients} clients: {best.load.per_second:.0f} a second, p99 {best.load.p99:.1f} ms"
-    return "\n".join([head, *(lines or ["# the defaults are best"])])
+    return "\n".join([head, *(lines or ["# The defaults are best."])])

@@ -176,7 +176,7 @@ def test_keys_are_read_again_without_a_lost_request(run: Any, tmp_path: Path) ->
         assert (status("stays"), status("goes")) == ({200}, {401})
         file.write_text("nonsense")
         gateway.process.send_signal(signal.SIGHUP)
-        until(lambda: "the keys stay as they were" in gateway.log.read_text())
+        until(lambda: "The keys stay as they were" in gateway.log.read_text())
         assert (status("stays"), status("comes")) == ({200}, {200})
     assert set(load.seen) == {200}
     assert gateway.workers() == workers

@@ -1,1 +1,1 @@
-"""Who may do what, and how much of it: API keys, rates, requests in flight, the audit log."""
+"""Access: API keys, rate limits, requests in flight, the audit log."""

@@ -1,4 +1,4 @@
-"""How many requests are in flight, in this process and in all; those whose client has gone count no longer."""
+"""The bound of requests in flight, per process and over all; a request whose client has gone does not count."""
 
 import socket
 import threading
@@ -8,13 +8,13 @@ from typing import Any
 from serving.contract.errors import Overloaded
 from serving.gateway.workers.shared import Shared
 
-LOOK_SECONDS = 0.25  # how often is looked whether clients are still there
+CHECK_SECONDS = 0.25  # between two checks for clients that have gone
 ESTABLISHED = 1  # linux/tcp.h; the first byte of TCP_INFO is the state
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One request. connection: its client's socket, or None where that is not known."""
+    """The place of one request. connection: its client's socket; None where it is unknown."""
 
     connection: Any = None
     is_abandoned: bool = False
@@ -22,7 +22,7 @@ class Slot:
 
 
 class InFlight:
-    """Slots of this process. most: in this process; most_in_all: in all of them together, 0 for no such bound."""
+    """The slots of this process. most: slots of this process; most_in_all: of all processes, 0 for no limit."""
 
     def __init__(self, shared: Shared, most: int, most_in_all: int = 0) -> None:
         self._shared = shared
@@ -33,47 +33,47 @@ class InFlight:
         self._watching = False
 
     def enter(self, connection: Any = None) -> Slot:
-        """A slot for one more request. Raises Overloaded."""
+        """Take a slot for one more request. Raises Overloaded."""
         slot = Slot(connection)
         with self._lock:
             if len(self._slots) >= self._most:
                 raise Overloaded(
-                    f"{self._most} requests are in flight in this process; that is the limit (SIGHTLINE_THREADS)",
+                    f"{self._most} requests are in flight in this process, the limit (SIGHTLINE_THREADS).",
                     hint="Try again in a moment.",
                 )
             self._slots.add(slot)
             self._shared.count(len(self._slots))
-            # Counted before it is looked: two that come at once may both be refused, never both be one too many.
+            # Count first, then check: two simultaneous requests may both be refused, but never both exceed the limit.
             if self._most_in_all and self._shared.in_flight() > self._most_in_all:
                 self._free(slot)
                 raise Overloaded(
-                    f"{self._most_in_all} requests are in flight; that is the limit (SIGHTLINE_MAX_IN_FLIGHT)",
+                    f"{self._most_in_all} requests are in flight, the limit (SIGHTLINE_MAX_IN_FLIGHT).",
                     hint="Try again in a moment.",
                 )
             watch = connection is not None and not self._watching
             self._watching = self._watching or watch
         if watch:
-            threading.Thread(target=self._look_for_ever, name="clients", daemon=True).start()
+            threading.Thread(target=self._check_forever, name="clients", daemon=True).start()
         return slot
 
     def leave(self, slot: Slot) -> None:
-        """The request is done with. Once is enough, twice does no harm."""
+        """Give the slot back. A second call does nothing."""
         with self._lock:
             if not slot.is_free:
                 self._free(slot)
 
-    def look(self) -> None:
-        """Free the slots of clients that have gone; what is asked for them is abandoned."""
+    def check_clients(self) -> None:
+        """Free the slots of clients that have gone, and mark their requests as abandoned."""
         with self._lock:
             for slot in [slot for slot in self._slots if _has_gone(slot.connection)]:
                 slot.is_abandoned = True
                 self._free(slot)
 
-    def _look_for_ever(self) -> None:
+    def _check_forever(self) -> None:
         pause = threading.Event()
         while True:
-            pause.wait(LOOK_SECONDS)
-            self.look()
+            pause.wait(CHECK_SECONDS)
+            self.check_clients()
 
     def _free(self, slot: Slot) -> None:
         slot.is_free = True
@@ -82,11 +82,11 @@ class InFlight:
 
 
 def _has_gone(connection: Any) -> bool:
-    """The client has closed its side. Asks the kernel for the state: nothing is read, and nothing waits."""
+    """Return True when the client has closed its side. Only asks the kernel for the state: nothing blocks."""
     if connection is None or not hasattr(socket, "TCP_INFO"):
         return False
     try:
         state: int = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-    except OSError:  # no TCP, or closed on our side
+    except OSError:  # not TCP, or closed on our side
         return False
     return state != ESTABLISHED

@@ -1,1 +1,1 @@
-"""How gunicorn starts the gateway: its configuration, the worker class, the WSGI application."""
+"""gunicorn's configuration, worker class and WSGI application."""

@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker, which stops as soon as what runs has ended and takes its share of the connections."""
+"""A gevent worker for gunicorn that stops after its last request and takes a fair share of the connections."""
 
 import time
 from functools import partial
@@ -14,27 +14,28 @@ from gunicorn.workers.ggevent import GeventWorker
 from serving.gateway.workers.alarms import Alarm, ring_silent
 from serving.gateway.workers.shared import SHARED
 
-BEAT_SECONDS = 1.0  # how often the arbiter is told that the worker lives
-TICK_SECONDS = 0.05  # how often a worker that stops looks whether it may
-LINGER_SECONDS = 2.0  # how long a worker that is replaced lets a connection rest
-SETTLE_SECONDS = 0.2  # for requests that are on their way when the worker is told to stop
-GIVE_WAY_SECONDS = 0.005  # for a worker with fewer connections to take the next one
-TAKEN_AT_ONCE = 16  # connections; a worker that is busy comes to it rarely
-TAKEN_AFTER_ALL = 4  # when nobody took them
+BEAT_SECONDS = 1.0  # between two heartbeats to the arbiter
+TICK_SECONDS = 0.05  # between two checks of a stopping worker for running requests
+LINGER_SECONDS = 2.0  # for which a worker that is being replaced keeps an idle connection
+SETTLE_SECONDS = 0.2  # for requests on their way when the worker is told to stop
+GIVE_WAY_SECONDS = 0.005  # in which a worker with fewer connections may take the next one
+TAKEN_AT_ONCE = 16  # connections; a busy worker rarely gets to accept
+TAKEN_AFTER_ALL = 4  # connections that no other worker took
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
-    """gunicorn's own looks once a second whether it was told to stop, and counts every open connection as running.
+    """A GeventWorker that stops as soon as its requests have ended.
 
-    With one client that keeps its connection it would wait for all of `graceful_timeout` and then end by force.
+    gunicorn's own checks for a stop once a second and counts every open connection as running: one client that keeps
+    its connection makes it wait for all of `graceful_timeout`, after which it is killed.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._told_to_stop: Event | None = None  # made in the worker: an Event belongs to a process's loop
+        self._told_to_stop: Event | None = None  # created in the worker: an Event belongs to one process's loop
 
     def run(self) -> None:
-        """Serve until told to stop, then until what runs has ended or `graceful_timeout` is over."""
+        """Serve until told to stop, then until the running requests have ended or `graceful_timeout` is over."""
         self._told_to_stop = Event()
         pool = Pool(self.worker_connections)
         servers = [self._server(each, pool) for each in self.sockets]
@@ -48,14 +49,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
         SHARED.hold_no_more()
         while len(pool) and time.monotonic() < deadline:
             self.notify()
-            gevent.get_hub().loop.run_callback(self._end_resting)
+            gevent.get_hub().loop.run_callback(self._end_idle)
             gevent.sleep(TICK_SECONDS)
         if len(pool):
             self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
             pool.kill(block=True, timeout=1)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
-        """Answer one request, head and body in one packet where they fit."""
+        """Answer one request, with head and body in one packet where they fit."""
         joined = _Joined(sock)
         try:
             return super().handle_request(listener_name, req, joined, addr)
@@ -63,11 +64,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
             joined.flush()
 
     def timeout_ctx(self) -> Alarm:
-        """What surrounds the wait for a connection's next request."""
+        """Limit the wait for a connection's next request."""
         return Alarm(self.cfg.keepalive)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM: answers close their connections from now on, and those that rest are closed."""
+        """Handle SIGTERM: answers close their connections from now on, and idle connections are closed."""
         super().handle_exit(sig, frame)
         if self._told_to_stop is not None:
             self._told_to_stop.set()
@@ -79,21 +80,21 @@ class Worker(GeventWorker):  # type: ignore[misc]
         server.start()
         return server
 
-    def _end_resting(self) -> None:
-        """Runs in the hub: nobody starts a request between the look and the throw.
+    def _end_idle(self) -> None:
+        """Close idle connections. Runs in the hub: no request starts between the check and the kill.
 
-        A worker that only makes room for a new one has time: a client that asks again soon is answered, and told to
-        close, where an end at once could meet its next request on the way.
+        A worker that is only being replaced has time: it still answers the next request of a connection and closes it
+        then. Closing at once could cut off a request that is on its way.
         """
         is_told = self._told_to_stop is not None and self._told_to_stop.is_set()
         ring_silent(time.monotonic() - (0.0 if is_told else LINGER_SECONDS))
 
 
 class _SharingServer(StreamServer):  # type: ignore[misc]
-    """Takes connections until it has more than another worker has; then only what that one leaves for 5 milliseconds.
+    """Accept connections while no worker has fewer; then only those that no other takes within GIVE_WAY_SECONDS.
 
-    All workers are woken for each connection, and who happens to run takes it: of 32 clients that come at once one
-    worker got 26 and let them wait, while the other had little to do.
+    The kernel wakes all workers for each connection, and the first to run takes it: of 32 simultaneous clients one
+    worker got 26, and the other was idle.
     """
 
     def start(self) -> None:
@@ -108,9 +109,9 @@ class _SharingServer(StreamServer):  # type: ignore[misc]
         else:
             self.stop_accepting()
             self._timer = self.loop.timer(GIVE_WAY_SECONDS)
-            self._timer.start(self._take_what_is_left)
+            self._timer.start(self._take_left_over)
 
-    def _take_what_is_left(self) -> None:
+    def _take_left_over(self) -> None:
         if self.started:
             self.start_accepting()
             self._take(TAKEN_AFTER_ALL)
@@ -124,14 +125,14 @@ class _SharingServer(StreamServer):  # type: ignore[misc]
         SHARED.hold(len(self.pool))
 
     def do_close(self, *args: Any) -> None:
-        """A connection has ended; its greenlet still counts."""
+        """Count one connection less; its greenlet is still in the pool."""
         super().do_close(*args)
         if not self.closed:
             SHARED.hold(len(self.pool) - 1)
 
 
 class _Joined:
-    """A socket that keeps what is sent first, an answer's head, until more comes: one system call instead of two."""
+    """A socket that holds back the first send, an answer's head, until the next: one system call instead of two."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
@@ -146,7 +147,7 @@ class _Joined:
         self._sock.sendall(data if kept is None else kept + data)
 
     def flush(self) -> None:
-        """Send what is kept."""
+        """Send the held data."""
         kept, self._kept = self._kept, None
         if kept is not None:
             self._sock.sendall(kept)

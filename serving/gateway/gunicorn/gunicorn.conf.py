@@ -12,7 +12,7 @@ from pathlib import Path
 if sys.flags.safe_path:  # gunicorn has put the current folder first nevertheless, which may hold a `serving` of its own
     sys.path[:] = [folder for folder in sys.path if folder != os.getcwd()]
 
-# Before the fork, so that the workers need not load it each: what has no locks and no sockets, which gevent replaces.
+# Imported before the fork, shared by the workers. Only modules without locks and sockets: gevent replaces those later.
 import serving.backend.predictor
 import serving.backend.protos.wire_pb2
 import serving.contract.card
@@ -21,7 +21,7 @@ import serving.contract.preprocessing  # noqa: F401
 from serving.contract.errors import UsageError
 from serving.gateway.access.keys import read_key_file
 from serving.gateway.settings import read_settings, require_safe
-from serving.gateway.workers.shared import SHARED  # made here, before the fork
+from serving.gateway.workers.shared import SHARED  # created here, before the fork
 
 _given = read_settings(os.environ)
 _settings = _given.settings
@@ -31,16 +31,16 @@ wsgi_app = "serving.gateway.gunicorn.wsgi:app"
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.processes
 worker_class = {"gevent": "serving.gateway.gunicorn.gevent_worker.Worker", "gthread": "gthread"}[_settings.worker_class]
-threads = _settings.threads + 8  # of gthread: the others tell whoever is too much so at once, and answer probes
+threads = _settings.threads + 8  # with gthread: the extra ones refuse excess requests at once and answer probes
 preload_app = False  # the gRPC channel must be opened after the fork
-keepalive = 75  # seconds; clients that pool their connections keep them
+keepalive = 75  # seconds; longer than the usual connection pool of a client
 graceful_timeout = math.ceil(_settings.stop_seconds)
 max_requests = _settings.max_requests
-max_requests_jitter = math.ceil(_settings.max_requests / 10)  # so that not all workers are replaced at once
+max_requests_jitter = math.ceil(_settings.max_requests / 10)  # so that the workers are not replaced at the same time
 loglevel = "warning"
 control_socket_disable = True
 
-# Where the workers write their metrics: prometheus_client wants to know before it is imported, in any worker.
+# Folder of the workers' metrics. prometheus_client reads the variable when a worker imports it.
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 if _METRICS not in os.environ:
     os.environ[_METRICS] = tempfile.mkdtemp(prefix="sightline-metrics-")
@@ -56,16 +56,16 @@ def on_starting(server):
 
 
 def when_ready(server):
-    """The arbiter runs: SIGHUP reads the API keys again, and ends no worker; SIGTERM first tells /readyz."""
+    """Replace the arbiter's signal handlers: SIGHUP reads the keys again; SIGTERM makes /readyz answer 503 first."""
     stop = server.handle_term
 
     def reload_keys():
         try:
             if _settings.key_file:
-                read_key_file(_settings.key_file)  # a bad one changes nothing
+                read_key_file(_settings.key_file)  # an unreadable one changes nothing
                 SHARED.renew()
         except UsageError as exc:
-            logging.getLogger("gunicorn.error").error("%s; the keys stay as they were", exc)
+            logging.getLogger("gunicorn.error").error("%s The keys stay as they were.", exc)
 
     def drain():
         SHARED.drain()
@@ -76,23 +76,23 @@ def when_ready(server):
 
 
 def pre_fork(server, worker):  # noqa: ARG001
-    """A worker is about to be made."""
+    """Give the next worker its place in the shared memory."""
     worker.place = SHARED.take_place()
 
 
 def post_fork(server, worker):  # noqa: ARG001
-    """This process is the worker."""
+    """Take the place, in the worker."""
     SHARED.place = worker.place
 
 
 def pre_request(worker, req):  # noqa: ARG001
-    """With its last request a worker makes room for a new one; what it has begun may take as long as any request."""
+    """Let the requests of a worker that is about to be replaced take as long as any request."""
     if worker.nr + 1 >= worker.max_requests:
         worker.cfg.set("graceful_timeout", math.ceil(_settings.upload_seconds + _settings.backend_timeout_seconds))
 
 
 def child_exit(server, worker):  # noqa: ARG001 - gunicorn's names
-    """A worker has ended: its gauges count no longer; its counters stay."""
+    """Drop the gauges of a worker that has ended; its counters stay."""
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)
@@ -100,6 +100,6 @@ def child_exit(server, worker):  # noqa: ARG001 - gunicorn's names
 
 
 def on_exit(server):  # noqa: ARG001
-    """The arbiter ends: the files of this run go, if the folder was made for it."""
+    """Remove the folder of metrics, if this run created it."""
     if "_made_here" in globals():
         shutil.rmtree(_made_here, ignore_errors=True)

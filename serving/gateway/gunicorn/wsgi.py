@@ -1,4 +1,4 @@
-"""What gunicorn imports in each worker, after the fork: settings, a channel of its own, the application."""
+"""The WSGI application, built in each worker after the fork, with a gRPC channel of its own."""
 
 import functools
 import os
@@ -25,7 +25,7 @@ from serving.gateway.workers.shared import SHARED
 
 
 def backends_of(settings: Settings, metrics: Metrics) -> Backends:
-    """The model servers that the settings name."""
+    """Make the client of the model servers."""
     tls = None
     if settings.backend_tls:
         ca, certificate, key = (
@@ -40,7 +40,7 @@ def backends_of(settings: Settings, metrics: Metrics) -> Backends:
 
 
 def faces_at(face_settings: FaceSettings, settings: Settings, backends: Backends) -> Faces | None:
-    """The face service and the encoder that the settings name; None where they name no service."""
+    """Make the client of the face service and its encoder; None where no service is configured."""
     if not face_settings.socket:
         return None
     client = FaceClient(face_settings.socket, timeout_seconds=face_settings.timeout_seconds)
@@ -58,7 +58,7 @@ def faces_at(face_settings: FaceSettings, settings: Settings, backends: Backends
 
 
 def predictor_of(settings: Settings, metrics: Metrics, backends: Backends) -> Predictor:
-    """What runs the models, as the settings want it."""
+    """Make the predictor, with merging unless it is turned off."""
     predictor = GrpcPredictor(
         backends, timeout_seconds=settings.backend_timeout_seconds, listed_models=settings.listed_models
     )

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line for programs, or one line of text for people."""
+"""Logs: one JSON object per line for programs, or one line of text for people."""
 
 import json
 import logging
@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 ENCODER = json.JSONEncoder(default=str)
-FIELDS = "fields"  # the attribute of a record that holds what a line says beside its message
+FIELDS = "fields"  # attribute of a record: the fields of a line beside its message
 
 
 class JsonFormatter(logging.Formatter):
-    """time (UTC), level, logger, message, the record's fields, and the traceback where there is one."""
+    """Format time (UTC), level, logger, message, the record's fields, and a traceback as JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -26,7 +26,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same for people: time, level, message, then name=value."""
+    """Format time, level, message, then name=value, for people."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
@@ -39,9 +39,9 @@ class TextFormatter(logging.Formatter):
 
 
 def configure(form: Literal["json", "text"], level: str) -> None:
-    """Send everything to stderr in this form; called once, by the entry point."""
+    """Send all logs to stderr in this form. Called once, by the entry point."""
     for unused in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
-        setattr(logging, unused, False)  # no line tells them: https://docs.python.org/3/howto/logging.html#optimization
+        setattr(logging, unused, False)  # no line holds them: https://docs.python.org/3/howto/logging.html#optimization
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)

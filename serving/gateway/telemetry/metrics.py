@@ -1,6 +1,6 @@
-"""What Prometheus is told: right under several workers, of which each writes files that all of them read.
+"""Metrics for Prometheus, summed over all workers: each writes files that all read.
 
-prometheus_client looks for PROMETHEUS_MULTIPROC_DIR when it is imported: gunicorn.conf.py sets it before.
+prometheus_client reads PROMETHEUS_MULTIPROC_DIR at import: gunicorn.conf.py sets it before.
 """
 
 import os
@@ -15,17 +15,17 @@ from serving.backend.predictor import ServedModel
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
 STAGES = {
-    "read": "reading the request's pictures",
-    "decode": "decoding pictures",
-    "preprocess": "making tensors of pictures",
+    "read": "reading the request's images",
+    "decode": "decoding images",
+    "preprocess": "preprocessing images",
     "predict": "waiting for the model server, merging included",
-    "postprocess": "making the answer",
+    "postprocess": "building the answer",
     "faces": "finding and comparing faces",
 }
 
 
 class Metrics:
-    """The gateway's metrics, one object for each application. Labels hold only what is served, never what is asked."""
+    """The gateway's metrics, one object per application. Labels hold served names only, never those of requests."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -41,7 +41,7 @@ class Metrics:
             "sightline_request_errors", "Requests that failed, by the error's code.", ("code",), registry=self._registry
         )
         self._pictures = Counter(
-            "sightline_pictures", "Pictures classified or refused.", ("model", "outcome"), registry=self._registry
+            "sightline_pictures", "Images classified or refused.", ("model", "outcome"), registry=self._registry
         )
         self._in_progress = Gauge(
             "sightline_request_in_progress",
@@ -50,10 +50,10 @@ class Metrics:
             multiprocess_mode="livesum",
         )
         self._rpc_requests = self._histogram(
-            "sightline_rpc_requests", "Requests that share one call of the model server.", COUNTS, "model"
+            "sightline_rpc_requests", "Requests that share one call to the model server.", COUNTS, "model"
         )
         self._rpc_pictures = self._histogram(
-            "sightline_rpc_pictures", "Pictures in one call of the model server.", COUNTS, "model"
+            "sightline_rpc_pictures", "Images in one call to the model server.", COUNTS, "model"
         )
 
         self._addresses = Gauge(
@@ -65,60 +65,60 @@ class Metrics:
         )
         self._addresses_ready = Gauge(
             "sightline_backend_addresses_ready",
-            "Addresses of a model server that answer, as the worker sees it that sees fewest.",
+            "Addresses of a model server that answer, in the worker that sees the fewest.",
             ("backend",),
             registry=self._registry,
             multiprocess_mode="livemin",
         )
         self._retries = Counter(
-            "sightline_backend_retries", "Calls that went to another backend.", registry=self._registry
+            "sightline_backend_retries", "Calls retried on another backend.", registry=self._registry
         )
 
     def backend(self, target: str, ready: int, known: int) -> None:
-        """The state of a model server has changed."""
+        """Set the addresses of a model server."""
         self._addresses.labels(target).set(known)
         self._addresses_ready.labels(target).set(ready)
 
     def retried(self) -> None:
-        """A call goes to another backend, because the first was not available."""
+        """Count a call that is retried on another backend."""
         self._retries.inc()
 
     def begin(self) -> None:
-        """A request has come."""
+        """Count a request as in progress."""
         self._in_progress.inc()
 
     def end(self) -> None:
-        """A request is done with, whatever became of it."""
+        """Count a request as no longer in progress."""
         self._in_progress.dec()
 
     def request(
         self, endpoint: str, status: int, seconds: float, *, model: str, version: str, code: str | None
     ) -> None:
-        """A request was answered. model, version: what answered, or ""; code: of the error, if it was one."""
+        """Count an answered request. model, version: those that answered, or "". code: the error's, if any."""
         self._of(self._requests, endpoint, model, version, str(status)).inc()
         self._of(self._seconds, endpoint).observe(seconds)
         if code is not None:
             self._of(self._errors, code).inc()
 
     def stages(self, model: str, milliseconds: Mapping[str, float]) -> None:
-        """How long each stage of a request took."""
+        """Record the duration of each stage of a request."""
         for stage, spent in milliseconds.items():
             if stage in self._stages:
                 self._of(self._stages[stage], model).observe(spent / 1000)
 
     def pictures(self, model: str, answered: int, refused: int) -> None:
-        """The pictures of a request, by what became of them."""
+        """Count the images of a request by their outcome."""
         for outcome, count in (("answered", answered), ("refused", refused)):
             if count:
                 self._of(self._pictures, model, outcome).inc(count)
 
     def rpc(self, served: ServedModel, requests: int, pictures: int) -> None:
-        """A call of the model server is about to go out."""
+        """Record a call to the model server before it is sent."""
         self._of(self._rpc_requests, served.ref.name).observe(requests)
         self._of(self._rpc_pictures, served.ref.name).observe(pictures)
 
     def _of(self, metric: Any, *labels: str) -> Any:
-        """The metric with these labels, remembered: prometheus_client takes longer to find it than to count."""
+        """Return the metric with these labels, cached: prometheus_client takes longer to look it up than to count."""
         key = (metric, labels)
         child = self._children.get(key)
         if child is None:
@@ -126,7 +126,7 @@ class Metrics:
         return child
 
     def text(self) -> tuple[bytes, str]:
-        """All workers' numbers in Prometheus's text format, and its content type."""
+        """Return the metrics of all workers in Prometheus's text format, and its content type."""
         registry = self._registry
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             registry = CollectorRegistry()

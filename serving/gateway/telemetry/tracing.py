@@ -1,7 +1,7 @@
-"""Traces for OpenTelemetry: a span for each request, one below it for each of its stages. The extra `otel`.
+"""Traces for OpenTelemetry: a span per request, with a child per stage. The extra `otel`.
 
-It is on where the standard's own environment says whereto: OTEL_EXPORTER_OTLP_ENDPOINT or
-OTEL_EXPORTER_OTLP_TRACES_ENDPOINT. What else it says (names, sampling, batches, headers, certificates) the SDK reads.
+On where the environment names a receiver: OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT. The SDK
+reads the other variables (names, sampling, batches, headers, certificates).
 Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
 
@@ -26,7 +26,7 @@ SERVER_ERROR = 500
 
 
 class Tracing:
-    """Makes spans and gives them to the provider. One per process, after the fork: it exports from a thread."""
+    """Make spans and hand them to the provider. One per process, created after the fork: it exports from a thread."""
 
     def __init__(self, provider: "TracerProvider") -> None:
         from opentelemetry import trace
@@ -38,13 +38,13 @@ class Tracing:
         self._tracer = provider.get_tracer(SERVICE)
 
     def close(self) -> None:
-        """Export what waits, and stop."""
+        """Export the remaining spans, and stop."""
         self._provider.shutdown()
 
     def begin(self, request: Request) -> "Span":
-        """The request's span, a child of the caller's where it sent a `traceparent`.
+        """Start the request's span, a child of the caller's if it sent a `traceparent`.
 
-        In the request's headers the span takes the caller's place: what reads them passes on this one.
+        The span replaces the caller's in the request's headers, so that this one is passed on.
         """
         caller = self._w3c.extract({name.lower(): value for name, value in request.headers.items()})
         span = self._tracer.start_span(request.method, context=caller, kind=self._trace.SpanKind.SERVER)
@@ -55,7 +55,7 @@ class Tracing:
         return span
 
     def end(self, span: "Span", attributes: Mapping[str, Any], stages: "SpannedStages") -> None:
-        """The request was answered. attributes: by OpenTelemetry's names for HTTP; those that are None are left out."""
+        """End the span of an answered request. attributes: those that are None are left out."""
         method, route, status = (attributes[name] for name in ("method", "route", "status"))
         span.update_name(f"{method} {route}".strip())
         semantic = {
@@ -75,7 +75,7 @@ class Tracing:
 
 @dataclass(slots=True)
 class SpannedStages(Stages):
-    """Stages that keep when each began and ended, in nanoseconds since 1970."""
+    """Stages with the start and end of each, in nanoseconds since 1970."""
 
     intervals: list[tuple[str, int, int]] = field(default_factory=list)
 
@@ -100,9 +100,9 @@ class _SpannedTimed(Timed):
 
 
 def tracing_of(environ: Mapping[str, str]) -> Tracing | None:
-    """What the environment asks for; None where it names no endpoint, or says OTEL_SDK_DISABLED=true.
+    """Return what the environment configures; None without an endpoint or with OTEL_SDK_DISABLED=true.
 
-    Raises UsageError where it asks for traces and the extra is not there.
+    Raises UsageError where traces are configured and the extra is not installed.
     """
     is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
     if is_off or not any(environ.get(name) for name in ENDPOINTS):
@@ -113,7 +113,7 @@ def tracing_of(environ: Mapping[str, str]) -> Tracing | None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as exc:
         raise UsageError(
-            "the environment asks for traces (OTEL_EXPORTER_OTLP_ENDPOINT), and OpenTelemetry is not installed",
+            "Traces are configured (OTEL_EXPORTER_OTLP_ENDPOINT), and OpenTelemetry is not installed.",
             hint="Install the extra `otel`, or set OTEL_SDK_DISABLED=true.",
         ) from exc
     named = "service.name" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "") or "OTEL_SERVICE_NAME" in environ

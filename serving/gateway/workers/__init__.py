@@ -1,1 +1,1 @@
-"""What a gateway worker runs beside Flask: greenlets, alarms, state shared with the other workers."""
+"""Parts of a gateway worker beside Flask: greenlets, time limits, memory shared by the workers."""

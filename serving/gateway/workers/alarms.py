@@ -1,4 +1,4 @@
-"""Time limits of greenlets. All of a process share one timer: one for each would cost a request a tenth of its time."""
+"""Time limits of greenlets. All of a process share one timer: a timer each would cost a request a tenth of its time."""
 
 import time
 from collections.abc import Callable
@@ -6,16 +6,16 @@ from typing import Any
 
 import gevent
 
-LATE_SECONDS = 0.25  # how much later than asked an alarm may ring
+LATE_SECONDS = 0.25  # longest delay of an alarm
 
 _set: set["Alarm"] = set()
 _timer: Any = None
 
 
 class Alarm:
-    """Ends a block of the running greenlet that waits for longer than `seconds`. Use it once, in `with`.
+    """End a block of the running greenlet that waits for longer than `seconds`. Used once, in `with`.
 
-    error: makes what the block then raises; None: the block just ends. since: when it began, monotonic seconds.
+    error: makes the exception that the block then raises; None: the block ends silently. since: its start, monotonic.
     """
 
     __slots__ = ("_error", "_greenlet", "_until", "since")
@@ -28,7 +28,7 @@ class Alarm:
 
     @property
     def is_silent(self) -> bool:
-        """Its block just ends."""
+        """Its block ends without an exception."""
         return self._error is None
 
     def __enter__(self) -> "Alarm":
@@ -42,13 +42,13 @@ class Alarm:
         return isinstance(exc, _Rung) and exc.alarm is self
 
     def ring(self) -> None:
-        """End the block now, if it is still running. Call it in the hub, where nobody else runs meanwhile."""
+        """End the block now, if it is still running. Called in the hub only, where no greenlet runs meanwhile."""
         if self in _set:
             self._greenlet.throw(_Rung(self) if self._error is None else self._error())
 
 
 class _Rung(BaseException):
-    """What ends a block in silence. Nobody who catches exceptions should catch it."""
+    """Ends a block silently. A BaseException, so that `except Exception` does not catch it."""
 
     def __init__(self, alarm: Alarm) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class _Rung(BaseException):
 
 
 def ring_silent(before: float) -> None:
-    """Ring those that are silent and began by then (monotonic seconds). Call it in the hub."""
+    """Ring the silent alarms that began by `before` (monotonic seconds). Called in the hub only."""
     for alarm in [each for each in _set if each.is_silent and each.since <= before]:
         alarm.ring()
 
@@ -64,10 +64,10 @@ def ring_silent(before: float) -> None:
 def _start() -> None:
     global _timer  # noqa: PLW0603 - one for each process's hub
     _timer = gevent.get_hub().loop.timer(LATE_SECONDS, LATE_SECONDS, ref=False)
-    _timer.start(_look)
+    _timer.start(_ring_due)
 
 
-def _look() -> None:
+def _ring_due() -> None:
     now = time.monotonic()
     for alarm in [each for each in _set if each._until <= now]:
         alarm.ring()

@@ -1,7 +1,7 @@
-"""What differs where gunicorn's gevent workers run the gateway: one thread, in which whatever waits lets others go on.
+"""Helpers for gevent workers, where one thread runs all requests and a greenlet that waits lets the others run.
 
-gunicorn patches the standard library in each worker before it imports the application. Nothing here does anything in a
-process that is not patched: under gthread, in tests, at the command line.
+gunicorn patches the standard library in each worker before it imports the application. In a process that is not patched
+(gthread, tests, the command line) these functions do nothing special.
 """
 
 import sys
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 def is_patched() -> bool:
-    """Whether the standard library's sockets are gevent's."""
+    """Return True where the standard library's sockets are gevent's."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("socket"))
 
 
 def join_grpc() -> None:
-    """Let gRPC wait in gevent's loop. Call it before the process opens its first channel."""
+    """Make gRPC wait in gevent's loop. Call it before the process opens its first channel."""
     if is_patched():
         from grpc.experimental.gevent import init_gevent
 
@@ -27,7 +27,7 @@ def join_grpc() -> None:
 
 
 def in_thread(work: Callable[[], T]) -> T:
-    """Do in a real thread what computes for long, such as decoding a photo: others are answered meanwhile."""
+    """Run CPU-heavy work, such as decoding a photo, off the event loop, in a real thread."""
     if not is_patched():
         return work()
     from gevent import get_hub
@@ -37,7 +37,7 @@ def in_thread(work: Callable[[], T]) -> T:
 
 
 def time_limit(seconds: float, error: Callable[[], Exception]) -> AbstractContextManager[object]:
-    """Raise `error()` where the block waits for longer than that. Unlimited in a process that is not patched."""
+    """Raise `error()` when the block waits for longer than `seconds`. No limit in a process that is not patched."""
     if not is_patched():
         return nullcontext()
     from serving.gateway.workers.alarms import Alarm

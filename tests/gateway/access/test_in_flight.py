@@ -56,10 +56,10 @@ def test_a_client_that_has_gone_counts_no_longer(pair: tuple[socket.socket, sock
     in_flight = InFlight(Shared(), 1)
     slot = in_flight.enter(ours)
     client.sendall(b"its next request")
-    in_flight.look()
+    in_flight.check_clients()
     assert not slot.is_abandoned
     client.close()
-    in_flight.look()
+    in_flight.check_clients()
     assert slot.is_abandoned
     other = in_flight.enter()
     in_flight.leave(slot)  # it was free already

@@ -67,9 +67,9 @@ def test_a_picture_and_a_drawing_are_answered(
     browser.keys("#files", f"{tmp_path / 'fire.png'}\n{tmp_path / 'none.png'}")
     browser.wait_for(lambda: "71.4 %" in browser.text("#answers"))
     assert browser.text("#answers strong") == "red"
-    assert "picture" in browser.text("#answers .bad")
+    assert "This installation reads" in browser.text("#answers .bad")
     assert "predict" in browser.text("#times")
-    assert "what the model saw, 2 \N{MULTIPLICATION SIGN} 2" in browser.text("#answers")
+    assert "model input, 2 \N{MULTIPLICATION SIGN} 2" in browser.text("#answers")
     assert browser.run("return document.querySelector('img.saw').naturalWidth") == 2
     assert f"curl -F image=@photo.jpg {url}predict/colors" in browser.text("#curl")
     white = browser.run("return [...document.getElementById('pad').getContext('2d').getImageData(99, 99, 1, 1).data]")
@@ -139,7 +139,7 @@ def test_the_page_asks_for_a_key_where_one_is_needed_by_keyboard_alone(
     browser.wait_for(lambda: browser.run("return document.activeElement.id") == "use")
     browser.keys("#use", "\ue007")
     browser.wait_for(lambda: browser.run("return document.getElementById('card').childElementCount") > 0)
-    assert "Nothing was asked yet." in browser.text("#answers")
+    assert "No image yet." in browser.text("#answers")
 
 
 @in_chromium
