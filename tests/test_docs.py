@@ -52,7 +52,7 @@ def test_every_path_of_the_map_exists() -> None:
 def test_every_name_of_the_map_is_defined_in_its_file() -> None:
     """`PATH`: `NAME`, `NAME`; `NAME` and `NAME` in `PATH`; `NAME` (`PATH`)."""
     listed = re.findall(r"`([\w/.]+\.py)`: ((?:`[\w.]+`(?:, )?)+)", MAP)
-    named = re.findall(r"((?:`[\w.]+`(?: and )?)+) (?:in |\()`([\w/.]+\.py)`", MAP)
+    named = re.findall(r"((?:`[\w.]+`(?: and | or )?)+) (?:in |\()`([\w/.]+\.py)`", MAP)
     pairs = [
         (path, name) for path, names in [*listed, *((p, n) for n, p in named)] for name in re.findall(r"`(.+?)`", names)
     ]
