@@ -7,8 +7,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import settings
 
+from tests.tiers import Tiers
+
 settings.register_profile("untimed", deadline=None)  # a busy machine is no bug
 settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Tiers(unit_only=config.option.markexpr == "unit"))
 
 
 @pytest.fixture(scope="session")

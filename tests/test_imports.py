@@ -90,6 +90,7 @@ def test_the_contract_needs_numpy_pillow_and_its_plugin_only() -> None:
             assert others <= set(sys.stdlib_module_names), f"{module_of(path)} imports {others}"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "modules",
     [

@@ -10,6 +10,8 @@ from serving.backend.protos import wire_pb2 as wire
 pytest.importorskip("tensorflow", reason="the extra `tensorflow` is not installed")
 apis: Any = pytest.importorskip("tensorflow_serving.apis", reason="the extra `tensorflow` is not installed")
 
+pytestmark = pytest.mark.integration
+
 
 def official() -> dict[str, Any]:
     from tensorflow.core.example import example_pb2, feature_pb2

@@ -80,6 +80,7 @@ def test_names_that_a_terminal_cannot_show_are_escaped() -> None:
     assert printable(os.fsdecode(b"caf\xc3\xa9\n\xff")) == "café\\n\\xff"
 
 
+@pytest.mark.integration
 def test_the_command_itself_says_what_is_wrong_and_exits_2(folder: Path) -> None:
     command = [sys.executable, "-m", "clients", "predict", "--model", "shades", "--url", "http://127.0.0.1:1"]
     done = subprocess.run([*command, folder / "night.png"], capture_output=True, text=True, check=False)
@@ -88,6 +89,7 @@ def test_the_command_itself_says_what_is_wrong_and_exits_2(folder: Path) -> None
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.integration
 def test_the_client_loads_neither_tensorflow_nor_flask() -> None:
     code = (
         "import sys, clients.__main__, sightline, clients.doctor\n"

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("tensorflow")
-
 from export.data.datasets import DataSet
 from export.pipeline import Recipe
 from tests.bars import bars_data, bars_recipe, tiny

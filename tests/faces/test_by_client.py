@@ -17,6 +17,8 @@ from serving.faces.recognition import Faces
 from serving.gateway.app import create_app
 from serving.gateway.settings import Settings
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def client(known: Faces) -> Iterator[Client]:

@@ -22,6 +22,8 @@ from serving.gateway.settings import Settings
 
 pytest.importorskip("dlib")
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(params=["here", "served"])
 def sightline(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -16,6 +16,8 @@ from tests.faces.running import ROOT, FacesOverHttp, faces_over_http
 
 pytest.importorskip("dlib")
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:

@@ -20,6 +20,8 @@ from tests.faces.running import ROOT, faces_over_http
 
 pytest.importorskip("dlib")
 
+pytestmark = pytest.mark.integration
+
 PORTRAITS = ("known/biden.jpg", "known/obama.jpg", "unknown/alex_lacamoire2.jpg", "unknown/rose_leslie2.jpg")
 SIDE = 400  # pixels: small, so that what is killed is many enrolments rather than one look
 PAUSES = (0.0, 0.05, 0.2, 0.5, 1.0)  # seconds between what was waited for and the kill

@@ -27,6 +27,8 @@ from serving.faces.served_encoder import (
 )
 from serving.faces.service.pool import FacePool
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent.parent
 NAME = EncoderName("dlib", "1")
 

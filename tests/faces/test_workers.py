@@ -11,6 +11,8 @@ from tests.faces.running import FacesOverHttp, faces_over_http
 
 pytest.importorskip("dlib")
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[FacesOverHttp]:

@@ -22,6 +22,8 @@ from serving.gateway.access.keys import new_key
 from tests.backend.color_server import ColorServer, serving
 from tests.gateway.gateway_process import Gateway, running
 
+pytestmark = pytest.mark.integration
+
 SECONDS = 90
 CLASSES = ["gevent", pytest.param("gthread", marks=pytest.mark.slow)]
 

@@ -14,6 +14,8 @@ import pytest
 from tests.gateway.gateway_process import Gateway, running
 from tests.gateway.telemetry.test_metrics import samples
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(params=["gevent", "gthread"])
 def gateway(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Gateway]:

@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
-pytest.importorskip("tensorflow", reason="the extra `tensorflow` is not installed")
-
-from tests.model_server import saved_models
-from tests.model_server.server_process import ModelServer, running
+if TYPE_CHECKING:
+    from tests.model_server.server_process import ModelServer
 
 
 @pytest.fixture(scope="session")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models that no test changes."""
+    pytest.importorskip("tensorflow", reason="the extra `tensorflow` is not installed")
+    from tests.model_server import saved_models
+
     root = tmp_path_factory.mktemp("models")
     saved_models.write(root / "half_plus_two" / "00000123", saved_models.half_plus(2))
     saved_models.write(root / "two_inputs" / "1", saved_models.two_inputs)
@@ -27,8 +28,10 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+def server(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["ModelServer"]:
     """One server for all tests that only ask."""
+    from tests.model_server.server_process import running
+
     with running(tmp_path_factory.mktemp("server"), "--models", models_dir) as ready:
         for path in models_dir.glob("*/*"):
             ready.wait_for(path.parent.name, int(path.name))

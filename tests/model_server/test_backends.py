@@ -13,6 +13,8 @@ from serving.contract.errors import ModelServerUnavailable
 from tests.backend.certificates import Authority
 from tests.model_server.server_process import START_SECONDS, free_port, launch
 
+pytestmark = pytest.mark.integration
+
 
 def eventually(ask: Callable[[], Any]) -> Any:
     """Its answer, once the server listens."""

@@ -15,6 +15,8 @@ from serving.model_server.loading.batching import read_batch_settings
 from tests.model_server.saved_models import half_plus, write
 from tests.model_server.server_process import running
 
+pytestmark = pytest.mark.integration
+
 
 def publish(models: Path, name: str, addend: float) -> None:
     with draft_version(models, name) as draft:

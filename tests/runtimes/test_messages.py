@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from serving.model_server.loading.tfrecord import DamagedRecord, read_records
 
+pytestmark = pytest.mark.integration
+
 SCRIPT = """
 import sys
 from serving.runtimes import messages

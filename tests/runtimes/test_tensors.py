@@ -14,6 +14,8 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 from serving.backend.protos import wire_pb2 as wire
 from serving.runtimes.tensors import NUMPY_TYPES, to_content_proto, to_numpy, to_proto
 
+pytestmark = pytest.mark.integration
+
 NUMERIC = [code for code in NUMPY_TYPES if code != types_pb2.DT_STRING]
 
 

@@ -13,6 +13,8 @@ from clients.batch.rows import Row
 from clients.batch.writers import read_rows
 from tests.clients.shades import Serve, ShadePredictor, png
 
+pytestmark = pytest.mark.integration
+
 
 def write_pictures(folder: Path, count: int) -> None:
     """Pictures of every shade, in folders, one in a hundred of them broken."""

@@ -18,6 +18,8 @@ from clients.batch.writers import read_rows
 from serving.contract.errors import ModelFailed, Overloaded, ScoringStopped, UnknownModel
 from tests.clients.shades import Serve, ShadePredictor, png
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[3]
 ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT)}
 PLAN = Plan(Asked("shades", 1), 1, patience_seconds=5.0)

@@ -12,6 +12,8 @@ from clients.batch.writers import write_rows
 from tests.browser import Browser, chromium, in_chromium
 from tests.clients.shades import png
 
+pytestmark = pytest.mark.integration
+
 SHOWN = "return [...document.querySelectorAll('figure .path')].map(each => each.textContent.split('/').pop())"
 
 

@@ -219,6 +219,7 @@ def test_nothing_to_score_and_nowhere_to_write_are_said_at_once(service: Service
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
 
 
+@pytest.mark.integration
 def test_no_service_and_no_model_at_the_start_are_exit_2(service: Service, folder: Path, out: Path) -> None:
     arguments = [str(folder), "--model", "nobody", "--out", str(out), "--url"]
     assert isinstance(CliRunner().invoke(score, [*arguments, service.url]).exception, OperatorError)
@@ -398,6 +399,7 @@ def peak_megabytes(folder: Path, count: int) -> float:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
 
 
+@pytest.mark.integration
 def test_memory_does_not_grow_with_the_inputs(tmp_path: Path) -> None:
     few, many = peak_megabytes(tmp_path, 2_000), peak_megabytes(tmp_path, 100_000)
     assert many - few < 40  # MB; 98,000 paths and rows as objects would be over 100

@@ -52,6 +52,7 @@ def test_a_row_of_jsonl_reads_like_an_answer(tmp_path: Path) -> None:
     assert "é.png" in text
 
 
+@pytest.mark.integration
 def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path: Path) -> None:
     code = (
         "import sys\n"

@@ -11,6 +11,8 @@ import pytest
 
 from tests.clients.shades import Service, png
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[3]
 UV = Path(sys.executable).with_name("uv")
 HEAVY = ["flask", "gunicorn", "gevent", "pydantic", "tensorflow", "keras", "face_recognition", "ray", "pyarrow"]

@@ -18,6 +18,8 @@ from serving.contract.golden import GoldenExamples, proof_of, read_golden, read_
 from serving.contract.versions import TFLITE_FILE
 from serving.runtimes.runtime import NotFit
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_version_has_it_and_it_answers_as_keras(bars_version: Path) -> None:
     assert replay_tflite(bars_version, read_proof(bars_version)) <= 5e-6

@@ -50,7 +50,11 @@ def test_named_data_that_is_not_there_is_an_error_and_a_root_without_it_is_not(t
         find_folder(places(data=tmp_path), "digits", IDX_FILES)
 
 
-@pytest.mark.parametrize("content", [b"", b"not gzip", gzip.compress(b""), gzip.compress(b"\0\0\x08\x01\0\0\0\x09ab")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not gzip", gzip.compress(b""), gzip.compress(b"\0\0\x08\x01\0\0\0\x09ab")],
+    ids=["empty", "not gzip", "empty gzip", "cut short"],
+)
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.gz").write_bytes(content)
     with pytest.raises(InvalidData, match=r"x\.gz"):

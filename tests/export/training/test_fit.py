@@ -20,6 +20,7 @@ from tests.export.idx_files import noise, write_idx_files
 pytest.importorskip("tensorflow")
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),  # Keras
     pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),  # KerasTuner
     pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner"),

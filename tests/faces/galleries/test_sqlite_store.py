@@ -156,6 +156,7 @@ for number in range(int(sys.argv[2]), 10**6):
 """
 
 
+@pytest.mark.integration
 def test_what_was_acknowledged_survives_twenty_kills(tmp_path: Path) -> None:
     acknowledged = 0
     for _ in range(20):

@@ -29,7 +29,7 @@ KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 OpenStore = Callable[[], Archive]
 
 
-@pytest.fixture(params=["sqlite", "sqlite, encrypted", "postgres"])
+@pytest.fixture(params=["sqlite", "sqlite, encrypted", pytest.param("postgres", marks=pytest.mark.integration)])
 def open_anew(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """Opens the same galleries again and again, as several processes do."""
     opened: list[Archive] = []

@@ -36,6 +36,8 @@ from serving.faces.service.pool import FacePool
 from serving.faces.service.server import FaceServer, FaceService, LazyStore
 from serving.faces.service.worker import WorkerSettings
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[3]
 ENCODER = "dlib@1"
 

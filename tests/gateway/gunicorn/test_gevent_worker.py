@@ -16,6 +16,8 @@ import pytest
 
 from tests.gateway.gateway_process import ROOT, Gateway, running
 
+pytestmark = pytest.mark.integration
+
 HEAD = b"POST /predict/colors HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 10\r\n\r\n"
 UNREACHED = "model_server_unavailable"  # the answer that says: this request was dealt with
 

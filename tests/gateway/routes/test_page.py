@@ -16,6 +16,8 @@ from serving.gateway.app import create_app
 from serving.gateway.settings import Settings
 from tests.browser import ELEMENT, Browser, chromium, in_chromium
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_the_pages_need_nothing_from_elsewhere(client: FlaskClient, path: str) -> None:

@@ -13,6 +13,8 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from serving.backend.protos import wire_pb2 as wire
 from tests.model_server.server_process import ModelServer
 
+pytestmark = pytest.mark.integration
+
 Refused = Callable[..., tuple[str, str]]
 FLOATS = np.array([[1.0], [2.0], [5.0]], np.float32)
 

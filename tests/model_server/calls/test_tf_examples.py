@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, inference_pb2, input_pb2, regression_pb2
 
 from tests.model_server.server_process import ModelServer
+
+pytestmark = pytest.mark.integration
 
 Refused = Callable[..., tuple[str, str]]
 

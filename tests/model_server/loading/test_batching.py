@@ -273,6 +273,7 @@ def test_the_parameters_file_is_tensorflow_servings(tmp_path: Path) -> None:
         read_batch_settings(file)
 
 
+@pytest.mark.integration
 def test_the_server_batches_and_one_bad_client_harms_nobody(models_dir: Path, tmp_path: Path) -> None:
     file = tmp_path / "batching.txt"
     file.write_text("max_batch_size { value: 8 } batch_timeout_micros { value: 50000 }")

@@ -18,6 +18,8 @@ from serving.runtimes.tensors import to_proto
 from tests.model_server import saved_models
 from tests.model_server.server_process import free_port, launch
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def model(models_dir: Path) -> TensorFlowRuntime:

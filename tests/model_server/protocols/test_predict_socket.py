@@ -23,6 +23,8 @@ from serving.runtimes.status import CallError
 from serving.runtimes.tensors import to_content_proto, to_numpy
 from tests.model_server.server_process import ModelServer, free_port, launch, running
 
+pytestmark = pytest.mark.integration
+
 At = Callable[[Path], PredictSocket]
 FLOATS = np.array([[1.0], [2.0], [5.0]], np.float32)
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.model_server.server_process import running
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def rest(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:

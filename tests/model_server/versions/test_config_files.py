@@ -14,6 +14,8 @@ from tensorflow_serving.apis import model_management_pb2
 from tests.model_server import saved_models
 from tests.model_server.server_process import ModelServer, free_port, launch, running
 
+pytestmark = pytest.mark.integration
+
 Refused = Callable[..., tuple[str, str]]
 X = np.array([[1.0]], np.float32)
 

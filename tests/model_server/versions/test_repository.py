@@ -18,6 +18,8 @@ from serving.runtimes.tensorflow_session import TensorFlowRuntime
 from tests.model_server import saved_models
 from tests.model_server.server_process import ModelServer, free_port, launch, running
 
+pytestmark = pytest.mark.integration
+
 X = np.array([[1.0]], np.float32)
 
 
