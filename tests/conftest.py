@@ -1,12 +1,13 @@
 """What every test may ask for."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import settings
 
+from tests.exported import cached
 from tests.tiers import Tiers
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no bug
@@ -34,20 +35,17 @@ def face_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of models with the face encoder, as `sightline export face-encoder` exports it: once for all tests."""
     pytest.importorskip("dlib")
     pytest.importorskip("tensorflow")
-    from export.families.face_encoder import command
+    from tests.encoders import export_face_encoder
 
-    models = tmp_path_factory.mktemp("face-encoder")
-    result = CliRunner().invoke(command, ["--out", str(models)], catch_exceptions=False)
-    assert result.exit_code == 0
-    return models
+    models = tmp_path_factory.mktemp("face-encoder") / "models"
+    return Path(shutil.copytree(cached("face-encoder", export_face_encoder), models))
 
 
 @pytest.fixture(scope="session")
 def bars_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published version of the tiny model of bars. Tests that change it copy it first."""
     pytest.importorskip("tensorflow")
-    from export.options import Target
-    from export.pipeline import export
-    from tests.bars import bars_recipe
+    from tests.bars import export_bars
 
-    return export(bars_recipe(), Target(tmp_path_factory.mktemp("models"), "bars"))
+    models = tmp_path_factory.mktemp("bars") / "models"
+    return Path(shutil.copytree(cached("bars", export_bars), models)) / "bars" / "1"

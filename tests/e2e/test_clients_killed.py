@@ -18,7 +18,8 @@ from clients.batch.rows import FAILED, Row
 from clients.batch.writers import read_rows
 from serving.contract.golden import read_golden
 from serving.contract.versions import version_dirs
-from tests.e2e.conftest import ROOT, Exported, Service, start_service, stop_service
+from tests.e2e.conftest import ROOT, Service, start_service, stop_service
+from tests.e2e.exported_models import Exported
 
 COUNT = 1000
 VICTIMS = ("model server", "", "gateway", "")  # what dies under each run before the run itself does

@@ -16,7 +16,8 @@ from clients.batch.writers import read_rows
 from serving.contract.errors import ModelServerUnavailable, UnknownModel, UnknownVersion
 from serving.contract.golden import read_golden
 from serving.contract.versions import version_dirs
-from tests.e2e.conftest import ROOT, Exported, Service
+from tests.e2e.conftest import ROOT, Service
+from tests.e2e.exported_models import Exported
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from serving.contract.versions import version_dirs
-from tests.e2e.conftest import ROOT, Exported, Service, start_service, stop_service
+from tests.e2e.conftest import ROOT, Service, start_service, stop_service
+from tests.e2e.exported_models import Exported
 
 Ask = Callable[[], httpx.Response]
 

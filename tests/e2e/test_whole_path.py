@@ -20,7 +20,8 @@ from serving.contract.golden import read_golden
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
 from serving.contract.versions import version_dirs
-from tests.e2e.conftest import ROOT, Exported, Service
+from tests.e2e.conftest import ROOT, Service
+from tests.e2e.exported_models import Exported
 
 
 def png(pixels: Any) -> bytes:
