@@ -6,6 +6,7 @@ import pytest
 from serving.contract.dtypes import BY_CODE, BY_NUMPY, DTYPES, dtype_name
 
 
+@pytest.mark.integration
 def test_numbers_and_names_are_tensorflow_s() -> None:
     types_pb2 = pytest.importorskip("tensorflow.core.framework.types_pb2")
     tf = pytest.importorskip("tensorflow")

@@ -35,6 +35,7 @@ def test_half_a_cpu_more_is_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert usable_cpus(tmp_path / "missing") == 8
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
 def test_affinity_counts() -> None:
     script = (

@@ -73,6 +73,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_cannot_be_broken_out_of(resul
     assert json.loads(script_json(["</script>\u2028"])) == ["</script>\u2028"]
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_the_page_filters_and_saves_corrections(results: Path) -> None:
     reviewed(results)

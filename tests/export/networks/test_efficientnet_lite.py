@@ -13,6 +13,8 @@ from serving.contract.errors import InvalidData
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
 
+pytestmark = pytest.mark.integration
+
 NAMES = Path(__file__).parents[3] / "export" / "data" / "imagenet_classes.txt"
 
 
