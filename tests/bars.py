@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from export.data.datasets import Arrays, DataSet, split_arrays
 from export.families.fashion import PREPROCESSING
-from export.pipeline import Recipe
+from export.options import Target
+from export.pipeline import Recipe, export
 from export.training.fit import Plan
 from export.training.train import train
 from serving.contract.card import Class, Source
@@ -56,3 +58,8 @@ def tiny(shape: tuple[int, int, int], classes: int) -> Any:
 def bars_recipe(epochs: int = 12, seed: int = 0, build: Callable[..., Any] = tiny) -> Recipe:
     plan = Plan(epochs=epochs, batch_size=16, learning_rate=1e-2, patience=5, seed=seed)
     return Recipe("bars", partial(train, partial(bars_data, seed), build, plan))
+
+
+def export_bars(models: Path) -> Path:
+    """Train and publish it. Returns the version's directory."""
+    return export(bars_recipe(), Target(models, "bars"))

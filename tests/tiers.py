@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parent
-FOLDERS = ("e2e", "docker")
+FOLDERS = (TESTS / "e2e", TESTS / "docker", TESTS / "export" / "families")
 REAL = {"bars_version", "face_encoder", "pool", "postgres_server", "redis_url"}
 TENSORFLOW = ("tensorflow.python", "keras")  # not tensorflow.core: its messages load in a moment (runtimes/messages.py)
 CHILDREN = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "multiprocessing.spawn"}
@@ -56,9 +56,8 @@ class Tiers:
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
         """With `-m unit`, do not even import the files that hold no unit test: most of them import TensorFlow."""
-        if not self._unit_only:
-            return None
-        return True if collection_path.suffix == ".py" and is_beyond_unit(collection_path) else None
+        beyond = self._unit_only and (in_folders(collection_path) or is_marked_beyond_unit(collection_path))
+        return True if beyond else None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -87,14 +86,14 @@ class Tiers:
 
 
 def in_folders(path: Path) -> bool:
-    """True for a file in a folder of integration tests."""
-    return path.is_relative_to(TESTS) and path.relative_to(TESTS).parts[0] in FOLDERS
+    """True for what lies in a folder of integration tests."""
+    return any(path.is_relative_to(folder) for folder in FOLDERS)
 
 
-def is_beyond_unit(file: Path) -> bool:
-    """True if the whole file is marked, or lies in a folder of integration tests."""
-    if in_folders(file):
-        return True
+def is_marked_beyond_unit(file: Path) -> bool:
+    """True for a file of tests that marks all of them as integration or slow."""
+    if file.suffix != ".py":
+        return False
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "pytestmark" for t in node.targets):
             return any(f"mark.{tier}" in ast.unparse(node.value) for tier in ("integration", "slow"))

@@ -1,7 +1,6 @@
 """The whole path, for real: exported models, the embedded model server, gunicorn, and Keras in this process."""
 
 import contextlib
-import functools
 import os
 import signal
 import socket
@@ -10,18 +9,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.e2e.exported_models import Exported, exported_models
 from tests.gateway.gateway_process import children_of
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 120.0
-EPOCHS = {"digits": 1, "fashion": 4}
 
 
 def free_port() -> int:
@@ -31,42 +30,11 @@ def free_port() -> int:
         return port
 
 
-@dataclass
-class Exported:
-    """What was exported here. probabilities: by name, what Keras says in this process of tensors (n, h, w, c)."""
-
-    models: Path
-    probabilities: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
-
-
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Digits (MNIST, or scikit-learn's where there is no data), and fashion where its data is there."""
     pytest.importorskip("tensorflow", reason="the extra `tensorflow` is not installed")
-    from export.data.datasets import Places
-    from export.families import digits, fashion
-    from export.options import Target
-    from export.pipeline import Recipe, export
-    from export.training.fit import Plan
-    from export.training.train import train
-    from serving.contract.errors import DataNotFound
-
-    result = Exported(tmp_path_factory.mktemp("models"))
-    root = os.environ.get("SIGHTLINE_DATA")
-    places = Places(data=None, root=Path(root) if root else None, keras=tmp_path_factory.mktemp("keras"))
-    for name, family in (("digits", digits), ("fashion", fashion)):
-        augment = tuple(family.AUGMENTATION.items())
-        plan = Plan(EPOCHS[name], batch_size=64, learning_rate=2e-3, patience=10, seed=0, augment=augment)
-
-        def make(name: str = name, family: Any = family, plan: Plan = plan) -> Any:
-            build = next(iter(family.ARCHITECTURES.values()))
-            trained = train(functools.partial(family.load, places, 0), build, plan)
-            result.probabilities[name] = trained.servable.probabilities
-            return trained
-
-        with contextlib.suppress(DataNotFound):
-            export(Recipe(name, make), Target(result.models, name))
-    return result
+    return exported_models(tmp_path_factory.mktemp("exported"))
 
 
 @dataclass

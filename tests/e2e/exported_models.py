@@ -40,7 +40,7 @@ def export_both(folder: Path) -> None:
     from export.options import Target
     from export.pipeline import Recipe, export
     from export.training.fit import Plan
-    from export.training.trained import trained
+    from export.training.train import train
     from serving.contract.errors import DataNotFound
 
     root = os.environ.get("SIGHTLINE_DATA")
@@ -52,9 +52,9 @@ def export_both(folder: Path) -> None:
 
         def make(name: str = name, family: Any = family, plan: Plan = plan) -> Any:
             build = next(iter(family.ARCHITECTURES.values()))
-            made = trained(functools.partial(family.load, places, 0), build, plan)
-            made.servable.core.save(folder / "keras" / f"{name}.keras")
-            return made
+            trained = train(functools.partial(family.load, places, 0), build, plan)
+            trained.servable.core.save(folder / "keras" / f"{name}.keras")
+            return trained
 
         with contextlib.suppress(DataNotFound):
             export(Recipe(name, make), Target(folder / "models", name))

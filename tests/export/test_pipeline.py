@@ -15,6 +15,8 @@ from serving.contract.golden import read_golden
 
 pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.integration
+
 
 def test_card_says_what_the_model_is(bars_version: Path) -> None:
     card = read_card(bars_version)

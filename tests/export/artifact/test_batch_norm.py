@@ -12,6 +12,8 @@ from export.networks.keras_graph import graph_of
 
 keras = pytest.importorskip("keras")
 
+pytestmark = pytest.mark.integration
+
 layers = keras.layers
 
 SHAPE = (16, 16, 3)

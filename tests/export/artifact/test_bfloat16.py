@@ -8,6 +8,8 @@ from export.artifact.batch_norm import CannotCloneError
 
 keras = pytest.importorskip("keras")
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_graph_without_layers_cannot_be_cloned() -> None:
     from export.artifact.bfloat16 import convert_to_bfloat16

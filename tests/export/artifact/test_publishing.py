@@ -75,6 +75,7 @@ def test_a_folder_that_cannot_be_created_is_a_usage_error(tmp_path: Path) -> Non
         pass
 
 
+@pytest.mark.integration
 def test_the_draft_of_a_killed_export_is_removed_and_one_in_use_is_not(tmp_path: Path) -> None:
     def start() -> tuple[subprocess.Popen[str], Path]:
         command = [sys.executable, "-c", HOLD_A_DRAFT, str(tmp_path)]

@@ -6,6 +6,8 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.integration
+
 
 def test_warmup_requests_are_for_both_signatures(bars_version: Path) -> None:
     import tensorflow as tf

@@ -19,6 +19,8 @@ from serving.contract.golden import read_golden
 
 keras = pytest.importorskip("keras")
 
+pytestmark = pytest.mark.integration
+
 layers = keras.layers
 
 

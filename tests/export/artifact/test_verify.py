@@ -16,6 +16,8 @@ from serving.contract.versions import GOLDEN_DIR
 
 pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_published_version_verifies(bars_version: Path) -> None:
     verdict = verify(bars_version)

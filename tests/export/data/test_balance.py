@@ -17,7 +17,7 @@ def test_class_weights_make_classes_count_alike() -> None:
     assert class_weights(uneven().labels) == {0: pytest.approx(16 / 24), 1: 2.0}
 
 
-@pytest.mark.parametrize("balance", ["oversample", "smote"])
+@pytest.mark.parametrize("balance", ["oversample", pytest.param("smote", marks=pytest.mark.integration)])
 def test_balancing_gives_every_class_as_many_pictures(balance: str) -> None:
     even = balance_classes(uneven(), balance, seed=0)
     assert np.bincount(even.labels).tolist() == [12, 12]

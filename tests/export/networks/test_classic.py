@@ -10,6 +10,8 @@ from export.networks.classic import googlenet, resnet50, vggnet
 
 pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("build", [vggnet, googlenet, resnet50])
 def test_classic_architectures_go_from_pictures_to_probabilities(build: Callable[..., Any]) -> None:

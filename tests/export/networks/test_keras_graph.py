@@ -8,6 +8,8 @@ from export.networks.pretrained import classifier
 
 pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.integration
+
 
 def test_layers_are_those_of_keras_with_the_models_inside_and_every_parameter() -> None:
     model = classifier("mobilenetv2", 32, 5, None)

@@ -7,6 +7,8 @@ from export.networks.pretrained import BACKBONES, classifier, normalised
 
 pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_preprocessing_in_the_graph_is_what_keras_does(name: str) -> None:

@@ -8,6 +8,8 @@ from export.report.architecture_plot import plot
 
 pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_layer_stands_below_those_that_feed_it_and_branches_beside_each_other() -> None:
     layers = layers_of_model(googlenet((32, 32, 3), 2))

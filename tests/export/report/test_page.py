@@ -12,6 +12,8 @@ from export.report.page import write_report_again
 
 pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.integration
+
 
 def test_the_report_shows_the_architecture(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     version = export(make_recipe(epochs=1), Target(tmp_path / "models", "bars", reports=tmp_path / "reports"))

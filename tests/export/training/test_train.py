@@ -14,6 +14,7 @@ from serving.contract.errors import InvalidData
 pytest.importorskip("tensorflow")
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),  # Keras
     pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),  # KerasTuner
     pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner"),
