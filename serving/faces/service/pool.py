@@ -8,6 +8,7 @@ at once. A process that dies is replaced and its request tried once more; one th
 import multiprocessing
 import queue
 import threading
+import time
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
@@ -45,7 +46,10 @@ def face_pool(settings: FaceSettings, limits: ImageLimits) -> "FacePool":
 
 @dataclass(slots=True)
 class _Job:
+    """A request. deadline: in seconds of time.monotonic()."""
+
     request: bytes
+    deadline: float
     answer: "Future[bytes]" = field(default_factory=Future)
 
 
@@ -101,7 +105,7 @@ class FacePool:
                 f"{self._jobs.maxsize} photos are already waiting or in work",
                 hint="Try again in a moment, or raise SIGHTLINE_FACES_WAITING or SIGHTLINE_FACES_PROCESSES.",
             )
-        job = _Job(pack(message))
+        job = _Job(pack(message), time.monotonic() + self._timeout_seconds)
         job.answer.add_done_callback(lambda _: self._room.release())
         self._jobs.put(job)
         try:
@@ -133,7 +137,7 @@ class FacePool:
         """Do the job, with a second process if the first dies. Returns the process that is alive afterwards."""
         for _ in range(TRIES):
             try:
-                job.answer.set_result(process.ask(job.request, self._timeout_seconds))
+                job.answer.set_result(process.ask(job.request, job.deadline))
                 return process
             except TimeoutError:  # a subclass of OSError, so it comes first
                 process.end()
@@ -159,14 +163,15 @@ class _FaceProcess:
         self._process.start()
         theirs.close()  # so that the pipe breaks when the process ends
 
-    def ask(self, request: bytes, timeout_seconds: float) -> bytes:
-        """Raises TimeoutError, and EOFError or OSError when the process ends."""
+    def ask(self, request: bytes, deadline: float) -> bytes:
+        """Send a request and wait for its answer. Raises TimeoutError; EOFError or OSError when the process ends."""
         self._pipe.send_bytes(request)
-        if not self._pipe.poll(timeout_seconds):
+        if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
             raise TimeoutError
         return self._pipe.recv_bytes()
 
     def end(self) -> None:
+        """Kill the process and wait for its end."""
         self._pipe.close()
         self._process.kill()
         self._process.join()

@@ -139,6 +139,35 @@ def test_photo_that_takes_too_long_ends_its_process_and_no_other(obama: bytes) -
     pool.close()
 
 
+def test_process_of_a_photo_past_its_deadline_is_killed_although_the_photo_had_to_wait() -> None:
+    """The deadline counts from the call: what waited until then must not hold a process as long again."""
+    others = {child.pid for child in face_processes(os.getpid())}
+    pool = new_pool(waiting=1, timeout_seconds=4)
+    stopped: list[psutil.Process] = []
+    finished = threading.Event()
+
+    def stop_all() -> None:
+        """Keep every process of the pool from answering."""
+        while not finished.wait(0.01):
+            for child in face_processes(os.getpid()):
+                if child.pid not in others and child not in stopped:
+                    child.suspend()
+                    stopped.append(child)
+
+    stopper = threading.Thread(target=stop_all)
+    stopper.start()
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            asked = [threads.submit(pool.find, slow_photo()) for _ in range(2)]
+            assert [type(future.exception()) for future in asked] == [DeadlineExceeded] * 2
+        _, alive = psutil.wait_procs(stopped[:2], timeout=2)
+        assert alive == []
+    finally:
+        finished.set()
+        stopper.join()
+        pool.close()
+
+
 def slow_photo() -> bytes:
     """A photo without a face: every look is taken, for a second or so."""
     file = io.BytesIO()
