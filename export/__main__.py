@@ -43,7 +43,7 @@ def export(ctx: click.Context) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 @click.pass_context
 def verify_command(ctx: click.Context, version_dir: Path, as_json: bool) -> None:
-    """Reload a version from disk and replay its golden examples.
+    """Reload a version and replay its golden examples.
 
     \b
     sightline export verify models/digits/1
@@ -62,7 +62,9 @@ def verify_command(ctx: click.Context, version_dir: Path, as_json: bool) -> None
 @click.option("--models", type=click.Path(path_type=Path, exists=True, file_okay=False), default=Path("models"))
 @click.option("--base", help="Path of the folder on the server.  [default: as in models.config, else /models]")
 def serving_config_command(models: Path, base: str | None) -> None:
-    """Write TensorFlow Serving's files, models/serving-config/, as every export does.
+    """Write TensorFlow Serving's files.
+
+    They are in models/serving-config; every export refreshes them.
 
     \b
     sightline export serving-config

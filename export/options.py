@@ -22,7 +22,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the entry point read from the environment. root: SIGHTLINE_DATA. keras: Keras's download folder."""
+    """The environment, as the entry point read it. root: SIGHTLINE_DATA. keras: Keras's download folder."""
 
     root: Path | None
     keras: Path
@@ -81,7 +81,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True, slots=True)
 class FolderOptions:
-    """How a folder of images is read and split. Shares are of 0-1."""
+    """The options of reading and splitting a folder of images. Shares are 0-1."""
 
     strict: bool
     validation_share: float

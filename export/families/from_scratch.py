@@ -20,7 +20,9 @@ ARCHITECTURES = {"resnet50": classic.resnet50, "googlenet": classic.googlenet, "
 @folder_options
 @training_options
 def command(*, training: TrainingOptions, target: Target, folder: FolderOptions, arch: str, image_size: int) -> None:
-    """VGG-16, GoogLeNet or ResNet-50, trained on a folder of your images.
+    """VGG-16, GoogLeNet or ResNet-50 on your own images.
+
+    Trains from scratch: `transfer` needs fewer images and less time.
 
     \b
     sightline export from-scratch --data ~/photos --arch resnet50 --name flowers

@@ -55,7 +55,7 @@ def command(
     examples: Path | None,
     seed: int,
 ) -> None:
-    """A pretrained photo classifier with its preprocessing in the graph.
+    """A pretrained classifier of keras.applications.
 
     \b
     sightline export imagenet

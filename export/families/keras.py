@@ -103,7 +103,9 @@ class LoadedModel:
 @publishing_options
 @click.pass_obj
 def command(environment: Environment, /, *, model: Path, target: Target, **options: Any) -> None:
-    """Adopt MODEL: a .keras or .h5 file or a SavedModel's directory.
+    """Adopt your own .keras, .h5 or SavedModel.
+
+    MODEL is a .keras or .h5 file, or the directory of a SavedModel.
 
     \b
     sightline export keras cats.keras --labels cats.txt --preprocess unit --name cats

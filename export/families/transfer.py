@@ -101,7 +101,9 @@ def command(
     fine_tune: int,
     image_size: int | None,
 ) -> None:
-    """A new head on a pretrained backbone, trained on a folder of your images.
+    """A new head on a pretrained backbone.
+
+    Trains on your own images; a few hundred are enough.
 
     \b
     sightline export transfer --data ~/ants_bees --name ants_bees

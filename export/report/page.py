@@ -239,18 +239,17 @@ def _reliability(_: ModelCard, data: ReportData) -> Any:
 
 def _mistakes(_: ModelCard, data: ReportData) -> Any:
     titles = [f"predicted {m['guess']} ({m['score']:.2f})\ntruth {m['truth']}" for m in data.mistakes]
-    return _grid([data.mistake_pictures], titles)
+    return _grid(data.mistake_pictures, titles)
 
 
-def _grid(rows: Sequence[Sequence[Any]], titles: Sequence[str]) -> Any:
+def _grid(pictures: Sequence[npt.NDArray[np.uint8]], titles: Sequence[str]) -> Any:
     columns = 6
-    lines = -(-len(rows[0]) // columns)
+    lines = -(-len(pictures) // columns)
     figure = _figure(10, 2 * lines)
-    for index, (axes, picture) in enumerate(
-        zip(figure.subplots(lines, columns, squeeze=False).flat, rows[0], strict=False)
-    ):
+    places = figure.subplots(lines, columns, squeeze=False).flat
+    for axes, picture, title in zip(places, pictures, titles, strict=False):
         axes.imshow(picture)
-        axes.set_title(titles[index], fontsize=7)
+        axes.set_title(title, fontsize=7)
     for axes in figure.axes:
         axes.axis("off")
     return figure

@@ -108,7 +108,8 @@ def run(
     """
     chosen = balance_classes(train, plan.balance, plan.seed)
     steps = -(-len(chosen) // plan.batch_size)
-    say(f"training {core.count_params():,} parameters on {len(chosen):,} images for at most {plan.epochs} epochs")
+    epochs = f"{plan.epochs} epochs" if plan.epochs > 1 else "one epoch"
+    say(f"training {core.count_params():,} parameters on {len(chosen):,} images for at most {epochs}")
     _make_variables(trainer, core.output_shape[-1])
     with _Backup(plan, mark) as backup:
         history = trainer.fit(

@@ -106,7 +106,7 @@ def test_answers_that_folding_would_move_are_left_alone(
     assert "probabilities would change by" in capsys.readouterr().err
 
 
-def test_bfloat16_is_judged_beside_float32(recipe_of: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_bfloat16_is_evaluated_beside_float32(recipe_of: Callable[..., Recipe], tmp_path: Path) -> None:
     import tensorflow as tf
 
     seen: list[TrainedModel] = []

@@ -18,12 +18,12 @@ def test_class_weights_make_classes_count_alike() -> None:
 
 
 @pytest.mark.parametrize("balance", ["oversample", pytest.param("smote", marks=pytest.mark.integration)])
-def test_balancing_gives_every_class_as_many_pictures(balance: str) -> None:
+def test_balancing_gives_every_class_as_many_images(balance: str) -> None:
     even = balance_classes(uneven(), balance, seed=0)
     assert np.bincount(even.labels).tolist() == [12, 12]
     assert even.tensors([0]).dtype == np.uint8
     assert len(even.pictures([23])) == 1
 
 
-def test_oversampling_keeps_every_picture() -> None:
+def test_oversampling_keeps_every_image() -> None:
     assert set(oversampled(uneven().labels, 0)) == set(range(16))

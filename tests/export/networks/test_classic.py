@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize("build", [vggnet, googlenet, resnet50])
-def test_classic_architectures_go_from_pictures_to_probabilities(build: Callable[..., Any]) -> None:
+def test_classic_architectures_map_images_to_probabilities(build: Callable[..., Any]) -> None:
     model = build((32, 32, 3), 3)
     answer = np.asarray(model(np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)))
     assert answer.shape == (2, 3)

@@ -17,5 +17,5 @@ def test_temperature_of_overconfident_scores_is_found() -> None:
     assert sum(n for _, _, n in reliability(honest, labels)) == 4000
 
 
-def test_temperature_of_few_pictures_is_left_at_one() -> None:
+def test_temperature_of_few_images_stays_one() -> None:
     assert fit_temperature(np.full((10, 2), 0.5, np.float32), np.zeros(10, np.int64)) == 1

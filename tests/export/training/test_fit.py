@@ -42,7 +42,7 @@ def test_a_killed_training_resumes_after_its_last_epoch(bars: DataSet, build_tin
     started: list[int] = []
 
     class Killed(BaseException):
-        """As SIGTERM or Ctrl-C would end it."""
+        """Ends the training as SIGTERM or Ctrl-C would."""
 
     import keras
 
