@@ -13,7 +13,7 @@ from serving.backend.grpc_predictor import GrpcPredictor
 from serving.faces.recognition import Faces
 from serving.gateway.app import create_app
 from serving.gateway.settings import Settings
-from tests.gateway.http.test_openapi import BEYOND_A_SCHEMA, bounded, held_to
+from tests.gateway.specification import BEYOND_A_SCHEMA, bounded, held_to
 
 OPERATIONS = [
     ("/faces/identify", "post"),

@@ -39,6 +39,16 @@ class Gateway:
         return children_of(self.process.pid)
 
 
+def wait_until_refused(gateway: Gateway) -> None:
+    """Until the gateway accepts no more connections: its workers have been told to stop."""
+    deadline = time.monotonic() + 60
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:
+            assert time.monotonic() < deadline
+            socket.create_connection(("127.0.0.1", gateway.port)).close()
+            time.sleep(0.02)
+
+
 @contextlib.contextmanager
 def running(folder: Path, before: str = "", **settings: str) -> Iterator[Gateway]:
     """A gateway with these settings. Without a backend it has no model server behind it.

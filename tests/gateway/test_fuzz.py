@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from serving.gateway.settings import Settings
 from tests.gateway.conftest import ColorPredictor, app_with_v1
-from tests.gateway.http.test_openapi import INPUT, bounded, red
+from tests.gateway.specification import INPUT, bounded, red
 
 EXAMPLES = 400
 AWAY, LATE = 503, 504  # of a model server: the latter where a request has no time

@@ -1,4 +1,3 @@
-import hashlib
 import io
 import threading
 import time
@@ -8,14 +7,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from serving.backend.predictor import Call
-from serving.contract.errors import UsageError
 from serving.gateway.access.keys import SCOPES, new_key
 from serving.gateway.app import create_app
 from serving.gateway.http.openapi import scope_of
-from serving.gateway.settings import Settings, read_settings, require_safe, shown
-from serving.tfserving_rest import Backend
+from serving.gateway.settings import Settings
 from tests.gateway.conftest import ColorPredictor
+from tests.gateway.specification import never_asked
 
 
 @pytest.fixture
@@ -25,10 +22,6 @@ def keyed(predictor: Any) -> tuple[FlaskClient, dict[str, str]]:
     settings = Settings(api_keys=",".join(entry for _, entry in made.values()))
     app = create_app(settings, predictor, backend=never_asked)
     return app.test_client(), {scope: key for scope, (key, _) in made.items()}
-
-
-def never_asked(call: Call) -> Backend:
-    raise NotImplementedError(call)
 
 
 def ask(client: FlaskClient, key: str | None, method: str = "GET", path: str = "/models") -> tuple[int, str]:
@@ -102,38 +95,6 @@ def test_route_without_a_scope_is_refused_to_everybody(predictor: Any, with_keys
     app = create_app(Settings(api_keys=entry if with_keys else ""), predictor)
     app.add_url_rule("/undeclared", view_func=lambda: "secret")
     assert ask(app.test_client(), key, path="/undeclared") == (403, "forbidden")
-
-
-def test_a_key_is_hidden_wherever_settings_are_shown() -> None:
-    _, entry = new_key("shop", ["predict"])
-    assert entry.split(":")[1] not in shown(read_settings({"SIGHTLINE_API_KEYS": entry}))
-    assert entry.split(":")[1] not in repr(Settings(api_keys=entry))
-
-
-@pytest.mark.parametrize("entry", ["secret", "a:b:predict", f"a:{'0' * 64}:root", f":{'0' * 64}:predict", "a:b"])
-def test_a_key_that_cannot_be_read_is_refused_at_start_without_showing_it(entry: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        read_settings({"SIGHTLINE_API_KEYS": entry})
-    assert "NAME:SHA256:SCOPE" in str(caught.value)
-    assert entry not in str(caught.value)
-
-
-def test_only_the_digest_of_a_key_is_kept() -> None:
-    key, entry = new_key("shop", ["predict", "faces"])
-    assert entry == f"shop:{hashlib.sha256(key.encode()).hexdigest()}:predict+faces"
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
-def test_an_open_address_wants_keys_or_the_word(host: str) -> None:
-    with pytest.raises(UsageError, match="--insecure"):
-        require_safe(Settings(host=host))
-    require_safe(Settings(host=host, insecure=True))
-    require_safe(Settings(host=host, api_keys=new_key("a", ["predict"])[1]))
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_loopback_wants_neither(host: str) -> None:
-    require_safe(Settings(host=host))
 
 
 def test_past_the_bound_a_request_is_refused_at_once_and_probes_are_not(predictor: Any, red: bytes) -> None:

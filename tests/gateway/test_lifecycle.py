@@ -20,7 +20,7 @@ from PIL import Image
 from serving.backend.protos import wire_pb2 as wire
 from serving.gateway.access.keys import new_key
 from tests.backend.color_server import ColorServer, serving
-from tests.gateway.gateway_process import Gateway, running
+from tests.gateway.gateway_process import Gateway, running, wait_until_refused
 
 pytestmark = pytest.mark.integration
 
@@ -148,7 +148,7 @@ def test_before_a_stop_readyz_says_so_and_what_has_begun_is_answered(
     told = httpx.get(f"{gateway.url}/readyz", trust_env=False)
     assert told.json()["code"] == "stopping"
     assert httpx.get(f"{gateway.url}/healthz", trust_env=False).status_code == 200
-    time.sleep(1.5)  # the workers have been told to stop by now
+    wait_until_refused(gateway)
     models.free.set()
     begun.join()
     assert answers[0].status_code == 200
@@ -163,7 +163,7 @@ def test_keys_are_read_again_without_a_lost_request(run: Any, tmp_path: Path) ->
         file.write_text("# who may ask\n" + "\n".join(f"{made[name][1]}  # {name}" for name in names))
 
     def status(name: str) -> set[int]:
-        """Of several connections: whichever worker is free answers."""
+        """Ask over several connections: any free worker answers."""
         headers = {"Authorization": f"Bearer {made[name][0]}"}
         return {httpx.get(f"{gateway.url}/models", headers=headers, trust_env=False).status_code for _ in range(10)}
 

@@ -98,7 +98,7 @@ def test_transparency_is_seen_on_white(client: FlaskClient) -> None:
 
 
 def seen(client: FlaskClient, data: bytes) -> Any:
-    """What the model saw: uint8 (2, 2, 3)."""
+    """Return the model's input, uint8 (2, 2, 3)."""
     response = client.post("/predict/colors?input=png", data=data, content_type="image/jpeg")
     (row,) = response.get_json()["predictions"]
     assert set(row) == {"name", "label", "score", "top", "input"}

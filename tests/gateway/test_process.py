@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.gateway.exposition import samples
 from tests.gateway.gateway_process import Gateway, running
-from tests.gateway.telemetry.test_metrics import samples
 
 pytestmark = pytest.mark.integration
 

@@ -4,7 +4,8 @@ import pytest
 
 from serving.contract.errors import UsageError
 from serving.contract.image_limits import ImageLimits
-from serving.gateway.settings import Settings, read_settings, shown, without_old_names
+from serving.gateway.access.keys import new_key
+from serving.gateway.settings import Settings, read_settings, require_safe, shown, without_old_names
 
 
 def config(tmp_path: Path, text: str) -> dict[str, str]:
@@ -126,3 +127,39 @@ def test_the_machine_decides_how_many_processes_there_are_where_nobody_does(
     monkeypatch.setattr("serving.gateway.settings.usable_cpus", lambda: cpus)
     assert Settings().processes == processes
     assert Settings(workers=3).processes == 3
+
+
+@pytest.mark.parametrize("text", ["", "# nobody", "nonsense"])
+def test_a_file_without_keys_is_refused_at_start(tmp_path: Path, text: str) -> None:
+    (tmp_path / "keys").write_text(text)
+    with pytest.raises(UsageError, match="keys"):
+        require_safe(Settings(host="0.0.0.0", api_keys_file=str(tmp_path / "keys")))
+    with pytest.raises(UsageError, match="nowhere"):
+        require_safe(Settings(api_keys_file=str(tmp_path / "nowhere")))
+
+
+def test_a_key_is_hidden_wherever_settings_are_shown() -> None:
+    _, entry = new_key("shop", ["predict"])
+    assert entry.split(":")[1] not in shown(read_settings({"SIGHTLINE_API_KEYS": entry}))
+    assert entry.split(":")[1] not in repr(Settings(api_keys=entry))
+
+
+@pytest.mark.parametrize("entry", ["secret", "a:b:predict", f"a:{'0' * 64}:root", f":{'0' * 64}:predict", "a:b"])
+def test_a_key_that_cannot_be_read_is_refused_at_start_without_showing_it(entry: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_settings({"SIGHTLINE_API_KEYS": entry})
+    assert "NAME:SHA256:SCOPE" in str(caught.value)
+    assert entry not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_an_open_address_wants_keys_or_the_word(host: str) -> None:
+    with pytest.raises(UsageError, match="--insecure"):
+        require_safe(Settings(host=host))
+    require_safe(Settings(host=host, insecure=True))
+    require_safe(Settings(host=host, api_keys=new_key("a", ["predict"])[1]))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_wants_neither(host: str) -> None:
+    require_safe(Settings(host=host))

@@ -1,4 +1,4 @@
-"""How often one may ask; Redis is a real one."""
+"""Rate limits, in memory and in a real Redis."""
 
 import contextlib
 import shutil
@@ -39,7 +39,7 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
 
 
 def spent(limit: RateLimit, who: str, times: int = 10) -> int:
-    """How many requests are let through."""
+    """Return how many of the requests pass."""
     count = 0
     for _ in range(times):
         with contextlib.suppress(RateLimited):

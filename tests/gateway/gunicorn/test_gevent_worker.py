@@ -1,4 +1,4 @@
-"""What gunicorn's gevent workers have to stand: slow clients, clients that go away, a stop, large photos."""
+"""gunicorn's gevent workers with slow clients, clients that disconnect, and a stop."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway.gateway_process import ROOT, Gateway, running
+from tests.gateway.gateway_process import ROOT, Gateway, running, wait_until_refused
 
 pytestmark = pytest.mark.integration
 
@@ -66,7 +66,7 @@ def test_a_stop_ends_requests_on_their_way_and_then_connections_that_rest(gatewa
         half = uploading(gateway)
         wait_for_the_second_half(gateway)
         gateway.process.terminate()
-        time.sleep(0.5)
+        wait_until_refused(gateway)
         half.sendall(b"56789")
         answer = answer_of(half)
     assert answer.startswith(b"HTTP/1.1 503 ")
@@ -80,17 +80,8 @@ def wait_for_the_second_half(gateway: Gateway) -> None:
     httpx.get(f"{gateway.url}/healthz", trust_env=False)
 
 
-PATCHED = "from gevent import monkey; monkey.patch_all()\n"
-
-
-def run_patched(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", PATCHED + code], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 def connections_of(pid: int, port: int) -> int:
-    """How many established connections to the port a process holds."""
+    """Count the established connections to the port that a process holds."""
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     inodes = {row[9] for row in rows if int(row[1].split(":")[1], 16) == port and row[3] == "01"}
     held = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()}
@@ -119,76 +110,6 @@ def test_a_worker_with_more_connections_lets_another_take_the_next(tmp_path: Pat
         for client in clients[5:]:
             ask(client)
         assert [connections_of(pid, gateway.port) for pid in (one, other)] == [5, 5]
-
-
-def test_long_work_runs_in_a_thread_while_others_go_on() -> None:
-    code = """
-import gevent, time
-from serving.gateway.workers.greenlets import in_thread
-from gevent.monkey import get_original
-sleep = get_original("time", "sleep")  # does not let others go on
-seen = []
-other = gevent.spawn(lambda: [seen.append(gevent.sleep(0.01)) for _ in range(5)])
-print(in_thread(lambda: (sleep(0.5), len(seen))[1]))
-"""
-    assert run_patched(code) == "5"
-
-
-def test_an_error_of_work_in_a_thread_is_raised_to_the_asker() -> None:
-    code = """
-from serving.contract.errors import NotAnImage
-from serving.gateway.workers.greenlets import in_thread
-def work():
-    raise NotAnImage("no picture")
-try:
-    in_thread(work)
-except NotAnImage as exc:
-    print(exc.detail)
-"""
-    assert run_patched(code) == "no picture"
-
-
-def test_an_alarm_ends_the_block_that_waits_too_long_and_no_other() -> None:
-    code = """
-import gevent
-from serving.gateway.workers.alarms import LATE_SECONDS, Alarm
-said = []
-with Alarm(0.1):
-    gevent.sleep(60)
-    said.append("not reached")
-with Alarm(0.1):
-    said.append("in time")
-gevent.sleep(0.1 + 2 * LATE_SECONDS)
-try:
-    with Alarm(60), Alarm(0.1, lambda: ValueError("too long")):
-        gevent.sleep(60)
-except ValueError as exc:
-    said.append(str(exc))
-print(said)
-"""
-    assert run_patched(code) == "['in time', 'too long']"
-
-
-def test_silent_alarms_are_rung_by_their_age() -> None:
-    code = """
-import gevent, time
-from serving.gateway.workers.alarms import Alarm, ring_silent
-said = []
-def wait(name, *error):
-    with Alarm(60, *error):
-        gevent.sleep(2)
-        return
-    said.append(name)
-old = [gevent.spawn(wait, "silent"), gevent.spawn(wait, "loud", ValueError)]
-gevent.sleep(0.1)
-before = time.monotonic()
-young = gevent.spawn(wait, "young")
-gevent.sleep(0.1)
-gevent.get_hub().loop.run_callback(ring_silent, before)
-gevent.joinall([*old, young], raise_error=True)
-print(said)
-"""
-    assert run_patched(code) == "['silent']"
 
 
 def test_merging_keeps_its_promises_under_gevent() -> None:

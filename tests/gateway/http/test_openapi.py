@@ -1,41 +1,25 @@
 """The specification, and the server held against it by schemathesis: what it does not promise is a failure."""
 
 import base64
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import schemathesis
-from flask import Flask
 from flask.testing import FlaskClient
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection
 
-from serving.backend.predictor import Call
 from serving.gateway.access.keys import new_key
 from serving.gateway.app import create_app
 from serving.gateway.http.openapi import specification, undescribed
 from serving.gateway.settings import Settings
-from serving.tfserving_rest import Backend
 from tests.gateway.conftest import ColorPredictor, app_with_v1
-
-EXAMPLES = 12  # for each operation
-bounded = settings(
-    max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
-BEYOND_A_SCHEMA = [positive_data_acceptance]  # no schema tells a picture from other bytes
-LIMITS = Settings(max_image_bytes=20_000, max_image_pixels=10_000, max_images=4, max_request_bytes=50_000)
-
-
-def never_asked(call: Call) -> Backend:
-    raise NotImplementedError(call)
+from tests.gateway.specification import BEYOND_A_SCHEMA, INPUT, LIMITS, bounded, held_to, never_asked, red
 
 
 def operations() -> Iterator[Any]:
@@ -45,21 +29,6 @@ def operations() -> Iterator[Any]:
         for method in methods:
             if not path.startswith("/faces"):
                 yield pytest.param(path, method, id=f"{method} {path}")
-
-
-def closed(document: dict[str, Any]) -> dict[str, Any]:
-    """The specification, and an answer that holds more than it says is one it does not allow."""
-    for schema in document["components"]["schemas"].values():
-        if "properties" in schema:
-            schema["additionalProperties"] = False
-    return document
-
-
-def held_to(app: Flask) -> Any:
-    """The application's own specification, ready to be held against it."""
-    schema = schemathesis.openapi.from_dict(closed(app.test_client().get("/openapi.json").get_json()))
-    schema.app = app
-    return schema
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +71,7 @@ def is_short(timeout: str | None) -> bool:
         return False
 
 
-def red(side: int = 8) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (side, side), "red").save(file, "PNG")
-    return file.getvalue()
-
-
 TENSOR = [[[200, 0, 0]] * 2] * 2
-INPUT = {"name": "image", "shape": [1, 2, 2, 3], "datatype": "UINT8", "data": [200, 0, 0] * 4}
 
 
 @pytest.mark.parametrize(

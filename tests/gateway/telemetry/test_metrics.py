@@ -5,22 +5,13 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from prometheus_client.parser import text_string_to_metric_families
 
 from serving.backend.predictor import ModelRef, ServedModel
 from serving.contract.errors import ModelServerUnavailable
 from serving.gateway.telemetry.logs import FIELDS, JsonFormatter, TextFormatter
 from serving.gateway.telemetry.metrics import Metrics
 from tests.cards import COLORS
-
-
-def samples(text: str) -> dict[tuple[str, ...], float]:
-    """(name, label values in the order of their names): value"""
-    return {
-        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+from tests.gateway.exposition import samples
 
 
 def post(client: FlaskClient, *pictures: bytes, model: str = "colors") -> None:

@@ -22,7 +22,7 @@ CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """What a collector gets: the resource's and the spans' messages, in the order in which they came."""
+    """A collector's messages of resources and spans, in the order of their arrival."""
     got: list[Any] = []
 
     class Collector(BaseHTTPRequestHandler):
