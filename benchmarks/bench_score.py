@@ -24,7 +24,7 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from sightline.calls import Asked
+from sightline.calls import PredictOptions
 from sightline.client import Client
 
 from benchmarks.bench import LARGE, SMALL, pictures_of
@@ -125,9 +125,9 @@ def shares(url: str, model: str, source: Path, out: Path) -> dict[str, float]:
         command, Journal=TimedJournal, _bar_report=lambda bar, task: timed("the progress bar", bar_report(bar, task))
     )
     with timed_parts, Client(url) as client, open(os.devnull, "w") as nowhere:
-        asked = Asked(model, 5)
+        wanted = PredictOptions(model, 5)
         console = Console(file=nowhere, force_terminal=True)
-        summary = command.run_job(command.Job(str(source), str(out), asked), Plan(asked, None), client, console)
+        summary = command.run_job(command.Job(str(source), str(out), wanted), Plan(wanted, None), client, console)
     return {name: seconds / summary.seconds for name, seconds in spent.items()}
 
 

@@ -1,1 +1,1 @@
-"""What calls a running service: the Python client, the commands, batch scoring. No Flask, no TensorFlow."""
+"""The commands that call a running service, batch scoring, and the Python client. No Flask, no TensorFlow."""

@@ -1,4 +1,4 @@
-"""`sightline predict` and `sightline models`: a running service's answers at the terminal."""
+"""`sightline predict` and `sightline models`: the answers of a running service at the terminal."""
 
 import json
 import sys
@@ -11,17 +11,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from sightline.client import DEFAULT_URL, Client
+from sightline.errors import SightlineError, UsageError
 from sightline.results import Failed, Model, Prediction
 
-from serving.contract.errors import OperatorError, SightlineError
+from serving.contract import errors as contract
 
 CLIENT_OPTIONS = (
     click.option(
-        "--url", envvar="SIGHTLINE_URL", default=DEFAULT_URL, show_default=True, help="The service's address."
+        "--url", envvar="SIGHTLINE_URL", default=DEFAULT_URL, show_default=True, help="Address of the service."
     ),
-    click.option("--api-key", envvar="SIGHTLINE_API_KEY", help="Sent as a bearer token."),
+    click.option("--api-key", envvar="SIGHTLINE_API_KEY", help="API key of the service."),
     click.option(
-        "--timeout", default=60.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds."
+        "--timeout",
+        default=60.0,
+        show_default=True,
+        type=click.FloatRange(0, min_open=True),
+        help="Seconds to wait for an answer.",
     ),
 )
 
@@ -35,9 +40,9 @@ def client_options(command: Any) -> Any:
 
 @click.command(epilog="Example: sightline predict shoe.png shirt.png --model fashion --json")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
-@click.option("--model", "-m", required=True, help="Which model to ask.")
-@click.option("--version", type=int, help="Which version; by default the newest.")
-@click.option("--label", help="Which version, by its label.")
+@click.option("--model", "-m", required=True, help="Name of the model.")
+@click.option("--version", type=int, help="Version of the model; by default the newest.")
+@click.option("--label", help="Version of the model, by its label.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many labels to name.")
 @click.option("--min-score", type=click.FloatRange(0, 1), help="Name no label whose score is below it (0-1).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -55,9 +60,9 @@ def predict(
     api_key: str | None,
     timeout: float,
 ) -> None:
-    """Ask a running service for the labels of pictures.
+    """Classify pictures by a running service.
 
-    A picture that fails is a row with its reason; the others are answered all the same. Exit 1 when some failed.
+    A picture that fails is a row with its reason, and does not disturb the others. Exit 1 when some failed.
     """
     with Client(url, api_key=api_key, timeout=timeout) as client:
         try:
@@ -65,7 +70,7 @@ def predict(
                 files, model=model, top=top, version=version, label=label, min_score=min_score
             )
         except SightlineError as exc:
-            raise as_operator_error(exc) from exc  # not one picture was at fault: nothing could be asked
+            raise as_usage_error(exc) from exc  # it concerns every picture
     if as_json:
         click.echo(json.dumps(predictions_json(files, outcomes), indent=2))
     else:
@@ -77,7 +82,7 @@ def predict(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @client_options
 def models(*, as_json: bool, url: str, api_key: str | None, timeout: float) -> None:
-    """List what a running service serves: each model, its versions and their states."""
+    """List the models of a running service, their versions and the states of these."""
     with Client(url, api_key=api_key, timeout=timeout) as client:
         served = client.models()
     if as_json:
@@ -88,18 +93,18 @@ def models(*, as_json: bool, url: str, api_key: str | None, timeout: float) -> N
 
 
 def console() -> Console:
-    """The terminal; where output is piped, lines are as long as they need to be."""
+    """Open the terminal; lines are not cut where output is piped."""
     terminal = Console(highlight=False)
     return terminal if terminal.is_terminal else Console(highlight=False, width=200, soft_wrap=True)
 
 
-def as_operator_error(error: SightlineError) -> OperatorError:
-    """The same words, for the person at the terminal: the command ends with exit 2."""
-    return error if isinstance(error, OperatorError) else OperatorError(error.detail, hint=error.hint)
+def as_usage_error(error: SightlineError | contract.SightlineError) -> Exception:
+    """The same error, with exit status 2: nothing at all could be done."""
+    return error if error.exit_status == 2 else UsageError(error.detail, hint=error.hint, code=error.code)
 
 
 def predictions_json(files: Sequence[str], outcomes: Sequence[Prediction | Failed]) -> dict[str, Any]:
-    """The outcomes as HTTP would answer them, with each file's path."""
+    """The outcomes in the form of the HTTP answer, with each file's path."""
     entries = [{"file": printable(file)} | _entry(outcome) for file, outcome in zip(files, outcomes, strict=True)]
     answered = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
     head = {"model": answered[0].model, "version": answered[0].version} if answered else {}
@@ -119,13 +124,13 @@ def _entry(outcome: Prediction | Failed) -> dict[str, Any]:
 
 
 def predictions_table(files: Sequence[str], outcomes: Sequence[Prediction | Failed]) -> Table:
-    """A row for each picture: its label, score, and the runners-up; or why it has none."""
+    """Make a row for each picture: its label, score and runners-up, or why it has none."""
     table = Table("file", "label", "score", "then", box=None, pad_edge=False)
     table.columns[2].justify = "right"
     for file, outcome in zip(files, outcomes, strict=True):
         name = escape(printable(file))
         if isinstance(outcome, Failed):
-            table.add_row(name, f"[red]{outcome.error.code}[/red]", "", escape(reason(outcome.error)))
+            table.add_row(name, f"[red]{outcome.error.code}[/red]", "", escape(str(outcome.error)))
         else:
             others = outcome.top[1:] if outcome.label is not None else outcome.top
             runners_up = ", ".join(f"{label.label} {label.score:.3f}" for label in others)
@@ -138,13 +143,8 @@ def predictions_table(files: Sequence[str], outcomes: Sequence[Prediction | Fail
     return table
 
 
-def reason(error: SightlineError) -> str:
-    """Why a picture failed and what to do, on one line."""
-    return f"{error.detail.removesuffix('.')}. {error.hint}" if error.hint else error.detail
-
-
 def models_table(served: Sequence[Model]) -> Table:
-    """A row for each version of each model."""
+    """Make a row for each version of each model."""
     table = Table("model", "version", "state", "error", box=None, pad_edge=False)
     for model in served:
         for version in model.versions:
@@ -153,6 +153,6 @@ def models_table(served: Sequence[Model]) -> Table:
 
 
 def printable(path: str) -> str:
-    """A path that a terminal can show: bytes that are not UTF-8 as \\xNN, control characters escaped."""
+    """Escape a path for a terminal: bytes that are not UTF-8 as \\xNN, and control characters."""
     shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)

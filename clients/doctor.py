@@ -1,7 +1,7 @@
-"""`sightline doctor`: a model's golden examples through every stage, and the first stage that differs.
+"""`sightline doctor`: replay a model's golden examples through every stage and name the first that differs.
 
-Export records a few real pictures, the tensors they became and the probabilities that Keras gave for them. Each stage
-here computes them again one step further away: preprocessing, the SavedModel reloaded, gRPC, HTTP.
+Export records a few real pictures, their tensors and the probabilities that Keras gave for them. Each stage computes
+them again, one step farther from the export: preprocessing, the SavedModel reloaded, gRPC, HTTP.
 """
 
 import json
@@ -16,14 +16,16 @@ import click
 import numpy as np
 import numpy.typing as npt
 from sightline.client import Client
+from sightline.errors import SightlineError, UsageError
 from sightline.results import Failed, Prediction
 
 from clients.commands import client_options, console
 from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.predictor import ModelRef
+from serving.contract import errors as contract
 from serving.contract.card import CARD_FILE, ModelCard, read_card
-from serving.contract.errors import ModelFailed, SightlineError, UsageError
+from serving.contract.errors import ModelFailed
 from serving.contract.golden import GoldenExamples, read_golden
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
@@ -35,8 +37,8 @@ VERIFY_SECONDS = 300  # TensorFlow takes 5 to 10 s to import, a large model a mi
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
-    """What is examined: one version on disk, and where it is said to be served."""
+class Target:
+    """One version on disk, and the addresses at which it is served. reload: load the SavedModel again."""
 
     version: int
     directory: Path
@@ -49,7 +51,7 @@ class Patient:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one stage found. ok: None where the stage could not be tried; difference: the largest, absolute."""
+    """The result of one stage. ok: None where it could not be tried; difference: the largest, absolute."""
 
     stage: str
     ok: bool | None
@@ -59,16 +61,20 @@ class Finding:
 
 
 class Skipped(Exception):
-    """A stage that cannot be tried here, and why. Not an error: the others are."""
+    """A stage that cannot be tried on this machine, and why."""
 
 
 @click.command(epilog="Example: sightline doctor --model fashion --grpc 127.0.0.1:8500")
-@click.option("--model", "-m", "names", multiple=True, help="Which model; may be given several times.")
-@click.option("--all", "everything", is_flag=True, help="Every model of the folder.")
-@click.option("--models", "folder", default="models", show_default=True, type=click.Path(path_type=Path))
-@click.option("--version", type=int, help="Which version; by default the one that the service answers with.")
-@click.option("--grpc", "grpc_target", default="127.0.0.1:8500", show_default=True, help="The model server, host:port.")
-@click.option("--no-reload", is_flag=True, help="Leave out the stage that loads TensorFlow: it takes a while.")
+@click.option("--model", "-m", "names", multiple=True, help="Name of a model; repeat it for several.")
+@click.option("--all", "everything", is_flag=True, help="Examine every model of the folder.")
+@click.option(
+    "--models", "folder", default="models", show_default=True, type=click.Path(path_type=Path), help="Folder of models."
+)
+@click.option("--version", type=int, help="Version of the model; by default the one that the service answers with.")
+@click.option(
+    "--grpc", "grpc_target", default="127.0.0.1:8500", show_default=True, help="host:port of the model server."
+)
+@click.option("--no-reload", is_flag=True, help="Leave out the stage that loads TensorFlow, which takes a while.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @client_options
 def doctor(
@@ -86,15 +92,15 @@ def doctor(
 ) -> None:
     """Replay a model's golden examples through every stage and name the first that differs.
 
-    Exit 0: all equal. 1: a stage differs or fails. 2: there is nothing to examine.
+    Exit 0: all equal. 1: a stage differs or fails. 2: there is nothing to replay.
     """
     wanted = _wanted(names, everything, folder)
     healthy = True
     with Client(url, api_key=api_key, timeout=timeout, max_retries=0) as client:
         for name in wanted:
-            patient = admit(name, folder, version, client, grpc_target, reload=not no_reload)
+            target = find_version(name, folder, version, client, grpc_target, reload=not no_reload)
             findings = []
-            for finding in examined(patient):
+            for finding in run_stages(target):
                 findings.append(finding)
                 if not as_json:
                     console().print(_line(name, finding))
@@ -102,10 +108,10 @@ def doctor(
     sys.exit(0 if healthy else 1)
 
 
-def admit(
+def find_version(
     name: str, folder: Path, version: int | None, client: Client, grpc_target: str, *, reload: bool = True
-) -> Patient:
-    """Find the version to examine: the one named, the one that the service answers with, or the newest on disk.
+) -> Target:
+    """Find the version to replay: the one named, the one that the service answers with, or the newest on disk.
 
     Raises UsageError where it is not on disk, ModelError where its card or its golden examples cannot be read.
     """
@@ -122,40 +128,40 @@ def admit(
             hint="Does the service serve another folder? Name it with --models, or a version with --version.",
         )
     directory = on_disk[chosen]
-    return Patient(chosen, directory, read_card(directory), read_golden(directory), client, grpc_target, reload)
+    return Target(chosen, directory, read_card(directory), read_golden(directory), client, grpc_target, reload)
 
 
-def examined(patient: Patient) -> Iterator[Finding]:
-    """One finding for each stage, in the order in which a picture travels."""
+def run_stages(target: Target) -> Iterator[Finding]:
+    """Yield a finding for each stage, in the order in which a picture travels."""
     for stage, examine in STAGES.items():
-        atol = 0.0 if stage == "preprocess" else patient.card.golden.atol
-        yield _found(stage, atol, lambda examine=examine: examine(patient))  # type: ignore[misc]
+        atol = 0.0 if stage == "preprocess" else target.card.golden.atol
+        yield _found(stage, atol, lambda examine=examine: examine(target))  # type: ignore[misc]
 
 
-def recorded(patient: Patient) -> float:
-    """The record agrees with itself: as many answers as pictures, each a distribution over the card's labels."""
-    expected = (len(patient.golden.pictures), len(patient.card.labels))
-    if patient.golden.probabilities.shape != expected:
-        raise ModelFailed(f"the recorded answers are {patient.golden.probabilities.shape}, expected {expected}")
-    if len(patient.golden.pictures) != patient.card.golden.n:
-        raise ModelFailed(f"{expected[0]} pictures are recorded, the card says {patient.card.golden.n}")
-    return float(np.abs(patient.golden.probabilities.sum(axis=1) - 1).max())
+def recorded(target: Target) -> float:
+    """Check the record itself: as many answers as pictures, each a distribution over the card's labels."""
+    expected = (len(target.golden.pictures), len(target.card.labels))
+    if target.golden.probabilities.shape != expected:
+        raise ModelFailed(f"the recorded answers are {target.golden.probabilities.shape}, expected {expected}")
+    if len(target.golden.pictures) != target.card.golden.n:
+        raise ModelFailed(f"{expected[0]} pictures are recorded, the card says {target.card.golden.n}")
+    return float(np.abs(target.golden.probabilities.sum(axis=1) - 1).max())
 
 
-def preprocessed(patient: Patient) -> float:
-    """The pictures become the recorded tensors, to the bit."""
-    apply = patient.card.preprocessing.apply
-    tensors = np.stack([apply(decode_image(picture, ImageLimits())) for picture in patient.golden.pictures])
-    return _difference(tensors, patient.golden.tensors)
+def preprocessed(target: Target) -> float:
+    """Compare the tensors of the pictures with the recorded ones, which must be equal to the bit."""
+    apply = target.card.preprocessing.apply
+    tensors = np.stack([apply(decode_image(picture, ImageLimits())) for picture in target.golden.pictures])
+    return _difference(tensors, target.golden.tensors)
 
 
-def reloaded(patient: Patient) -> float:
-    """The SavedModel, loaded again, answers as recorded. In a process of its own: clients never import TensorFlow."""
-    if not patient.reload:
+def reloaded(target: Target) -> float:
+    """Compare the answers of the SavedModel, loaded in a process of its own: clients never import TensorFlow."""
+    if not target.reload:
         raise Skipped("--no-reload")
     if find_spec("tensorflow") is None:
-        raise Skipped("TensorFlow is not installed here")
-    command = [sys.executable, "-m", "export", "verify", str(patient.directory), "--json"]
+        raise Skipped("TensorFlow is not installed")
+    command = [sys.executable, "-P", "-m", "export", "verify", str(target.directory), "--json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=False)
     except subprocess.TimeoutExpired as exc:
@@ -166,30 +172,30 @@ def reloaded(patient: Patient) -> float:
         raise ModelFailed(f"`export verify` exited {done.returncode}: {done.stderr.strip()[-500:]}") from exc
 
 
-def over_grpc(patient: Patient) -> float:
-    """The model server answers the recorded tensors as recorded."""
-    backends = Backends((patient.grpc_target,))
+def over_grpc(target: Target) -> float:
+    """Compare the model server's answers to the recorded tensors."""
+    backends = Backends((target.grpc_target,))
     predictor = GrpcPredictor(backends)
     try:
-        served = predictor.describe(ModelRef(patient.card.name, version=patient.version))
-        if served.card != patient.card:
-            raise ModelFailed(f"the card that is served differs from the one in {patient.directory}")
-        scores = predictor.predict(served, patient.golden.tensors)
-        return _difference(scores.probabilities, patient.golden.probabilities)
+        served = predictor.describe(ModelRef(target.card.name, version=target.version))
+        if served.card != target.card:
+            raise ModelFailed(f"the card that is served differs from the one in {target.directory}")
+        scores = predictor.predict(served, target.golden.tensors)
+        return _difference(scores.probabilities, target.golden.probabilities)
     finally:
         backends.close()
 
 
-def over_http(patient: Patient) -> float:
-    """The gateway answers the pictures as recorded."""
-    outcomes = patient.client.predict_many(
-        patient.golden.pictures, model=patient.card.name, top=len(patient.card.labels), version=patient.version
+def over_http(target: Target) -> float:
+    """Compare the gateway's answers to the recorded pictures."""
+    outcomes = target.client.predict_many(
+        target.golden.pictures, model=target.card.name, top=len(target.card.labels), version=target.version
     )
-    rows = [_probabilities(outcome, len(patient.card.labels)) for outcome in outcomes]
-    return _difference(np.stack(rows), patient.golden.probabilities)
+    rows = [_probabilities(outcome, len(target.card.labels)) for outcome in outcomes]
+    return _difference(np.stack(rows), target.golden.probabilities)
 
 
-STAGES: dict[str, Callable[[Patient], float]] = {
+STAGES: dict[str, Callable[[Target], float]] = {
     "recorded": recorded,
     "preprocess": preprocessed,
     "SavedModel": reloaded,
@@ -203,7 +209,7 @@ def _found(stage: str, atol: float, examine: Callable[[], float]) -> Finding:
         difference = examine()
     except Skipped as exc:
         return Finding(stage, None, None, atol, str(exc))
-    except SightlineError as exc:
+    except (SightlineError, contract.SightlineError) as exc:
         return Finding(stage, False, None, atol, str(exc))
     return Finding(stage, bool(difference <= atol), difference, atol)
 
@@ -225,7 +231,7 @@ def _probabilities(outcome: Prediction | Failed, classes: int) -> Array:
 
 
 def _served_version(client: Client, name: str) -> int | None:
-    """The version that the service answers with, None where it cannot be asked."""
+    """The version that the service answers with, None where the service cannot be reached."""
     try:
         return client.model(name).version
     except SightlineError:
@@ -233,7 +239,7 @@ def _served_version(client: Client, name: str) -> int | None:
 
 
 def _is_classifier(model_dir: Path) -> bool:
-    """It has versions, and the newest a card or golden examples; the face encoder has neither."""
+    """Tell a classifier from the face encoder, whose versions have neither a card nor golden examples."""
     versions = version_dirs(model_dir)
     return bool(versions) and any((versions[-1] / part).exists() for part in (CARD_FILE, GOLDEN_DIR))
 

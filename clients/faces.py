@@ -1,18 +1,17 @@
-"""`sightline faces`: a known set at the terminal.
+"""`sightline faces`: people and their photos at the terminal.
 
-It works on the galleries themselves, and a running service sees every change at its next request; or, given --url, it
-asks a running service.
+It works on the galleries themselves, and a running service sees every change at its next request; or, with --url, it
+asks a running service, and the machine needs none of the packages of faces.
 """
 
 import contextlib
 import functools
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -21,43 +20,41 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 from sightline.calls import ready
+from sightline.cli import missing
 from sightline.client import Client
+from sightline.errors import BadRequest, NotFound, Unavailable, UsageError, sentences
+from sightline.faces import Detector, EnrolArguments, IdentifyArguments
 
-from clients.commands import as_operator_error, console
-from clients.face_answers import Answers, AnswersHere, AnswersServed, Enrolling, Identifying, Row
-from serving.contract.errors import BadRequest, NotFound, Unavailable, UsageError
-from serving.faces.enrolment import named_files
-from serving.faces.face import DetectorModel
+from clients.commands import as_usage_error, console
+from clients.face_answers import FaceAnswers, Row, named_files
+from clients.remote_faces import RemoteFaces
+from serving.contract import errors as contract
 from serving.faces.galleries.export_file import export_gallery, import_gallery
 from serving.faces.galleries.gallery import DEFAULT_GALLERY, Archive, check_gallery
-from serving.faces.galleries.stores import missing_file, open_for_reading, open_store
-from serving.faces.galleries.tolerance_advice import Advice, advise, histogram
-from serving.faces.recognition import CANDIDATES
-from serving.faces.settings import FaceSettings, read_face_settings
+
+if TYPE_CHECKING:
+    from serving.faces.galleries.tolerance_advice import Advice
 
 ENROLLED = ("enrolled", "already")
 RETRIES = 8  # of one request to a service: a queue that is full empties at some photos a second
+CANDIDATES = 5
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-gallery_option = click.option("--gallery", default=DEFAULT_GALLERY, show_default=True, help="Which gallery.")
+gallery_option = click.option("--gallery", default=DEFAULT_GALLERY, show_default=True, help="Name of the gallery.")
 model_option = click.option(
-    "--model", type=click.Choice(["hog", "cnn"]), default="hog", show_default=True, help="Detector; cnn wants a GPU."
+    "--model",
+    type=click.Choice(["hog", "cnn"]),
+    default="hog",
+    show_default=True,
+    help="Detector of faces; cnn needs a GPU.",
 )
 tolerance_option = click.option("--tolerance", type=float, help="Distance up to which two faces are one person.")
 file_argument = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """The galleries. named: on the command line, so that SIGHTLINE_URL does not count."""
-
-    settings: FaceSettings
-    named: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Service:
-    """A running service. url: None where none is to be asked."""
+    """A running service. url: None for the galleries themselves."""
 
     url: str | None
     api_key: str | None
@@ -68,9 +65,13 @@ def service_options(command: Any) -> Any:
     """Give a command --url, --api-key and --timeout, as one argument `service`."""
 
     @click.option("--url", envvar="SIGHTLINE_URL", help="Ask this running service.  [default: SIGHTLINE_URL, or none]")
-    @click.option("--api-key", envvar="SIGHTLINE_API_KEY", help="Sent to it as a bearer token.")
+    @click.option("--api-key", envvar="SIGHTLINE_API_KEY", help="API key of the service.")
     @click.option(
-        "--timeout", default=60.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds."
+        "--timeout",
+        default=60.0,
+        show_default=True,
+        type=click.FloatRange(0, min_open=True),
+        help="Seconds to wait for an answer.",
     )
     @functools.wraps(command)
     def with_service(*args: Any, url: str | None, api_key: str | None, timeout: float, **kwargs: Any) -> Any:
@@ -80,7 +81,7 @@ def service_options(command: Any) -> Any:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--store", help="Where the galleries are.  [default: SIGHTLINE_FACES_URL, else sqlite:///faces.db]")
+@click.option("--store", help="Address of the galleries.  [default: SIGHTLINE_FACES_URL, else sqlite:///faces.db]")
 @click.pass_context
 def faces(ctx: click.Context, store: str | None) -> None:
     """Know people by their photos.
@@ -91,43 +92,49 @@ def faces(ctx: click.Context, store: str | None) -> None:
     sightline faces compare one.jpg other.jpg
     sightline faces identify party.jpg --url http://gpu-7:8000
     """
-    settings = read_face_settings(os.environ)
-    ctx.obj = Where(settings.model_copy(update={"url": store}) if store else settings, store is not None)
+    ctx.obj = store
 
 
 @faces.command(epilog="Example: sightline faces enrol people/ --gallery staff --expires 2027-12-31")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @gallery_option
-@click.option("--replace", "anew", is_flag=True, help="Forget first what is known of each person.")
-@click.option("--expires", help="Forget them on this day (2027-12-31).")
+@click.option("--replace", "replace_known", is_flag=True, help="Replace what is known of each person.")
+@click.option("--expires", help="Day on which they are forgotten, such as 2027-12-31.")
 @click.option("--allow", multiple=True, metavar="REASON", help="Waive a reason, such as looks_like_someone_else.")
-@click.option("--keep-photos", is_flag=True, help="Store the photos too, not only what is measured of them.")
+@click.option("--keep-photos", is_flag=True, help="Store the photos, too.")
 @model_option
 @json_option
 @service_options
 @click.pass_obj
 def enrol(
-    where: Where,
+    store: str | None,
     *,
     folder: Path,
     gallery: str,
-    anew: bool,
+    replace_known: bool,
     expires: str | None,
     allow: Sequence[str],
     keep_photos: bool,
-    model: DetectorModel,
+    model: Detector,
     as_json: bool,
     service: Service,
 ) -> None:
-    """Enrol a folder: a file's name is the person's, or a folder for each person with several photos.
+    """Enrol a folder of photos, named after the people, or with a folder for each person.
 
-    Every photo is judged; what is refused is told with its reason. Run it again after an interruption: it goes on.
-    Exit 1 when a photo was refused.
+    Every photo is judged, and refused with a reason where it is not good enough. After an interruption the same command
+    continues. Exit 1 when a photo was refused or failed.
     """
     files = named_files(folder)
-    with answering(where, service, to_enrol=True) as answers:
-        how = Enrolling(check_gallery(gallery), anew, expires, allow, keep_photos, model)
-        rows = answers.enrol(files, how)
+    with answering(store, service, to_enrol=True) as answers:
+        arguments: EnrolArguments = {
+            "gallery": check_gallery(gallery),
+            "replace": replace_known,
+            "expires": expires,
+            "allow": allow,
+            "keep_photos": keep_photos,
+            "model": model,
+        }
+        rows = answers.enrol(files, arguments)
         done = list(track(rows, "Enrolling", len(files), console=Console(stderr=True), transient=True))
     if as_json:
         click.echo(json.dumps({"gallery": gallery, "photos": done}, indent=2))
@@ -147,23 +154,28 @@ def enrol(
 @service_options
 @click.pass_obj
 def identify_command(
-    where: Where,
+    store: str | None,
     *,
     files: Sequence[Path],
     gallery: str,
     tolerance: float | None,
     top: int,
     framed: Path | None,
-    model: DetectorModel,
+    model: Detector,
     as_json: bool,
     service: Service,
 ) -> None:
     """Name every face of photos, the largest first. Exit 1 when a photo could not be used."""
     rows: list[Row] = []
-    with answering(where, service) as answers:
-        how = Identifying(check_gallery(gallery), tolerance, top, model)
+    with answering(store, service) as answers:
+        arguments: IdentifyArguments = {
+            "gallery": check_gallery(gallery),
+            "tolerance": tolerance,
+            "top": top,
+            "model": model,
+        }
         for file in files:
-            row, picture = answers.identify(file, how, framed=framed is not None)
+            row, picture = answers.identify(file, arguments, framed=framed is not None)
             rows.append(row)
             if framed is not None and picture is not None:
                 framed.mkdir(parents=True, exist_ok=True)
@@ -184,23 +196,24 @@ def identify_command(
 @service_options
 @click.pass_obj
 def compare_command(
-    where: Where,
+    store: str | None,
     *,
     one: Path,
     other: Path,
     tolerance: float | None,
-    model: DetectorModel,
+    model: Detector,
     as_json: bool,
     service: Service,
 ) -> None:
     """Tell whether two photos show one person, by the largest face of each."""
-    with answering(where, service) as answers:
-        answer = answers.compare(one, other, tolerance, model)
+    with answering(store, service) as answers:
+        answer = answers.compare(one, other, {"tolerance": tolerance, "model": model})
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        fields = {"same": answer.same, "distance": answer.distance, "tolerance": answer.tolerance}
+        click.echo(json.dumps(fields, indent=2))
     else:
-        verdict = "the same person" if answer["same"] else "different persons"
-        click.echo(f"{verdict}: distance {answer['distance']:.3f}, tolerance {answer['tolerance']:g}")
+        verdict = "the same person" if answer.same else "different persons"
+        click.echo(f"{verdict}: distance {answer.distance:.3f}, tolerance {answer.tolerance:g}")
 
 
 @faces.command("list")
@@ -208,16 +221,17 @@ def compare_command(
 @json_option
 @service_options
 @click.pass_obj
-def list_command(where: Where, *, gallery: str, as_json: bool, service: Service) -> None:
-    """List who is in a gallery."""
-    with answering(where, service) as answers:
+def list_command(store: str | None, *, gallery: str, as_json: bool, service: Service) -> None:
+    """List the people of a gallery."""
+    with answering(store, service) as answers:
         people = answers.people(gallery)
     if as_json:
-        click.echo(json.dumps({"gallery": gallery, "people": people}, indent=2))
+        entries = [{**asdict(person), "expires": person.expires or ""} for person in people]
+        click.echo(json.dumps({"gallery": gallery, "people": entries}, indent=2))
         return
     table = Table("person", "encodings", "expires", box=None, pad_edge=False)
     for person in people:
-        table.add_row(escape(person["name"]), str(person["encodings"]), person["expires"])
+        table.add_row(escape(person.name), str(person.encodings), person.expires or "")
     console().print(table)
 
 
@@ -225,16 +239,16 @@ def list_command(where: Where, *, gallery: str, as_json: bool, service: Service)
 @json_option
 @service_options
 @click.pass_obj
-def galleries_command(where: Where, *, as_json: bool, service: Service) -> None:
+def galleries_command(store: str | None, *, as_json: bool, service: Service) -> None:
     """List the galleries."""
-    with answering(where, service) as answers:
+    with answering(store, service) as answers:
         rows = answers.galleries()
     if as_json:
-        click.echo(json.dumps({"galleries": rows}, indent=2))
+        click.echo(json.dumps({"galleries": [asdict(row) for row in rows]}, indent=2))
         return
     table = Table("gallery", "people", "encodings", "encoder", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(row["name"], str(row["people"]), str(row["encodings"]), row["encoder"])
+        table.add_row(row.name, str(row.people), str(row.encodings), row.encoder)
     console().print(table)
 
 
@@ -243,23 +257,23 @@ def galleries_command(where: Where, *, as_json: bool, service: Service) -> None:
 @gallery_option
 @service_options
 @click.pass_obj
-def forget_command(where: Where, *, name: str, gallery: str, service: Service) -> None:
-    """Forget a person: encodings and kept photos are purged from the file."""
-    with answering(where, service) as answers:
+def forget_command(store: str | None, *, name: str, gallery: str, service: Service) -> None:
+    """Forget a person: their encodings and kept photos are purged."""
+    with answering(store, service) as answers:
         count = answers.forget(gallery, name)
     click.echo(f"Forgot {name}: {count} encodings.")
 
 
 @faces.command("drop", epilog="Example: sightline faces drop visitors-2026")
 @click.argument("gallery")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
-def drop_command(where: Where, *, gallery: str, yes: bool) -> None:
+def drop_command(store: str | None, *, gallery: str, yes: bool) -> None:
     """Delete a whole gallery."""
     if not yes:
         click.confirm(f"Forget everybody in {gallery}?", abort=True)
-    with at_hand(where.settings) as store:
-        count = store.drop(gallery)
+    with opened_archive(store) as archive:
+        count = archive.drop(gallery)
     click.echo(f"Dropped {gallery}: {count} encodings.")
 
 
@@ -272,13 +286,20 @@ def drop_command(where: Where, *, gallery: str, yes: bool) -> None:
     type=click.FloatRange(0, 1),
     help="Share of strangers who may be taken for somebody.",
 )
-@click.option("--histogram", "picture", type=click.Path(dir_okay=False, path_type=Path), help="PNG file to write.")
+@click.option(
+    "--histogram",
+    "picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PNG file for the histogram of distances.",
+)
 @json_option
 @click.pass_obj
-def advise_command(where: Where, *, gallery: str, rate: float, picture: Path | None, as_json: bool) -> None:
-    """Find the tolerance that suits a gallery, from its own photos."""
-    with at_hand(where.settings) as store:
-        advice = advise(store.entries(gallery), rate)
+def advise_command(store: str | None, *, gallery: str, rate: float, picture: Path | None, as_json: bool) -> None:
+    """Find the tolerance that suits a gallery by its own photos."""
+    with opened_archive(store) as archive:
+        from serving.faces.galleries.tolerance_advice import advise, histogram
+
+        advice = advise(archive.entries(gallery), rate)
     if picture is not None:
         picture.write_bytes(histogram(advice))
     if as_json:
@@ -291,31 +312,31 @@ def advise_command(where: Where, *, gallery: str, rate: float, picture: Path | N
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @gallery_option
 @click.pass_obj
-def export_command(where: Where, *, file: Path, gallery: str) -> None:
-    """Write a gallery to a file, to move it. The file is not encrypted."""
-    with at_hand(where.settings) as store:
-        count = export_gallery(store, gallery, file)
+def export_command(store: str | None, *, file: Path, gallery: str) -> None:
+    """Write a gallery to a file, to move it to another store. The file is not encrypted."""
+    with opened_archive(store) as archive:
+        count = export_gallery(archive, gallery, file)
     click.echo(f"Wrote {count} encodings of {gallery} to {file}.")
 
 
 @faces.command("import", epilog="Example: sightline faces --store postgresql://db/faces import staff.jsonl")
 @click.argument("file", type=file_argument)
-@click.option("--gallery", help="Into which gallery; by default the one it was.")
+@click.option("--gallery", help="Name of the new gallery; by default the old one.")
 @click.pass_obj
-def import_command(where: Where, *, file: Path, gallery: str | None) -> None:
+def import_command(store: str | None, *, file: Path, gallery: str | None) -> None:
     """Add an exported gallery to a store."""
-    with at_hand(where.settings, to_enrol=True) as store:
-        name, added = import_gallery(store, file, gallery)
+    with opened_archive(store, to_enrol=True) as archive:
+        name, added = import_gallery(archive, file, gallery)
     click.echo(f"Added {added} encodings to {name}.")
 
 
 @faces.command("audit")
 @json_option
 @click.pass_obj
-def audit_command(where: Where, *, as_json: bool) -> None:
-    """Show what was enrolled, forgotten, expired and dropped; names only as digests."""
-    with at_hand(where.settings) as store:
-        records = store.audit()
+def audit_command(store: str | None, *, as_json: bool) -> None:
+    """List what was enrolled, forgotten, expired and dropped, with digests in place of names."""
+    with opened_archive(store) as archive:
+        records = archive.audit()
     if as_json:
         click.echo(json.dumps({"records": [asdict(record) for record in records]}, indent=2))
         return
@@ -326,48 +347,49 @@ def audit_command(where: Where, *, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def at_hand(settings: FaceSettings, *, to_enrol: bool = False) -> Iterator[Archive]:
-    """Open the store for the time of a command."""
-    with contextlib.closing(_opened(settings, to_enrol=to_enrol)) as store, _mistakes():
-        yield store
-
-
-def _opened(settings: FaceSettings, *, to_enrol: bool) -> Archive:
-    """Open the store. A command that does not enrol makes no file: it says on stderr that nobody is known there."""
-    if to_enrol:
-        return open_store(settings.url, settings.key)
-    missing = missing_file(settings.url)
-    if missing is not None:
-        click.echo(f"There is no gallery at {missing}: nobody is known there.", err=True)
-        click.echo("  Enrol somebody, or name another store with --store or SIGHTLINE_FACES_URL.", err=True)
-    return open_for_reading(settings.url, settings.key)
+def opened_archive(store: str | None, *, to_enrol: bool = False) -> Iterator[Archive]:
+    """Open the galleries. store: their address, None for that of the settings."""
+    try:
+        from clients.local_faces import open_archive
+    except ModuleNotFoundError as exc:
+        raise missing("This command", exc, "faces") from exc
+    with contextlib.closing(open_archive(store, to_enrol=to_enrol)) as archive, caller_errors():
+        yield archive
 
 
 @contextlib.contextmanager
-def answering(where: Where, service: Service, *, to_enrol: bool = False) -> Iterator[Answers]:
-    """The service that is named, else the galleries themselves."""
+def answering(store: str | None, service: Service, *, to_enrol: bool = False) -> Iterator[FaceAnswers]:
+    """Open the service that is named, else the galleries. A store on the command line outweighs SIGHTLINE_URL."""
     is_named = click.get_current_context().get_parameter_source("url") is ParameterSource.COMMANDLINE
-    if where.named and is_named:
+    if store and is_named:
         raise UsageError("--store and --url are both given", hint="A service has its own galleries: leave one out.")
-    answers: Answers
-    if service.url and not where.named:
-        client = Client(service.url, api_key=service.api_key, timeout=service.timeout, max_retries=RETRIES)
-        with contextlib.suppress(Unavailable):  # one that is busy is waited for; one that is not there is not
-            client.with_options(max_retries=0).ask(ready())
-        answers = AnswersServed(client)
-    else:
-        answers = AnswersHere(where.settings, _opened(where.settings, to_enrol=to_enrol))
-    with contextlib.closing(answers), _mistakes():
+    answers = _remote(service.url, service) if service.url and not store else _local(store, to_enrol=to_enrol)
+    with contextlib.closing(answers), caller_errors():
         yield answers
 
 
+def _remote(url: str, service: Service) -> FaceAnswers:
+    client = Client(url, api_key=service.api_key, timeout=service.timeout, max_retries=RETRIES)
+    with contextlib.suppress(Unavailable):  # a busy service is worth retries; one that is not there is not
+        client.with_options(max_retries=0).ask(ready())
+    return RemoteFaces(client)
+
+
+def _local(store: str | None, *, to_enrol: bool) -> FaceAnswers:
+    try:
+        from clients.local_faces import open_local
+    except ModuleNotFoundError as exc:
+        raise missing("`sightline faces` without --url", exc, "faces") from exc
+    return open_local(store, to_enrol=to_enrol)
+
+
 @contextlib.contextmanager
-def _mistakes() -> Iterator[None]:
-    """Somebody who is not there, a name or a number that is none: the caller's mistake, exit 2."""
+def caller_errors() -> Iterator[None]:
+    """Give the caller's mistakes, such as an unknown person or a wrong number, the exit status 2."""
     try:
         yield
-    except (NotFound, BadRequest) as exc:
-        raise as_operator_error(exc) from exc
+    except (NotFound, BadRequest, contract.NotFound, contract.BadRequest) as exc:
+        raise as_usage_error(exc) from exc
 
 
 def _enrolled_table(rows: Sequence[Row]) -> Table:
@@ -383,7 +405,7 @@ def _identified_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         shown = escape(row["file"])
         if "error" in row:
-            table.add_row(shown, f"[red]{row['code']}[/]", "", escape(f"{row['error']}. {row['hint']}".rstrip()))
+            table.add_row(shown, f"[red]{row['code']}[/]", "", escape(sentences(row["error"], row["hint"])))
         elif not row["faces"]:
             table.add_row(shown, "no face", "", f"tried: {', '.join(row['tried'])}")
         for face in row.get("faces", ()):
@@ -394,12 +416,12 @@ def _identified_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _advice_json(advice: Advice) -> dict[str, Any]:
+def _advice_json(advice: "Advice") -> dict[str, Any]:
     plain = replace(advice, same=advice.same.round(4).tolist(), other=advice.other.round(4).tolist())
     return asdict(plain)
 
 
-def _print_advice(advice: Advice) -> None:
+def _print_advice(advice: "Advice") -> None:
     click.echo(f"{advice.people} people, {advice.photos} photos")
     if len(advice.same):
         click.echo(f"same person, nearest photo: median {_median(advice.same):.3f}, farthest {advice.same[-1]:.3f}")

@@ -158,7 +158,8 @@ def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) 
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
             "The embedded model server needs TensorFlow, which is not installed.",
-            hint="Install sightline[tensorflow], or name a TensorFlow Serving with --backend host:8500.",
+            hint="Install it: pip install 'sightline-serving[model-server] @ file:///path/to/clone'. Or name a "
+            "TensorFlow Serving with --backend host:8500.",
         )
     models.mkdir(parents=True, exist_ok=True)
     port = settings.backend.rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""`sightline compare-models A B SOURCE`: the same pictures to two models or versions, and what differs."""
+"""`sightline compare-models A B SOURCE`: two models or versions over the same pictures."""
 
 import json
 import math
@@ -14,8 +14,9 @@ from itertools import islice
 import click
 from rich.console import Console
 from rich.markup import escape
-from sightline.calls import Asked
+from sightline.calls import PredictOptions
 from sightline.client import Client
+from sightline.errors import BadImage, UsageError
 from sightline.pictures import Upload
 from sightline.results import Failed, Prediction
 
@@ -23,15 +24,14 @@ from clients.batch.score import SHOWN_LABELS, served_version
 from clients.batch.sources import Columns, Input, Source, open_source, shown_path
 from clients.batch.truth import known_truths
 from clients.commands import client_options
-from serving.contract.errors import BadImage, UnreadableFile, UsageError
 
-EXACT_BELOW = 1000  # discordant pairs; from here on the normal approximation is as good
+EXACT_BELOW = 1000  # discordant pairs; above, the normal approximation is as good
 PER_REQUEST = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One picture's two labels; None where it failed. truth: "" where unknown. path: in a tally, FOLDER/*."""
+    """The two labels of a picture; None where it failed. truth: "" where it is unknown. path: in a tally, FOLDER/*."""
 
     path: str
     a: str | None
@@ -44,8 +44,8 @@ class Comparison:
     """Two models over the same pictures.
 
     agreement: share of the pictures that both labelled. flips: (label of A, label of B, how many). With a truth:
-    accuracy of each; only_a, only_b: pictures that only that one labelled rightly; p_value: McNemar's, the probability
-    of so lopsided a split if both were equally good. None where no truth is known.
+    accuracy of each; only_a, only_b: pictures that only this one labelled correctly; p_value: McNemar's, the
+    probability of so lopsided a split if both were equally good. None where no truth is known.
     """
 
     a: str
@@ -63,7 +63,7 @@ class Comparison:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """The two-sided p-value that A and B err equally often, from the pictures that one alone had right.
+    """The two-sided p-value that A and B err equally often, from the pictures that only one labelled correctly.
 
     Exact binomial below a thousand such pictures, chi-squared with continuity correction (one degree of freedom) above.
     Source: McNemar, "Note on the sampling error of the difference between correlated proportions", 1947; Edwards, 1948.
@@ -79,12 +79,12 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def tallied(pairs: Iterable[Pair]) -> Counter[Pair]:
-    """How many pictures of each folder got the same two labels: all that a comparison needs of millions of them."""
+    """Count the pictures of each folder with the same two labels, so that memory does not grow with the pictures."""
     return Counter(replace(pair, path=os.path.join(os.path.dirname(pair.path), "*")) for pair in pairs)
 
 
 def compared(a: str, b: str, tally: Mapping[Pair, int]) -> Comparison:
-    """What two models' labels of the same pictures say."""
+    """Compare the labels of two models."""
     pictures = sum(tally.values())
     both = {pair: count for pair, count in tally.items() if pair.a is not None and pair.b is not None}
     labelled = sum(both.values())
@@ -120,8 +120,8 @@ def compared(a: str, b: str, tally: Mapping[Pair, int]) -> Comparison:
 @click.argument("a")
 @click.argument("b")
 @click.argument("source")
-@click.option("--path-column", help="Of a table: the column with the paths.")
-@click.option("--truth-column", help="Of a table: the column with the true label.")
+@click.option("--path-column", help="Column of a table with the paths.")
+@click.option("--truth-column", help="Column of a table with the true labels.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @client_options
 def compare_models(
@@ -136,17 +136,17 @@ def compare_models(
     api_key: str | None,
     timeout: float,
 ) -> None:
-    """Label the pictures of SOURCE by two models or versions: agreement, flips, and who is right where that is known.
+    """Compare two models or versions over the pictures of SOURCE: agreement, flips and, with a truth, accuracy.
 
-    The truth is a truth column, or the folders' names. Exit 1 when some pictures failed.
+    The truth is a column of a table, or the names of the folders. Exit 1 when some pictures failed.
     """
-    asked = [asked_of(name) for name in (a, b)]
+    both = [options_of(name) for name in (a, b)]
     pictures = open_source(source, Columns(path_column, truth_column))
     with Client(url, api_key=api_key, timeout=timeout) as client, closing(pictures):
-        labels = {label for one in asked for label in labels_of(client, one)}
-        tally = tallied(label_pairs(pictures, asked, client))
+        labels = {label for one in both for label in labels_of(client, one)}
+        tally = tallied(label_pairs(pictures, both, client))
     if not tally:
-        raise UsageError(f"there is no picture in {source!r}")
+        raise UsageError(f"there is no picture in {source!r}", hint="Hidden files are skipped.")
     comparison = compared(a, b, with_truths(tally, labels))
     if as_json:
         click.echo(json.dumps(asdict(comparison)))
@@ -155,34 +155,33 @@ def compare_models(
     sys.exit(1 if comparison.failed else 0)
 
 
-def asked_of(name: str) -> Asked:
-    """`fashion`, or `fashion@3` for version 3. Raises UsageError."""
+def options_of(name: str) -> PredictOptions:
+    """Read `fashion`, or `fashion@3` for version 3. Raises UsageError."""
     model, _, version = name.partition("@")
     if not model or (version and not version.isdecimal()):
-        raise UsageError(f"{name!r} is neither a model nor model@version", hint="Say fashion or fashion@3.")
-    return Asked(model, 1, int(version) if version else None)
+        raise UsageError(f"{name!r} is neither a model nor model@version", hint="Write fashion or fashion@3.")
+    return PredictOptions(model, 1, int(version) if version else None)
 
 
-def label_pairs(source: Source, asked: Sequence[Asked], client: Client) -> Iterator[Pair]:
-    """Every picture of the source with its two labels."""
+def label_pairs(source: Source, both: Sequence[PredictOptions], client: Client) -> Iterator[Pair]:
+    """Label every picture of the source twice."""
     inputs = source.inputs()
-    with ThreadPoolExecutor(len(asked)) as pool:
+    with ThreadPoolExecutor(len(both)) as pool:
         while chunk := list(islice(inputs, PER_REQUEST)):
             members = [_member(source, one) for one in chunk]
-            answers = pool.map(lambda one, sent=members: client.predict_uploads(sent, one, PER_REQUEST), asked)
+            answers = pool.map(lambda one, sent=members: client.predict_uploads(sent, one, PER_REQUEST), both)
             for one, first, second in zip(chunk, *answers, strict=True):
                 yield Pair(shown_path(one.path), _label(first), _label(second), one.truth)
 
 
-def labels_of(client: Client, asked: Asked) -> tuple[str, ...]:
-    """The labels that a model knows. Raises OperatorError where the service or the model is not there."""
-    served_version(client, asked)
-    card = client.model(asked.model).card
-    return card.label_names if card else ()
+def labels_of(client: Client, options: PredictOptions) -> tuple[str, ...]:
+    """Read the labels of a model. Raises what `served_version` raises."""
+    served_version(client, options)
+    return client.model(options.model).labels
 
 
 def with_truths(tally: Counter[Pair], labels: Iterable[str]) -> Counter[Pair]:
-    """The tally with what is known of each picture, in the spelling of the models' labels."""
+    """Add the true labels to a tally, in the spelling of the models' labels."""
     truths = known_truths(((pair.path, pair.truth) for pair in tally.elements()), labels)
     known: Counter[Pair] = Counter()
     for pair, count in tally.items():
@@ -191,7 +190,7 @@ def with_truths(tally: Counter[Pair], labels: Iterable[str]) -> Counter[Pair]:
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """The comparison, for people."""
+    """Print the comparison for people."""
     a, b = escape(comparison.a), escape(comparison.b)
     labelled = comparison.pictures - comparison.failed
     console.print(f"{labelled} pictures labelled by both, {comparison.failed} failed")
@@ -199,19 +198,19 @@ def show(comparison: Comparison, console: Console) -> None:
     for old, new, count in comparison.flips[:SHOWN_LABELS]:
         console.print(f"flipped: {count} from {escape(old)} ({a}) to {escape(new)} ({b})")
     if comparison.p_value is None:
-        console.print("no truth is known: give a truth column, or folders named like the labels")
+        console.print("no truth is known: name a truth column, or the folders like the labels")
         return
     accuracies = f"{a} {comparison.accuracy_a:.2%}, {b} {comparison.accuracy_b:.2%}"
     console.print(f"accuracy on {comparison.with_truth}: {accuracies}")
-    console.print(f"right alone: {a} {comparison.only_a}, {b} {comparison.only_b}")
-    verdict = "a real difference" if comparison.p_value < 0.05 else "may well be chance"
+    console.print(f"only one correct: {a} {comparison.only_a}, {b} {comparison.only_b}")
+    verdict = "a real difference" if comparison.p_value < 0.05 else "may be chance"
     console.print(f"McNemar's test: p = {comparison.p_value:.3g}, {verdict}")
 
 
 def _member(source: Source, one: Input) -> Upload | Failed:
     try:
         return Upload(one.path, source.read(one.path, one.locator))
-    except (UnreadableFile, BadImage) as exc:
+    except BadImage as exc:
         return Failed(one.path, exc)
 
 

@@ -1,4 +1,4 @@
-"""The journal: a SQLite file beside the output, which holds the inputs and the rows until the output is written.
+"""The journal: a SQLite file beside the output that holds the inputs and the rows until the output is written.
 
 A process that is killed loses what was in flight and nothing else: each answer of the service is one transaction, a row
 is keyed by its input, and what has no row is still to do. `synchronous=NORMAL` with a write-ahead log: a killed process
@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
 
+from sightline.errors import UsageError
+
+from clients.batch.errors import NotAJournal, OutputFailed
 from clients.batch.rows import FAILED, OK, Row
 from clients.batch.sources import Input, shown_path
-from serving.contract.errors import NotAJournal, OutputFailed, UsageError
 
+SCHEMA_VERSION = 1  # SQLite's user_version; 0 in the journals of older versions, which had none. Raise it with SCHEMA
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE inputs (ordinal INTEGER PRIMARY KEY, path BLOB NOT NULL, locator TEXT, truth TEXT);
@@ -37,7 +40,7 @@ ANSWERED = "status, label, score, top, version, ms, sha256"
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What an earlier run said of an input."""
+    """The answer of an earlier run for an input."""
 
     sha256: str
     version: int
@@ -46,7 +49,7 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """An input without a row. before: with --changed-only, its last good row."""
+    """An input without a row. before: with --changed-only, its last good row; None where there is none."""
 
     ordinal: int
     path: str
@@ -56,7 +59,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one pending input. unchanged: the earlier row stands, and nothing else here counts."""
+    """The outcome of one pending input. unchanged: the earlier row stands, and no other field here counts."""
 
     ordinal: int
     status: str = OK
@@ -73,24 +76,43 @@ class Result:
 
 
 class Journal:
-    """One run's inputs and rows on disk. One process at a time; a second one is told so."""
+    """The inputs and rows of one run on disk. One process at a time; a second one gets a UsageError."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
-        with translated(path):
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("BEGIN IMMEDIATE")  # takes the lock and keeps it
-            if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in SCHEMA.split(";"):
-                    self._db.execute(statement)
-            self._db.execute("COMMIT")
-            self._recorded = self._count("SELECT coalesce(max(done), 0) FROM results")
+        try:
+            with translated(path):
+                self._begin()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _begin(self) -> None:
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute("BEGIN IMMEDIATE")  # takes the lock and keeps it
+        if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+            for statement in SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._db.execute("COMMIT")
+        self._require_schema()
+        self._recorded = self._count("SELECT coalesce(max(done), 0) FROM results")
+
+    def _require_schema(self) -> None:
+        found = self._count("PRAGMA user_version")
+        if found != SCHEMA_VERSION:
+            age = "an older" if found < SCHEMA_VERSION else "a newer"
+            raise NotAJournal(
+                f"{self.path} is the journal of {age} version of Sightline: it has schema {found}, and this version "
+                f"reads schema {SCHEMA_VERSION}",
+                hint="Finish the run with the version that began it, or begin again with --overwrite.",
+            )
 
     def close(self) -> None:
-        """Give the file back; its write-ahead log is folded in."""
+        """Close the file and fold its write-ahead log in."""
         self._db.close()
 
     def __enter__(self) -> Self:
@@ -100,17 +122,17 @@ class Journal:
         self.close()
 
     def meta(self, key: str) -> str | None:
-        """A note of the run."""
+        """Read a note of the run; None where it was not made."""
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def note(self, key: str, value: str) -> None:
-        """Write a note."""
+        """Make a note."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def list_inputs(self, inputs: Iterable[Input], notes: Mapping[str, str]) -> int:
-        """Record every input, all or none, and the notes with them. Returns how many they are."""
+        """Record every input, all or none, and the notes with them. Returns the number of inputs."""
         with self._transaction():
             self._db.execute("DELETE FROM results")
             self._insert_inputs(inputs)
@@ -118,7 +140,7 @@ class Journal:
         return self.total()
 
     def list_again(self, inputs: Iterable[Input], notes: Mapping[str, str]) -> int:
-        """List anew and keep what is known: an input that was there before has its last good row as `before`.
+        """List the inputs anew; one that was there before keeps its last good row as `before`.
 
         The n-th occurrence of a path is the n-th occurrence that was.
         """
@@ -147,19 +169,19 @@ class Journal:
         self._db.executemany("INSERT INTO inputs (path, locator, truth) VALUES (?, ?, ?)", rows)
 
     def total(self) -> int:
-        """How many inputs there are."""
+        """Count the inputs."""
         return self._count("SELECT count(*) FROM inputs")
 
     def done(self) -> int:
-        """How many have a row."""
+        """Count the inputs that have a row."""
         return self._count("SELECT count(*) FROM results")
 
     def failures(self) -> int:
-        """How many failed."""
+        """Count the rows that failed."""
         return self._count(f"SELECT count(*) FROM results WHERE status = '{FAILED}'")
 
     def pending(self) -> Iterator[Pending]:
-        """The inputs without a row, in their order. Rows may be recorded meanwhile."""
+        """Yield the inputs without a row, in their order. Rows may be recorded meanwhile."""
         last = 0
         while page := self._pending_after(last):
             yield from page
@@ -181,14 +203,14 @@ class Journal:
         self._recorded += len(results)
 
     def forget_failures(self) -> int:
-        """Make every failed input pending again. Returns how many they are."""
+        """Make every failed input pending again. Returns how many there are."""
         failed = self.failures()
         with self._transaction():
             self._db.execute("DELETE FROM results WHERE status = ?", (FAILED,))
         return failed
 
     def rows(self, model: str, *, ordered: bool) -> Iterator[Row]:
-        """Every row: in the order of the inputs, or as they came."""
+        """Yield every row: in the order of the inputs, or in that of the answers."""
         query = self._db.execute(
             "SELECT path, status, label, score, top, version, ms, sha256, error_code, error, truth, previous_label "
             f"FROM results JOIN inputs USING (ordinal) ORDER BY {'results.ordinal' if ordered else 'done'}"
@@ -211,12 +233,12 @@ class Journal:
             )
 
     def tally(self, column: str, status: str) -> list[tuple[str, int]]:
-        """How often each value of `column` occurs among rows of this status, the most frequent first."""
+        """Count each value of `column` among the rows of a status, the most frequent first."""
         query = f"SELECT {column}, count(*) FROM results WHERE status = ? GROUP BY 1 ORDER BY 2 DESC, 1"
         return [(str(value), count) for value, count in self._db.execute(query, (status,))]
 
     def flips(self) -> list[tuple[str, str, int]]:
-        """(label before, label now, how many) of the rows whose label is another than in the earlier run."""
+        """Count the rows whose label differs from the earlier run: (label before, label now, how many)."""
         query = (
             "SELECT previous_label, label, count(*) FROM results WHERE status = ? AND previous_label <> '' "
             "AND previous_label <> label GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"
@@ -269,7 +291,7 @@ def _values(result: Result, done: int) -> tuple[Any, ...]:
 
 
 def _top(top: Sequence[tuple[str, float]]) -> str:
-    """As JSON, in half of the time that `json.dumps` takes: a model has the same few labels for every picture."""
+    """JSON in half of the time that `json.dumps` takes: a model has the same few labels for every picture."""
     if not math.isfinite(sum([score for _, score in top])):
         return json.dumps(top)  # which names them as `json.loads` reads them
     return f"[{','.join([f'[{_quoted(label)},{score!r}]' for label, score in top])}]"
@@ -281,13 +303,13 @@ def _quoted(label: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Text that SQLite can hold: errors quote paths that are not UTF-8."""
+    """Escape what SQLite cannot hold: errors quote paths that are not UTF-8."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager
 def translated(path: str) -> Iterator[None]:
-    """SQLite's errors as ours: the file is locked, full, or no journal."""
+    """Translate SQLite's errors: the file is locked, full, or no journal."""
     try:
         yield
     except sqlite3.OperationalError as exc:
@@ -304,12 +326,12 @@ def translated(path: str) -> Iterator[None]:
 
 
 def journal_path(output: str) -> str:
-    """Where the journal of an output is."""
+    """The path of the journal of an output."""
     return f"{output}.journal"
 
 
 def remove_journal(output: str) -> None:
-    """Forget a run."""
+    """Remove the journal of an output."""
     for suffix in ("", "-wal", "-shm"):
         if os.path.exists(journal_path(output) + suffix):
             os.remove(journal_path(output) + suffix)

@@ -1,4 +1,4 @@
-"""How many requests are under way at a time: as many as the service takes."""
+"""The number of requests that are under way at a time: as many as the service takes."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ LONGEST_PAUSE = 5.0  # seconds
 
 @dataclass(slots=True)
 class Limiter:
-    """Additive increase, multiplicative decrease, as TCP shares a line it does not know (Chiu and Jain, 1989).
+    """Additive increase, multiplicative decrease, as TCP shares a line of unknown width (Chiu and Jain, 1989).
 
     Until the first refusal each success adds one request (slow start), later one for each round. A refusal halves the
     width, once for all the requests that were under way together, and asks for a pause.
@@ -26,16 +26,19 @@ class Limiter:
 
     @property
     def requests(self) -> int:
-        """How many may be under way."""
+        """The most requests that may be under way."""
         return int(self.width)
 
     def succeeded(self) -> None:
-        """A request was answered."""
+        """Widen after an answer."""
         self.refusals = 0
         self.width = min(self.most, self.width + (1 if self._slow_start else 1 / self.width))
 
     def refused(self, began: float, now: float) -> float:
-        """A request that began then was refused now. Returns the seconds to wait before the next one."""
+        """Narrow after a refusal. Returns the seconds to wait before the next request.
+
+        began: when the refused request was sent, and now: seconds of one clock.
+        """
         self._slow_start = False
         if began >= self._cut_at:
             self.width = max(1.0, self.width / 2)

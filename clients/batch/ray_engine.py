@@ -1,7 +1,7 @@
 """`--engine ray`: the scorer as a map over actors of a Ray cluster. The journal stays with the command.
 
-Every node must see the pictures under the same paths, reach the service, and have this package installed. What a node
-lost is computed again by Ray; what was answered is in the journal, so that the same command resumes.
+Every node must see the pictures under the same paths, reach the service, and have this package installed. Ray repeats
+the work of a lost node; every answer is in the journal, so that the same command resumes.
 """
 
 import os
@@ -14,20 +14,21 @@ from typing import Any
 
 import numpy as np
 from sightline.client import Client
+from sightline.errors import SightlineError
 
+from clients.batch.errors import ScoringStopped
 from clients.batch.journal import Journal, Pending, Result
 from clients.batch.limiter import Limiter
 from clients.batch.rows import FAILED
-from clients.batch.scorer import TROUBLE, Plan, Progress, failed_result, is_service_error, score_request
+from clients.batch.scorer import RETRYABLE, Plan, Progress, failed_result, is_service_error, score_request
 from clients.batch.sources import Columns, import_extra, open_source
-from serving.contract.errors import ScoringStopped, SightlineError
 
-WAVE = 20_000  # inputs that are handed to Ray at a time; more would only wait in its memory
+WAVE = 20_000  # inputs that Ray gets at a time; more would only wait in its memory
 
 
 @dataclass(frozen=True, slots=True)
-class Worksite:
-    """What an actor needs to open the source and call the service. folder: what relative paths are relative to."""
+class WorkerConfig:
+    """The settings of an actor: the source and the service. folder: the base of relative paths."""
 
     folder: str
     source: str
@@ -39,18 +40,18 @@ class Worksite:
 
 
 class RayScorer:
-    """The actor: opens the source and a client once, then answers batches of pickled inputs with pickled results."""
+    """The actor: opens the source and a client once, then turns batches of pickled inputs into pickled results."""
 
-    def __init__(self, site: Worksite) -> None:
-        os.chdir(site.folder)  # an actor is a process of its own
-        self._site = site
-        self._source = open_source(site.source, site.columns)
-        self._client = Client(site.url, api_key=site.api_key, timeout=site.timeout, max_retries=0)
+    def __init__(self, config: WorkerConfig) -> None:
+        os.chdir(config.folder)  # an actor is a process of its own
+        self._config = config
+        self._source = open_source(config.source, config.columns)
+        self._client = Client(config.url, api_key=config.api_key, timeout=config.timeout, max_retries=0)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        items = [pickle.loads(item) for item in batch["item"]]  # ours: the command pickled them a moment ago
+        items = [pickle.loads(item) for item in batch["item"]]  # pickled by the command itself
         results = score_persistently(
-            lambda some: score_request(self._source, self._client, self._site.plan, some), items, self._site.plan
+            lambda some: score_request(self._source, self._client, self._config.plan, some), items, self._config.plan
         )
         return {"results": np.array([pickle.dumps(results)], dtype=object)}
 
@@ -63,15 +64,15 @@ def score_persistently(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Result]:
-    """Score one request, again and again while the service has trouble, in halves where a picture makes it fail.
+    """Score one request: repeat it while the service is unavailable, halve it where a picture makes it fail.
 
-    Raises ScoringStopped when the plan's patience ends; what else the service answers at once.
+    Raises ScoringStopped when the plan's patience ends, and any other error of the client at once.
     """
     limiter, began = Limiter(1), clock()
     while True:
         try:
             return score(items)
-        except TROUBLE as exc:
+        except RETRYABLE as exc:
             if clock() - began > plan.patience_seconds:
                 raise ScoringStopped(f"no answer for {plan.patience_seconds:g} s (--patience): {exc.detail}") from exc
             sleep(limiter.refused(clock(), clock()))
@@ -89,10 +90,12 @@ def _halves(items: Sequence[Pending]) -> tuple[Sequence[Pending], Sequence[Pendi
     return items[:middle], items[middle:]
 
 
-def run_on_ray(address: str | None, site: Worksite, journal: Journal, report: Callable[[Progress], None]) -> Progress:
-    """Score everything that is pending on a cluster. address: as `ray.init` takes it; None starts Ray here.
+def run_on_ray(
+    address: str | None, config: WorkerConfig, journal: Journal, report: Callable[[Progress], None]
+) -> Progress:
+    """Score everything that is pending on a cluster. address: as `ray.init` takes it; None starts Ray on this machine.
 
-    Raises ScoringStopped; whatever it raises, what was answered is recorded.
+    Raises ScoringStopped, and the client's errors. Whatever it raises, every answer is recorded.
     """
     ray = import_extra("ray", "ray")
     data = import_extra("ray.data", "ray")
@@ -100,33 +103,33 @@ def run_on_ray(address: str | None, site: Worksite, journal: Journal, report: Ca
     data.DataContext.get_current().enable_progress_bars = False
     total, rows, failures, answered = journal.total(), journal.done(), journal.failures(), 0
     try:
-        for results in _answers(data, site, journal):
+        for results in _answers(data, config, journal):
             journal.record(results)
             rows, answered = rows + len(results), answered + len(results)
             failures += sum(result.status == FAILED for result in results)
             report(Progress(total, rows, answered, failures))
-            if site.plan.limit.is_passed(failures, rows):
+            if config.plan.limit.is_passed(failures, rows):
                 raise ScoringStopped(f"{failures} of {rows} pictures failed, more than --max-failures allows")
     except ray.exceptions.RayError as exc:
         raise ScoringStopped(
             f"the cluster stopped: {str(exc).strip().splitlines()[-1]}",
-            hint="What was answered is safe: run the same command again.",
+            hint="Every answer is recorded: run the same command again.",
         ) from exc
     finally:
         ray.shutdown()
     return Progress(total, rows, answered, failures)
 
 
-def _answers(data: Any, site: Worksite, journal: Journal) -> Iterator[list[Result]]:
+def _answers(data: Any, config: WorkerConfig, journal: Journal) -> Iterator[list[Result]]:
     pending = journal.pending()
     while wave := list(islice(pending, WAVE)):
-        requests = -(-len(wave) // site.plan.per_request)
+        requests = -(-len(wave) // config.plan.per_request)
         items = [{"item": pickle.dumps(item)} for item in wave]
-        answers = data.from_items(items, override_num_blocks=min(requests, 2 * site.plan.most_requests)).map_batches(
+        answers = data.from_items(items, override_num_blocks=min(requests, 2 * config.plan.most_requests)).map_batches(
             RayScorer,
-            fn_constructor_args=(site,),
-            batch_size=site.plan.per_request,
-            compute=data.ActorPoolStrategy(min_size=1, max_size=site.plan.most_requests),
+            fn_constructor_args=(config,),
+            batch_size=config.plan.per_request,
+            compute=data.ActorPoolStrategy(min_size=1, max_size=config.plan.most_requests),
             num_cpus=1,
         )
         for row in answers.iter_rows():

@@ -1,7 +1,7 @@
-"""`sightline review`: a results file as one page that works offline, to look through and correct.
+"""`sightline review`: a results file as one offline page, to look through and correct.
 
-The page holds everything: thumbnails, rows, script. Corrections stay in the browser's own storage until they are saved
-as a CSV with the columns `path` (absolute) and `label`, which is what `sightline export transfer` takes as data.
+The page holds everything: thumbnails, rows, script. Corrections stay in the browser's storage until they are saved as a
+CSV with the columns `path` (absolute) and `label`, which `sightline export transfer` takes as data.
 """
 
 import base64
@@ -20,12 +20,14 @@ from typing import Any
 
 import click
 from PIL import Image
+from sightline.errors import SightlineError, UsageError
 
+from clients.batch.errors import OutputFailed
 from clients.batch.rows import OK, Row
-from clients.batch.sources import Again
+from clients.batch.sources import PictureReader
 from clients.batch.truth import known_truths
 from clients.batch.writers import read_rows
-from serving.contract.errors import OutputFailed, SightlineError, UsageError
+from serving.contract.errors import BadImage
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
 
@@ -39,7 +41,7 @@ TITLE_MARK = "<!--TITLE-->"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the page shows. counts: rows of each label, the failed under "".
+    """The content of the page. counts: rows of each label, the failed under "".
 
     confusion: (truth, label, how many), of all rows, shown or not.
     """
@@ -59,24 +61,27 @@ class Page:
 @click.option("--limit", default=MANY, show_default=True, type=click.IntRange(1), help="Most pictures on the page.")
 @click.option("--overwrite", is_flag=True, help="Replace the page that is there.")
 def review(*, results: str, out: str, limit: int, overwrite: bool) -> None:
-    """Make one offline page of a results file: the least certain first, filters, confusion, corrections as a CSV."""
+    """Make one offline page of a results file, to look through and correct.
+
+    It shows the failed and the least certain first, has filters and the confusion table, and saves corrections as CSV.
+    """
     if Path(out).exists() and not overwrite:
-        raise UsageError(f"{out} exists", hint="Name another page, or replace it with --overwrite.")
+        raise UsageError(f"{out} exists already", hint="Name another page, or replace it with --overwrite.")
     page = collect(results, limit)
     try:
         Path(out).write_text(rendered(page, thumbnails(page.rows)), encoding="utf-8")
     except OSError as exc:
         raise OutputFailed(f"{out} cannot be written: {exc.strerror}") from exc
-    click.echo(f"{len(page.rows)} of {page.total} pictures are in {out}: open it in a browser")
+    click.echo(f"{len(page.rows)} of {page.total} pictures are in {out}: open it in a browser.")
 
 
 def collect(results: str, limit: int) -> Page:
-    """The rows of a results file that the page shows: the failed and the least certain. Raises UsageError."""
+    """Choose the rows that the page shows: the failed and the least certain. Raises UsageError."""
     counts: Counter[str] = Counter()
     labels: set[str] = set()
     truths = known_truths(_counted(read_rows(results), counts, labels), labels)
     if not counts:
-        raise UsageError(f"{results} has no rows")
+        raise UsageError(f"{results} has no rows", hint="Name another file that `sightline score` wrote.")
     chosen = heapq.nsmallest(limit, read_rows(results), key=_certainty)
     confusion: Counter[tuple[str, str]] = Counter()
     for row in read_rows(results):
@@ -95,16 +100,16 @@ def collect(results: str, limit: int) -> Page:
 
 
 def thumbnails(rows: Sequence[Row]) -> list[str]:
-    """A data URL for each row, "" where its picture cannot be read any more."""
-    with Again() as again, ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda row: thumbnail(row.path, again), rows))
+    """Make a data URL for each row, "" where its picture can no longer be read."""
+    with PictureReader() as reader, ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda row: thumbnail(row.path, reader), rows))
 
 
-def thumbnail(path: str, again: Again) -> str:
-    """A small JPEG of a picture as a data URL; "" where it cannot be read."""
+def thumbnail(path: str, reader: PictureReader) -> str:
+    """Make a small JPEG of a picture, as a data URL; "" where it cannot be read."""
     try:
-        image = Image.fromarray(decode_image(again.read(path), ImageLimits()))
-    except SightlineError:
+        image = Image.fromarray(decode_image(reader.read(path), ImageLimits()))
+    except (SightlineError, BadImage):
         return ""
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
@@ -113,7 +118,7 @@ def thumbnail(path: str, again: Again) -> str:
 
 
 def rendered(page: Page, images: Sequence[str]) -> str:
-    """The page as HTML."""
+    """Write the page as HTML."""
     rows = [_entry(row, truth, image) for row, truth, image in zip(page.rows, page.truths, images, strict=True)]
     data = {
         "rows": rows,
@@ -127,13 +132,13 @@ def rendered(page: Page, images: Sequence[str]) -> str:
 
 
 def script_json(data: Any) -> str:
-    """JSON that cannot end the script element that holds it."""
+    """Write JSON that cannot end the script element around it."""
     text = json.dumps(data, ensure_ascii=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _counted(rows: Iterable[Row], counts: Counter[str], labels: set[str]) -> Iterator[tuple[str, str]]:
-    """(path, truth) of each row; meanwhile counts fills with the rows of each label, and labels with all names."""
+    """Yield (path, truth) of each row, and on the way count the rows of each label and collect all labels."""
     for row in rows:
         labels.update(name for name, _ in row.top)
         counts[row.label if row.status == OK else ""] += 1

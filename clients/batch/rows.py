@@ -1,4 +1,4 @@
-"""One row of results: what every format writes and every reader gives back."""
+"""One row of results, the same for every format."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ OK, FAILED = "ok", "failed"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What became of one input.
+    """The outcome of one input.
 
     status: `ok` or `failed`; a failed row has error_code and error instead of label and score. top: (label, score),
-    best first. ms: milliseconds of the request in which the picture travelled, with its neighbours. truth: what the
-    source said, "" where nothing. previous_label: with --changed-only, the label before this run; "" where none.
+    best first. ms: milliseconds of the request in which the picture travelled, with its neighbours. truth: the
+    source's, "" where it has none. previous_label: with --changed-only, the label before this run, or "".
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""`sightline score`: from a source of pictures to a file with one row for each, resumable at any moment."""
+"""`sightline score`: a source of pictures to a file with one row for each, resumable at any moment."""
 
 import json
 import os
@@ -17,19 +17,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
-from sightline.calls import Asked
+from sightline.calls import PredictOptions
 from sightline.client import Client
+from sightline.errors import SightlineError, UsageError
 
+from clients.batch.errors import NotAJournal
 from clients.batch.journal import Journal, journal_path, remove_journal
-from clients.batch.ray_engine import Worksite, run_on_ray
+from clients.batch.ray_engine import WorkerConfig, run_on_ray
 from clients.batch.rows import FAILED, OK
 from clients.batch.scorer import FailureLimit, Plan, Progress, Scorer
 from clients.batch.sources import Columns, Source, open_source
 from clients.batch.writers import check_output, write_rows
-from clients.commands import as_operator_error, client_options
-from serving.contract.errors import NotAJournal, SightlineError, UsageError
+from clients.commands import as_usage_error, client_options
 
-SHOWN_LABELS = 20  # of the summary
+SHOWN_LABELS = 20  # in the summary
 Engine = Callable[[Journal, Callable[[Progress], None]], Progress]
 
 LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
@@ -37,11 +38,11 @@ LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is scored into which file, and what to do with what is there already."""
+    """A source, its output, and the treatment of earlier results."""
 
     source: str
     output: str
-    asked: Asked
+    options: PredictOptions
     columns: Columns = field(default_factory=Columns)
     ordered: bool = False
     overwrite: bool = False
@@ -49,14 +50,15 @@ class Job:
     changed_only: bool = False
 
     def identity(self) -> str:
-        """What must be the same for a run to be the same run."""
-        asked = {name: getattr(self.asked, name) for name in ("model", "top", "version", "label")}
-        return json.dumps({"source": self.source, "at": os.path.abspath(self.source), **asked, **asdict(self.columns)})
+        """The settings that two commands must share to continue the same run, as JSON."""
+        options = {name: getattr(self.options, name) for name in ("model", "top", "version", "label")}
+        where = {"source": self.source, "at": os.path.abspath(self.source)}
+        return json.dumps({**where, **options, **asdict(self.columns)})
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of a run. rows: of the file; answered: in this run, in so many seconds."""
+    """The outcome of a run. rows: of the file; answered: in this run, which took `seconds`."""
 
     output: str
     rows: int
@@ -76,7 +78,7 @@ class Summary:
 
 
 def failure_limit(text: str | None) -> FailureLimit:
-    """`25` or `5%`. Raises click's BadParameter."""
+    """Read `25` or `5%`. Raises click's BadParameter."""
     if text is None:
         return FailureLimit()
     if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
@@ -87,30 +89,44 @@ def failure_limit(text: str | None) -> FailureLimit:
 
 
 @click.command(
-    epilog="Example: sightline score photos/ --model fashion --out labels.csv. Killed? The same command goes on."
+    epilog="Example: sightline score photos/ --model fashion --out labels.csv. Killed? The same command continues."
 )
 @click.argument("source")
-@click.option("--model", "-m", required=True, help="Which model to ask.")
+@click.option("--model", "-m", required=True, help="Name of the model.")
 @click.option("--out", "-o", required=True, type=click.Path(), help="A .csv, .jsonl, .parquet or .sqlite file.")
-@click.option("--version", type=int, help="Which version; by default the newest.")
-@click.option("--label", help="Which version, by its label.")
+@click.option("--version", type=int, help="Version of the model; by default the newest.")
+@click.option("--label", help="Version of the model, by its label.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many labels to record.")
-@click.option("--ordered", is_flag=True, help="Rows in the order of the inputs, not as answers come.")
-@click.option("--overwrite", is_flag=True, help="Begin again, whatever is there.")
-@click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
-@click.option("--changed-only", is_flag=True, help="List anew; score what is new, changed, or of another version.")
+@click.option(
+    "--ordered", is_flag=True, help="Keep the order of the inputs; by default rows come as they are answered."
+)
+@click.option("--overwrite", is_flag=True, help="Begin again and replace the output.")
+@click.option("--retry-failed", is_flag=True, help="Try failed pictures again.")
+@click.option(
+    "--changed-only",
+    is_flag=True,
+    help="List the source anew; score what is new or changed, or was answered by another version.",
+)
 @click.option("--max-failures", metavar="N|P%", help="Stop when more than N, or P% of the rows, failed.")
-@click.option("--patience", default=300.0, show_default=True, help="Seconds to wait for a service that went away.")
-@click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1), help="Most requests at a time.")
-@click.option("--per-request", default=64, show_default=True, type=click.IntRange(1), help="Pictures in one request.")
 @click.option(
-    "--engine", default="local", show_default=True, type=click.Choice(["local", "ray"]), help="Where it runs."
+    "--patience", default=300.0, show_default=True, help="Seconds to wait for a service that does not answer."
 )
 @click.option(
-    "--address", help="With --engine ray: the cluster, such as auto or ray://head:10001; by default one here."
+    "--concurrency", default=8, show_default=True, type=click.IntRange(1), help="Requests at a time, at most."
 )
-@click.option("--path-column", help="Of a table: the column with the paths.")
-@click.option("--truth-column", help="Of a table: the column with the true label.")
+@click.option(
+    "--per-request", default=64, show_default=True, type=click.IntRange(1), help="Pictures in one request, at most."
+)
+@click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    type=click.Choice(["local", "ray"]),
+    help="Score in this process, or on a Ray cluster.",
+)
+@click.option("--address", help="Ray cluster, such as auto or ray://head:10001; by default one on this machine.")
+@click.option("--path-column", help="Column of a table with the paths.")
+@click.option("--truth-column", help="Column of a table with the true labels.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @client_options
 def score(
@@ -141,19 +157,19 @@ def score(
     """Score every picture of SOURCE into a file: exactly one row each, failures included.
 
     SOURCE is a folder, a glob in quotes, a .txt of paths, a .csv or .parquet with a path column, a .zip or .tar, or an
-    address such as s3://bucket/prefix. A run that is killed loses nothing: the same command goes on where it stopped.
+    address such as s3://bucket/prefix. A run that is killed loses nothing: the same command continues it.
 
     Exit 0: every picture has a label. 1: some failed, or the run stopped before its end. 2: it could not begin.
     """
-    asked = Asked(model, top, version, label)
+    options = PredictOptions(model, top, version, label)
     columns = Columns(path_column, truth_column)
-    job = Job(source, out, asked, columns, ordered, overwrite, retry_failed, changed_only)
+    job = Job(source, out, options, columns, ordered, overwrite, retry_failed, changed_only)
     limit = failure_limit(max_failures)
     with Client(url, api_key=api_key, timeout=timeout) as client:
-        served = served_version(client, asked)
-        plan = Plan(asked, served, per_request, concurrency, patience, limit)
-        site = Worksite(os.getcwd(), source, columns, url, api_key, timeout, plan)
-        run = partial(run_on_ray, address, site) if engine == "ray" else None
+        served = served_version(client, options)
+        plan = Plan(options, served, per_request, concurrency, patience, limit)
+        config = WorkerConfig(os.getcwd(), source, columns, url, api_key, timeout, plan)
+        run = partial(run_on_ray, address, config) if engine == "ray" else None
         summary = run_job(job, plan, client, Console(stderr=True, highlight=False), run)
     if as_json:
         click.echo(json.dumps(asdict(summary)))
@@ -162,19 +178,19 @@ def score(
     sys.exit(1 if summary.failed else 0)
 
 
-def served_version(client: Client, asked: Asked) -> int | None:
-    """The version that will answer. Raises OperatorError where the service or the model is not there: exit 2."""
+def served_version(client: Client, options: PredictOptions) -> int | None:
+    """Find the version that will answer. Raises an error with exit status 2 where service or model is missing."""
     try:
-        served = client.model(asked.model).version
+        served = client.model(options.model).version
     except SightlineError as exc:
-        raise as_operator_error(exc) from exc
-    return asked.version if asked.version is not None else served
+        raise as_usage_error(exc) from exc
+    return options.version if options.version is not None else served
 
 
 def run_job(job: Job, plan: Plan, client: Client, console: Console, run: Engine | None = None) -> Summary:
-    """Score what is still to do and write the file. Raises what `Scorer.run` raises, UsageError, OutputFailed.
+    """Score the inputs without a row and write the file. Raises what `Scorer.run` raises, UsageError, OutputFailed.
 
-    run: scores what a journal has no row for; in this process where None.
+    run: the engine that scores them; None for this process.
     """
     started = time.monotonic()
     check_output(job.output)
@@ -193,19 +209,21 @@ def run_job(job: Job, plan: Plan, client: Client, console: Console, run: Engine 
                     raise
         answered = journal.done() - before
         if answered or journal.meta("written") != job.output or not os.path.exists(job.output):
-            write_rows(job.output, journal.rows(job.asked.model, ordered=job.ordered))
+            write_rows(job.output, journal.rows(job.options.model, ordered=job.ordered))
             journal.note("written", job.output)
         return _summary(job, journal, notes, answered, time.monotonic() - started)
 
 
 @contextmanager
 def opened_journal(job: Job, source: Source) -> Iterator[tuple[Journal, list[str]]]:
-    """The journal of a job with its inputs listed, new or as it was left, and what is to be said of it."""
+    """Open the journal of a job, new or as it was left, with its inputs listed. Yields it and notes for the summary."""
     path = journal_path(job.output)
     if job.overwrite and not _is_resumable_overwrite(job, path):
         remove_journal(job.output)
     if os.path.exists(job.output) and not os.path.exists(path) and not job.overwrite:
-        raise UsageError(f"{job.output} exists", hint="Name another file with --out, or begin again with --overwrite.")
+        raise UsageError(
+            f"{job.output} exists already", hint="Name another file with --out, or begin again with --overwrite."
+        )
     journal = Journal(path)
     try:
         notes = list(_prepared(job, source, journal))
@@ -218,7 +236,7 @@ def opened_journal(job: Job, source: Source) -> Iterator[tuple[Journal, list[str
 
 
 def _is_resumable_overwrite(job: Job, path: str) -> bool:
-    """Whether this very command, --overwrite and all, was killed before it wrote its file: then it goes on."""
+    """Tell whether this command, --overwrite included, was killed before it wrote its file: then it continues."""
     if not os.path.exists(path):
         return False
     try:
@@ -233,7 +251,7 @@ def _is_resumable_overwrite(job: Job, path: str) -> bool:
 
 
 def _prepared(job: Job, source: Source, journal: Journal) -> Iterator[str]:
-    """List what is not listed, and make pending what shall be done again; yields what the person should know."""
+    """List the inputs of a new run, make pending what is to be done again. Yields notes for the summary."""
     identity, mode = journal.meta("listed"), journal.meta("mode")
     if identity is None:
         mode = "overwrite" if job.overwrite else "first"
@@ -247,10 +265,10 @@ def _prepared(job: Job, source: Source, journal: Journal) -> Iterator[str]:
     finished = journal.done() == journal.total()
     if job.changed_only and (finished or mode != "changed"):
         journal.list_again(_some(job, source), {"mode": "changed"})
-        yield "listed anew: what is unchanged keeps its row"
+        yield "listed anew: unchanged pictures keep their rows"
         return
     if job.retry_failed and (failed := journal.forget_failures()):
-        yield f"{failed} that failed are tried again"
+        yield f"{failed} failed pictures are tried again"
     if finished and not job.retry_failed:
         yield "every input has its row already: nothing to do (--retry-failed, --changed-only, --overwrite)"
     elif journal.done():
@@ -258,11 +276,11 @@ def _prepared(job: Job, source: Source, journal: Journal) -> Iterator[str]:
 
 
 def _some(job: Job, source: Source) -> Iterator[Any]:
-    """The inputs. Raises UsageError where there is none."""
+    """Yield the inputs. Raises UsageError where there is none."""
     inputs = iter(source.inputs())
     first = next(inputs, None)
     if first is None:
-        raise UsageError(f"there is no picture in {job.source!r}", hint="Hidden files are not looked at.")
+        raise UsageError(f"there is no picture in {job.source!r}", hint="Hidden files are skipped.")
     yield first
     yield from inputs
 
@@ -293,7 +311,7 @@ def _summary(job: Job, journal: Journal, notes: list[str], answered: int, second
 
 @contextmanager
 def reporting(console: Console, total: int) -> Iterator[Callable[[Progress], None]]:
-    """Progress on a terminal as a bar with rate, time left and failures; elsewhere as a line now and then."""
+    """Report progress: by a bar on a terminal, elsewhere by a line every ten seconds."""
     if not console.is_terminal:
         yield _lines(console)
         return
@@ -341,7 +359,7 @@ def _show_reasons(journal: Journal, console: Console) -> None:
 
 
 def show_summary(summary: Summary, console: Console) -> None:
-    """Counts by label, failures by reason, labels that flipped, pictures a second."""
+    """Print the counts by label, the failures by reason, the labels that flipped, and the rate."""
     for note in summary.notes:
         console.print(escape(note))
     table = Table("label", "pictures", box=None, pad_edge=False)

@@ -1,6 +1,6 @@
-"""From inputs to rows: many requests at a time, as many as the service takes, and nothing lost between them.
+"""Inputs to rows: as many requests at a time as the service takes, and every answer in the journal.
 
-The journal belongs to the thread that calls `Scorer.run`; threads read pictures, send them and hand back results.
+The journal belongs to the thread that calls `Scorer.run`; other threads read pictures, send them and return results.
 """
 
 import hashlib
@@ -11,44 +11,43 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
 
-from sightline.calls import Asked
+from sightline.calls import PredictOptions
 from sightline.client import Client
+from sightline.errors import (
+    SERVER_ERRORS,
+    BadImage,
+    DeadlineExceeded,
+    ServerError,
+    ServiceUnreachable,
+    SightlineError,
+    Unavailable,
+)
 from sightline.pictures import Upload
 from sightline.results import Failed, Prediction
 
+from clients.batch.errors import ScoringStopped
 from clients.batch.journal import Journal, Pending, Result
 from clients.batch.limiter import Limiter
 from clients.batch.rows import FAILED
 from clients.batch.sources import Source
-from serving.contract.errors import (
-    BadImage,
-    DeadlineExceeded,
-    ModelError,
-    ScoringStopped,
-    ServiceUnreachable,
-    SightlineError,
-    Unavailable,
-    UnreadableFile,
-)
 
-TROUBLE = (Unavailable, ServiceUnreachable, DeadlineExceeded)  # the service's, not the pictures': tried again
-SUSPICIOUS = (ServiceUnreachable, DeadlineExceeded)  # the service's, unless it is well and it is always this picture
-SERVER_ERRORS = 500  # HTTP statuses from here on are the service's own
-SUSPECT_TRIES = 3  # of a request that goes wrong so while the service says that it is ready
-BYTES_PER_REQUEST = 500_000  # five photos: with 64 in a request the service came to half of its rate (measured)
-POLL_SECONDS = 0.5  # between looks at the clock while nothing comes back
+RETRYABLE = (Unavailable, ServiceUnreachable, DeadlineExceeded)  # the service is at fault, not the pictures
+SUSPICIOUS = (ServiceUnreachable, DeadlineExceeded)  # the service, unless it is ready and one picture always does it
+SUSPECT_TRIES = 3  # of a request with a suspicious error while the service is ready
+BYTES_PER_REQUEST = 500_000  # five photos; with 64 the rate was half (measured)
+POLL_SECONDS = 0.5  # the longest wait for an answer before the clock is read again
 
 
 @dataclass(frozen=True, slots=True)
 class FailureLimit:
-    """When so many failed that the rest is not worth it. share: 0-1 of the rows so far, or None; count, or None."""
+    """The failures at which a run stops. count: of rows; share: 0-1 of the rows so far; None: no limit."""
 
     count: int | None = None
     share: float | None = None
-    rows_first: int = 100  # a share of fewer rows says nothing
+    rows_first: int = 100  # before a share counts
 
     def is_passed(self, failures: int, rows: int) -> bool:
-        """Whether to stop."""
+        """Tell whether to stop."""
         if self.count is not None and failures > self.count:
             return True
         return self.share is not None and rows >= self.rows_first and failures > self.share * rows
@@ -56,10 +55,13 @@ class FailureLimit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to score. per_request: pictures; most_requests: at a time; patience_seconds: without any answer."""
+    """The settings of a run. per_request: pictures; most_requests: at a time; patience_seconds: without an answer.
 
-    asked: Asked
-    version: int | None  # that the service answers with at the start; what --changed-only compares with
+    version: that the service answers with at the start, and --changed-only compares with; None where it is unknown.
+    """
+
+    options: PredictOptions
+    version: int | None
     per_request: int = 64
     most_requests: int = 8
     patience_seconds: float = 300.0
@@ -68,7 +70,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run is. rows: of all runs; answered: in this one."""
+    """The state of a run. rows: of all runs; answered: in this one."""
 
     total: int
     rows: int
@@ -78,7 +80,7 @@ class Progress:
 
 @dataclass(slots=True)
 class _Chunk:
-    """The pictures of one request. tries: how often it went wrong while the service was well."""
+    """The pictures of one request. tries: how often it failed while the service was ready."""
 
     items: Sequence[Pending]
     tries: int = 0
@@ -90,7 +92,7 @@ class _Chunk:
 
 
 class Scorer:
-    """Scores what a journal has no row for.
+    """Scores the inputs of a journal that have no row.
 
     report: called about twice a second and at the end. clock: monotonic seconds.
     """
@@ -123,9 +125,8 @@ class Scorer:
     def run(self) -> Progress:
         """Score everything that is pending.
 
-        Raises ScoringStopped where too many fail or the service stays away longer than the plan's patience;
-        UnknownModel and its like where the service says that it makes no sense to go on. Whatever it raises, what was
-        answered is recorded.
+        Raises ScoringStopped where too many fail or the service stays away longer than the plan's patience; NotFound,
+        AccessDenied or BadRequest where no picture can succeed. Whatever it raises, every answer is recorded.
         """
         chunks = self._chunks()
         pool = ThreadPoolExecutor(self._plan.most_requests, "score")
@@ -144,7 +145,7 @@ class Scorer:
             yield _Chunk(items)
 
     def _launch(self, pool: ThreadPoolExecutor, chunks: Iterator[_Chunk]) -> bool:
-        """Send as many requests as may be under way. Returns whether there is more to send."""
+        """Send requests up to the limiter's width. Returns False where nothing is left to send."""
         while len(self._flying) < self._limiter.requests and self._clock() >= self._resume_at:
             chunk = self._again.popleft() if self._again else next(chunks, None)
             if chunk is None:
@@ -154,7 +155,7 @@ class Scorer:
         return True
 
     def _collect(self) -> None:
-        """Wait for an answer or a moment, and record what came."""
+        """Wait for an answer, at most half a second, and record it."""
         now = self._clock()
         if now < self._resume_at and not self._flying:
             time.sleep(min(POLL_SECONDS, self._resume_at - now))
@@ -168,11 +169,11 @@ class Scorer:
     def _settle(self, chunk: _Chunk, future: "Future[list[Result]]") -> None:
         try:
             results = future.result()
-        except TROUBLE as exc:
+        except RETRYABLE as exc:
             self._try_again(chunk, exc)
         except SightlineError as exc:
             if not is_service_error(exc):
-                raise  # an unknown model, a key that is refused: no picture will do better
+                raise  # an unknown model, a key that is refused: no picture will succeed
             self._take_apart(chunk, exc)
         else:
             self._limiter.succeeded()
@@ -186,15 +187,15 @@ class Scorer:
         self._failures += sum(result.status == FAILED for result in results)
 
     def _try_again(self, chunk: _Chunk, exc: SightlineError) -> None:
-        """The service has trouble: slow down and send the request again, unless the request itself is the trouble."""
+        """Slow down and send the request again, unless it is the request that fails."""
         now = self._clock()
         self._resume_at = now + self._limiter.refused(chunk.began, now)
         if now - self._good_at > self._plan.patience_seconds:
             raise ScoringStopped(
                 f"no answer for {self._plan.patience_seconds:g} s (--patience): {exc.detail}",
-                hint="What was answered is safe: run the same command again when the service is back.",
+                hint="Every answer is recorded: run the same command again when the service is back.",
             ) from exc
-        if isinstance(exc, SUSPICIOUS) and self._is_well():
+        if isinstance(exc, SUSPICIOUS) and self._is_ready():
             chunk.tries += 1
             if chunk.tries >= SUSPECT_TRIES:
                 self._take_apart(chunk, exc)
@@ -202,13 +203,13 @@ class Scorer:
         self._again.append(chunk)
 
     def _take_apart(self, chunk: _Chunk, exc: SightlineError) -> None:
-        """A request fails although the service is well: find the picture that it is."""
+        """Halve a request that fails although the service is ready, until the picture at fault is alone."""
         if len(chunk.items) > 1:
             self._again.extend(chunk.halves())
         else:
             self._record([failed_result(chunk.items[0], exc)])
 
-    def _is_well(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             return self._client.with_options(timeout=5).is_ready()
         except SightlineError:
@@ -218,7 +219,7 @@ class Scorer:
         if self._plan.limit.is_passed(self._failures, self._rows):
             raise ScoringStopped(
                 f"{self._failures} of {self._rows} pictures failed, more than --max-failures allows",
-                hint="Look at the reasons below; the same command with a higher limit goes on from here.",
+                hint="Read the reasons above; the same command with a higher limit goes on from here.",
             )
 
     def _progress(self) -> Progress:
@@ -230,10 +231,10 @@ class Scorer:
 
 
 def score_request(source: Source, client: Client, plan: Plan, items: Sequence[Pending]) -> list[Result]:
-    """Read the pictures of one request, send them, and match the answers. Raises what the client raises."""
+    """Read the pictures of one request, send them, and match the answers. Raises the client's errors."""
     reader = _Reader(source, items, plan.version)
     started = time.perf_counter()
-    outcomes = client.predict_uploads(reader, plan.asked, plan.per_request, BYTES_PER_REQUEST)
+    outcomes = client.predict_uploads(reader, plan.options, plan.per_request, BYTES_PER_REQUEST)
     ms = (time.perf_counter() - started) * 1000
     results = [
         _result(item, sha256, outcome, ms)
@@ -243,17 +244,17 @@ def score_request(source: Source, client: Client, plan: Plan, items: Sequence[Pe
 
 
 def is_service_error(error: SightlineError) -> bool:
-    """Whether the service failed at a request, which another request may not share. Not: it refused the caller."""
-    return isinstance(error, ModelError) or (error.status or 0) >= SERVER_ERRORS
+    """Tell whether the service failed at this request; another may succeed. False where it refused the caller."""
+    return isinstance(error, ServerError) or (error.status or 0) >= SERVER_ERRORS
 
 
 def failed_result(item: Pending, error: SightlineError) -> Result:
-    """The row of a picture that has no answer."""
+    """The row of a picture without an answer."""
     return _failed(item, "", error)
 
 
 class _Reader:
-    """Reads the pictures of one request, one after another as they are sent, and remembers their digests."""
+    """Reads the pictures of one request one by one as they are sent, and keeps their digests."""
 
     def __init__(self, source: Source, items: Sequence[Pending], version: int | None) -> None:
         self._source = source
@@ -267,7 +268,7 @@ class _Reader:
         for item in self._items:
             try:
                 data = self._source.read(item.path, item.locator)
-            except (UnreadableFile, BadImage) as exc:
+            except BadImage as exc:
                 yield self._noted(item, "", Failed(item.path, exc))
                 continue
             sha256 = hashlib.sha256(data).hexdigest()
@@ -287,7 +288,7 @@ def _result(item: Pending, sha256: str, outcome: Prediction | Failed, ms: float)
         return _failed(item, sha256, outcome.error)
     return Result(
         item.ordinal,
-        label=outcome.label or "",  # always there: no min_score is asked for
+        label=outcome.label or "",  # never None: no min_score is sent
         score=outcome.score,
         top=tuple((label.label, label.score) for label in outcome.top),
         version=outcome.version,

@@ -1,6 +1,6 @@
-"""Where the pictures are: a folder, a glob, a list, a table, an archive, a bucket. Add a kind of source here.
+"""Sources of pictures: a folder, a glob, a list, a table, an archive, a bucket. Add a kind of source here.
 
-A source lists its inputs once, in an order that does not change, and reads any of them later by what it listed. Paths
+A source lists its inputs in an order that does not change, and reads any of them later by its path and locator. Paths
 are Python's file system strings: bytes that are not UTF-8 are surrogates, as `os.fsdecode` makes them.
 """
 
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
-from serving.contract.errors import ImageTooLarge, UnreadableFile, UsageError
+from sightline.errors import BadImage, MissingPackage, UsageError, install_hint
 
-LARGEST_FILE = 200_000_000  # bytes; a file above is refused unread, so that memory stays flat
+LARGEST_FILE = 200_000_000  # bytes; a larger file is refused unread, so that memory stays flat
 PATH_COLUMNS = ("path", "file", "filename", "filepath", "image", "image_path")
 TRUTH_COLUMN = "truth"
 LISTS = (".txt", ".lst", ".list")
@@ -32,7 +32,7 @@ TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One picture to score. locator: how its source finds it where the path is not enough; truth: "" where unknown."""
+    """One picture to score. locator: for its source, where the path is not enough; truth: "" where it is unknown."""
 
     path: str
     locator: str = ""
@@ -41,7 +41,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a table that hold the path and the truth; None: the first that is known by its name."""
+    """The columns of a table that hold the path and the truth; None: the first with a well-known name."""
 
     path: str | None = None
     truth: str | None = None
@@ -51,19 +51,19 @@ class Source(Protocol):
     """Lists pictures and reads them. `read` may be called from several threads."""
 
     def inputs(self) -> Iterator[Input]:
-        """Every picture, always in the same order."""
+        """Yield every picture, always in the same order."""
 
     def read(self, path: str, locator: str) -> bytes:
-        """The bytes of one. Raises UnreadableFile, ImageTooLarge."""
+        """Read one picture's bytes. Raises BadImage."""
 
     def close(self) -> None:
-        """Give back what was opened."""
+        """Close the files that are open."""
 
 
 def open_source(spec: str, columns: Columns, without: frozenset[str] = frozenset()) -> Source:
-    """The source that `spec` names. without: real paths that are never inputs (the output, the journal).
+    """Open the source that `spec` names. without: real paths that are never inputs (the output, the journal).
 
-    Raises UsageError where there is no such thing.
+    Raises UsageError where nothing is there.
     """
     if "://" in spec:
         return Bucket(spec)
@@ -94,22 +94,28 @@ def _open_file(spec: str, columns: Columns) -> Source:
 
 
 def read_whole(path: str) -> bytes:
-    """A regular file's bytes. Raises UnreadableFile, ImageTooLarge."""
+    """Read a regular file. Raises BadImage."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # not to wait for the other end of a pipe
         with open(fd, "rb", buffering=0) as file:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise UnreadableFile(f"{path!r} is not a regular file")
+                raise unreadable(f"{path!r} is not a regular file")
             _refuse_huge(path, status.st_size)
             return file.readall()
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
-        raise UnreadableFile(f"{path!r} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
+        raise unreadable(f"{path!r} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
+
+
+def unreadable(detail: str) -> BadImage:
+    """The error of a picture whose bytes cannot be read."""
+    return BadImage(detail, code="unreadable_file")
 
 
 def _refuse_huge(path: str, size: int) -> None:
     if size > LARGEST_FILE:
-        raise ImageTooLarge(f"{path!r} has {size:,} bytes; files over {LARGEST_FILE:,} are not read")
+        detail = f"{path!r} has {size:,} bytes; files over {LARGEST_FILE:,} are not read"
+        raise BadImage(detail, code="image_too_large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +131,7 @@ class Files:
         return read_whole(path)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,7 @@ class Folder:
         return read_whole(path)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing is open."""
 
     def _walk(self, folder: str) -> Iterator[str]:
         files, folders = _children(folder)
@@ -156,7 +162,7 @@ class Folder:
 
 
 def _children(folder: str) -> tuple[list[str], list[str]]:
-    """(files, folders) of a folder, sorted by name. A link to nothing is a file, so that somebody hears of it."""
+    """(files, folders) of a folder, sorted by name. A broken link is a file, so that it becomes a failed row."""
     files, folders = [], []
     try:
         with os.scandir(folder) as entries:
@@ -174,7 +180,7 @@ def _children(folder: str) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Paths that a file names; relative ones are looked for from here, then from the folder of the list."""
+    """Paths that a file lists; a relative one is looked up in the current folder, then in that of the list."""
 
     listing: Callable[[], Iterator[Input]]
     folder: str
@@ -186,17 +192,17 @@ class Listed:
         beside = os.path.join(self.folder, path)
         try:
             return read_whole(path)
-        except UnreadableFile:
+        except BadImage:
             if "\0" in path or not os.path.exists(beside):
                 raise
             return read_whole(beside)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing is open."""
 
 
 def _lines(spec: str) -> Iterator[Input]:
-    """One path a line; or separated by NUL, as `find -print0` writes them. Empty lines are none."""
+    """One path a line, or separated by NUL, as `find -print0` writes them. Empty lines are skipped."""
     with open(spec, "rb") as file:
         separator = b"\0" if b"\0" in file.read(65536) else b"\n"
         file.seek(0)
@@ -261,7 +267,7 @@ def _found_columns(spec: str, names: list[str], columns: Columns) -> tuple[int, 
 
 
 class Zip:
-    """The files of a zip; their paths are the archive's and the member's name. locator: the member's number.
+    """The files of a zip; a path is the archive's and the member's name. locator: the member's number.
 
     zipfile keeps the archive's directory in memory, 0.6 KB for each member.
     """
@@ -285,7 +291,7 @@ class Zip:
             _refuse_huge(path, member.file_size)
             return self._zip.read(member)
         except BROKEN_ZIP as exc:
-            raise UnreadableFile(f"{path!r} cannot be read: {exc}") from exc
+            raise unreadable(f"{path!r} cannot be read: {exc}") from exc
 
     def close(self) -> None:
         self._zip.close()
@@ -294,7 +300,7 @@ class Zip:
 class Tar:
     """The files of a tar; a compressed one is unpacked into one temporary file first, so that any member is one seek.
 
-    locator: where the member's bytes begin, and how many they are.
+    locator: the offset of the member's bytes and their number.
     """
 
     def __init__(self, spec: str) -> None:
@@ -320,7 +326,7 @@ class Tar:
         _refuse_huge(path, size)
         data = os.pread(self._file.fileno(), size, offset)
         if len(data) != size:
-            raise UnreadableFile(f"{path!r} is cut off: {len(data)} of {size} bytes are there")
+            raise unreadable(f"{path!r} is cut off: {len(data)} of {size} bytes are there")
         return data
 
     def close(self) -> None:
@@ -352,7 +358,7 @@ def _is_hidden(name: str) -> bool:
 
 
 class Bucket:
-    """Everything under an address that fsspec understands: s3://, gs://, https://, memory://, ..."""
+    """Every file under an address that fsspec understands: s3://, gs://, https://, memory://, ..."""
 
     def __init__(self, spec: str) -> None:
         core = import_extra("fsspec.core", "s3")
@@ -371,34 +377,30 @@ class Bucket:
         try:
             data: bytes = self._fs.cat_file(locator)
         except OSError as exc:
-            raise UnreadableFile(f"{path!r} cannot be read: {exc}") from exc
+            raise unreadable(f"{path!r} cannot be read: {exc}") from exc
         return data
 
     def close(self) -> None:
-        """fsspec keeps its connections itself."""
+        """fsspec manages its connections itself."""
 
 
 def import_extra(module: str, extra: str) -> Any:
-    """A module that an extra installs. Raises UsageError that names the extra."""
+    """Import a module of an extra. Raises MissingPackage, which names the extra."""
     from importlib import import_module
 
     try:
         return import_module(module)
     except ImportError as exc:
-        raise UsageError(f"{module.split('.', maxsplit=1)[0]} is not installed", hint=install_hint(extra)) from exc
-
-
-def install_hint(extra: str) -> str:
-    """What to install."""
-    return f"Install it: pip install 'sightline[{extra}]'."
+        package = module.partition(".")[0]
+        raise MissingPackage(f"the package {package} is not installed", hint=install_hint(extra)) from exc
 
 
 def shown_path(path: str) -> str:
-    """A path as text that every format can hold: a byte that is not UTF-8 becomes \\xNN."""
+    """Escape a path for formats that hold UTF-8 only: any other byte becomes \\xNN."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-class Again:
+class PictureReader:
     """Reads pictures by the paths in rows of results: a file, a member of an archive, an address. Threads may share it.
 
     An archive is opened and listed once, at the first of its members.
@@ -416,7 +418,7 @@ class Again:
             archive.close()
 
     def read(self, path: str) -> bytes:
-        """The bytes of one. Raises UnreadableFile and its like."""
+        """Read one picture's bytes. Raises BadImage, UsageError."""
         if "://" in path:
             return Bucket(path).read(path, path.split("://", 1)[1])
         for parent in Path(path).parents:
@@ -432,5 +434,5 @@ class Again:
                 self._archives[spec] = archive, members
             archive, members = self._archives[spec]
         if path not in members:
-            raise UnreadableFile(f"{path!r} cannot be read: it is not in {spec!r}")
+            raise unreadable(f"{path!r} cannot be read: it is not in {spec!r}")
         return archive.read(members[path].path, members[path].locator)

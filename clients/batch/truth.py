@@ -1,4 +1,4 @@
-"""What a picture truly shows, where somebody knows: a truth column, or the name of the folder that it lies in."""
+"""The true label of a picture, where it is known: from a truth column, or from the name of its folder."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,33 +9,34 @@ KNOWN_SHARE = 0.5  # of the pictures whose folder is named like a label, for fol
 
 
 def plain_label(name: str) -> str:
-    """A label as folders are named: lower case, letters and digits only. `T-shirt/top` is `tshirttop`."""
+    """Reduce a label to lower-case letters and digits, as folders are named. `T-shirt/top` is `tshirttop`."""
     return "".join(char for char in name.casefold() if char.isalnum())
 
 
 @dataclass(frozen=True, slots=True)
 class Truths:
-    """Tells the true label of a picture. spelling: the model's labels by their plain names; column, folders: which
-    of the two is believed; neither means that nothing is known."""
+    """The source of true labels: a column, the folders' names, or, where both are False, none.
+
+    spelling: the model's labels by their plain names.
+    """
 
     spelling: dict[str, str]
     column: bool
     folders: bool
 
     def of(self, path: str, given: str) -> str:
-        """The true label in the spelling of the model's labels, "" where unknown. given: by the source, or ""."""
+        """The true label in the spelling of the model's labels, or "". given: the source's truth, or ""."""
         if self.column:
             return self.spelling.get(plain_label(given), given)
         return self.spelling.get(_folder(path), "") if self.folders else ""
 
 
 def known_truths(pictures: Iterable[tuple[str, str]], labels: Iterable[str]) -> Truths:
-    """How the truth of these pictures is known.
+    """Find out whether a column or the folders give the truth of these pictures.
 
-    pictures: (path, truth that the source gave, or ""). labels: all that the model answered, read after `pictures`;
-    "" is none.
-    A truth that the source gave counts; where it gave none, the folders' names do, if at least half of the pictures
-    lie in a folder that is named like a label.
+    pictures: (path, the source's truth, or ""). labels: those of the model, read after `pictures`; "" is none.
+    The source's truth counts; where it gives none, the folders' names do, if at least half of the pictures lie in a
+    folder that is named like a label.
     """
     given, total, folders = False, 0, Counter[str]()
     for path, truth in pictures:

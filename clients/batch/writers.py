@@ -1,6 +1,6 @@
-"""Rows to a file and back: one dict of formats, chosen by the file's ending. Add an output format here.
+"""Rows to a file and back: one table of formats, chosen by the file's ending. Add an output format here.
 
-A file appears whole or not at all: it is written aside, flushed to the disk and renamed.
+A file appears whole or not at all: it is written under another name, flushed to the disk and renamed.
 """
 
 import csv
@@ -14,9 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sightline.errors import UsageError
+
+from clients.batch.errors import OutputFailed
 from clients.batch.rows import Row
 from clients.batch.sources import import_extra
-from serving.contract.errors import OutputFailed, UsageError
 
 COLUMNS = tuple(field.name for field in fields(Row))
 NUMBERS: dict[str, type[int] | type[float]] = {"score": float, "ms": float, "version": int}
@@ -26,55 +28,55 @@ SQL_TYPES = {"score": "REAL", "ms": "REAL", "version": "INTEGER"}
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """write: rows into a file that does not exist yet; read: rows of a file, in its order."""
+    """A format. write: rows into a new file; read: the rows of a file, in its order."""
 
     write: Callable[[str, Iterable[Row]], None]
     read: Callable[[str], Iterator[Row]]
 
 
 def format_of(path: str) -> Format:
-    """The format of a file's ending. Raises UsageError."""
+    """Look up the format of a file's ending. Raises UsageError."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
-        raise UsageError(f"{path}: unknown ending {suffix!r}", hint=f"Known are {', '.join(FORMATS)}.")
+        raise UsageError(f"{path} has the unknown ending {suffix!r}", hint=f"Use one of {', '.join(FORMATS)}.")
     return FORMATS[suffix]
 
 
 def check_output(path: str) -> None:
-    """Say now what would fail at the end. Raises UsageError."""
+    """Check now what would fail at the end. Raises UsageError, MissingPackage."""
     format_of(path)
     if Path(path).suffix.lower() == ".parquet":
         import_extra("pyarrow.parquet", "parquet")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        raise UsageError(f"there is no folder {folder}", hint="Make it first.")
+        raise UsageError(f"there is no folder {folder}", hint="Create it first.")
     if os.path.isdir(path):
-        raise UsageError(f"{path} is a folder; --out wants a file")
+        raise UsageError(f"{path} is a folder", hint="Name a file with --out.")
 
 
 def write_rows(path: str, rows: Iterable[Row]) -> None:
-    """Write all rows, then rename: `path` is the old file, none, or the whole new one. Raises OutputFailed."""
+    """Write all rows, then rename: `path` is the old file or the whole new one. Raises OutputFailed."""
     folder, name = os.path.split(os.path.abspath(path))
-    aside = os.path.join(folder, f".{name}.partial")
+    partial = os.path.join(folder, f".{name}.partial")
     try:
-        _remove(aside)
-        format_of(path).write(aside, rows)
-        _sync(aside)
-        os.replace(aside, path)
+        _remove(partial)
+        format_of(path).write(partial, rows)
+        _sync(partial)
+        os.replace(partial, path)
         _sync(folder)
     except (OSError, sqlite3.OperationalError) as exc:
-        _remove(aside)
+        _remove(partial)
         full = isinstance(exc, sqlite3.OperationalError) or exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise OutputFailed(
             f"{path} cannot be written: {exc}",
-            hint=f"Every row is safe in the journal. {'Make room' if full else 'Mend it'}, then run the command again.",
+            hint=f"Every row is in the journal. {'Make room' if full else 'Correct that'}, then run the command again.",
         ) from exc
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """The rows of a results file. Raises UsageError where it is none."""
+    """Read the rows of a results file. Raises UsageError where it is none."""
     if not os.path.isfile(path):
-        raise UsageError(f"there is no file {path}", hint="Give a file that `sightline score` wrote.")
+        raise UsageError(f"there is no file {path}", hint="Name a file that `sightline score` wrote.")
     try:
         yield from format_of(path).read(path)
     except (KeyError, ValueError, TypeError, sqlite3.DatabaseError) as exc:
@@ -161,7 +163,7 @@ def _read_sqlite(path: str) -> Iterator[Row]:
 
 
 def _flat(row: Row) -> list[Any]:
-    """A row for formats without lists: `top` as JSON."""
+    """The cells of a row for formats without lists: `top` is JSON."""
     return [json.dumps(row.top, ensure_ascii=False) if name == "top" else getattr(row, name) for name in COLUMNS]
 
 

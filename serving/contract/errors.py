@@ -64,12 +64,7 @@
         ├── ProcessDied
         ├── FacesNotInstalled
         ├── VerificationFailed
-        ├── ServiceUnreachable
-        ├── UnexpectedAnswer
-        ├── UnreadableFile
-        ├── OutputFailed
-        ├── NotAJournal
-        └── ScoringStopped         before its end; the same command resumes it
+        └── UnreadableFile
 
 An error knows nothing of HTTP or gRPC: `gateway/errors.py`, `model_server/status.py` and
 `backend/grpc_predictor.py` hold the tables.
@@ -84,14 +79,11 @@ class SightlineError(Exception):
     detail: what was given and what was expected. hint: what to do about it, or "" where nothing is known.
     `code` is the machine-readable name and never changes; `title` is its short text.
     exit_status: of a command that ends with it; 1: some or all of it failed, 2: it was not usable as given.
-    status, request_id: set by the client on an error that a service answered; None where the error arose here.
     """
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Error"
     exit_status: ClassVar[int] = 1
-    status: int | None = None
-    request_id: str | None = None
 
     def __init__(self, detail: str, *, hint: str = "") -> None:
         super().__init__(detail)
@@ -364,27 +356,5 @@ class VerificationFailed(OperatorError):
     code, title = "verification_failed", "The exported model does not answer as the trained one"
 
 
-class ServiceUnreachable(OperatorError):
-    code, title = "service_unreachable", "The service cannot be reached"
-
-
-class UnexpectedAnswer(OperatorError):
-    code, title = "unexpected_answer", "The answer is not one of Sightline's"
-
-
 class UnreadableFile(OperatorError):
     code, title = "unreadable_file", "A file cannot be read"
-
-
-class OutputFailed(OperatorError):
-    code, title = "output_failed", "The results cannot be written"
-    exit_status = 1
-
-
-class NotAJournal(OperatorError):
-    code, title = "not_a_journal", "The file at the journal's place is something else"
-
-
-class ScoringStopped(OperatorError):
-    code, title = "scoring_stopped", "Scoring stopped before its end; the same command resumes it"
-    exit_status = 1

@@ -190,14 +190,6 @@ def enrol_folder(
         yield FolderRow(path, person, verdict)
 
 
-def named_files(folder: Path) -> list[tuple[Path, str]]:
-    """List the files of a folder with their persons, sorted: `ada.jpg` and `ada/anything.jpg` are both ada's."""
-    found = [(path, path.stem) for path in folder.iterdir() if path.is_file()]
-    for person in (path for path in folder.iterdir() if path.is_dir()):
-        found += [(path, person.name) for path in person.rglob("*") if path.is_file()]
-    return sorted((path, name) for path, name in found if not path.name.startswith("."))
-
-
 def refusal(verdict: Verdict) -> UnusableFace:
     """Return the error for a refused photo: a sentence for each reason."""
     first = verdict.reasons[0].code

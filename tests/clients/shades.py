@@ -1,6 +1,7 @@
 """A model so simple that its answers are computed by hand: it tells four shades of gray apart."""
 
 import io
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -122,6 +123,13 @@ def png(gray: int, side: int = 12) -> bytes:
     """The bytes of an evenly gray picture."""
     buffer = io.BytesIO()
     Image.new("L", (side, side), gray).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def noise(side: int) -> bytes:
+    """The bytes of a picture that does not compress: about side * side."""
+    buffer = io.BytesIO()
+    Image.frombytes("L", (side, side), random.Random(1).randbytes(side * side)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from sightline import ServiceUnreachable, UsageError
 
 from clients.commands import models, predict, printable
-from serving.contract.errors import OperatorError, ServiceUnreachable
 from tests.clients.shades import Service, png
 
 
@@ -63,7 +63,7 @@ def test_json_holds_every_picture(service: Service, folder: Path) -> None:
 
 def test_an_unknown_model_and_no_service_end_the_command(service: Service, folder: Path) -> None:
     arguments = ["--model", "nobody", str(folder / "night.png")]
-    assert isinstance(CliRunner().invoke(predict, ["--url", service.url, *arguments]).exception, OperatorError)
+    assert isinstance(CliRunner().invoke(predict, ["--url", service.url, *arguments]).exception, UsageError)
     absent = CliRunner().invoke(predict, ["--url", "http://127.0.0.1:1", *arguments])
     assert isinstance(absent.exception, ServiceUnreachable)
     assert CliRunner().invoke(predict, ["--url", service.url]).exit_code == 2

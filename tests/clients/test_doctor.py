@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from sightline import Client
+from sightline import Client, UsageError
 
-from clients.doctor import STAGES, Patient, _wanted, admit, doctor, examined, over_http, preprocessed, recorded
+from clients.doctor import STAGES, Target, _wanted, doctor, find_version, over_http, preprocessed, recorded, run_stages
 from serving.contract.card import CARD_FILE, card_to_json
-from serving.contract.errors import ModelError, ModelFailed, UsageError
+from serving.contract.errors import ModelError, ModelFailed
 from serving.contract.golden import GoldenExamples, write_golden
 from tests.clients.shades import SIDE, Service, golden_card, png, shade_probabilities
 
@@ -26,14 +26,14 @@ def models(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def patient(models: Path, service: Service) -> Patient:
-    return admit("shades", models, None, Client(service.url, max_retries=0), "127.0.0.1:1")
+def target(models: Path, service: Service) -> Target:
+    return find_version("shades", models, None, Client(service.url, max_retries=0), "127.0.0.1:1")
 
 
-def test_a_healthy_model_agrees_at_every_stage(patient: Patient) -> None:
-    assert recorded(patient) <= 1e-6
-    assert preprocessed(patient) == 0
-    assert over_http(patient) <= 1e-6
+def test_a_healthy_model_agrees_at_every_stage(target: Target) -> None:
+    assert recorded(target) <= 1e-6
+    assert preprocessed(target) == 0
+    assert over_http(target) <= 1e-6
 
 
 def test_the_first_stage_that_differs_is_named(models: Path, service: Service) -> None:
@@ -61,30 +61,30 @@ def test_the_first_stage_that_differs_is_named(models: Path, service: Service) -
     assert "is the first stage that differs" in text.output
 
 
-def test_preprocessing_that_changed_is_noticed(patient: Patient) -> None:
-    patient.golden.tensors[0, 0, 0, 0] += 1  # type: ignore[operator]
-    assert preprocessed(patient) == 1
-    finding = next(row for row in examined(patient) if row.stage == "preprocess")
+def test_preprocessing_that_changed_is_noticed(target: Target) -> None:
+    target.golden.tensors[0, 0, 0, 0] += 1  # type: ignore[operator]
+    assert preprocessed(target) == 1
+    finding = next(row for row in run_stages(target) if row.stage == "preprocess")
     assert (finding.ok, finding.atol) == (False, 0.0)
 
 
-def test_a_record_that_does_not_fit_its_card_is_refused(models: Path, patient: Patient) -> None:
+def test_a_record_that_does_not_fit_its_card_is_refused(models: Path, target: Target) -> None:
     (models / "shades" / "1" / CARD_FILE).write_text(card_to_json(golden_card(len(GRAYS) + 1)))
-    shorter = admit("shades", models, 1, patient.client, "127.0.0.1:1")
+    shorter = find_version("shades", models, 1, target.client, "127.0.0.1:1")
     with pytest.raises(ModelFailed, match="the card says 4"):
         recorded(shorter)
 
 
-def test_what_cannot_be_examined_is_said(models: Path, service: Service, tmp_path: Path) -> None:
+def test_a_missing_version_is_said(models: Path, service: Service, tmp_path: Path) -> None:
     client = Client(service.url, max_retries=0)
     with pytest.raises(UsageError, match="no version of 'nobody'"):
-        admit("nobody", models, None, client, "")
+        find_version("nobody", models, None, client, "")
     with pytest.raises(UsageError, match="version 7"):
-        admit("shades", models, 7, client, "")
+        find_version("shades", models, 7, client, "")
     assert isinstance(CliRunner().invoke(doctor, ["--models", str(tmp_path)]).exception, UsageError)
     (models / "shades" / "1" / "assets.extra" / "golden" / "answers.npz").unlink()
     with pytest.raises(ModelError, match="golden"):
-        admit("shades", models, None, client, "")
+        find_version("shades", models, None, client, "")
     client.close()
 
 

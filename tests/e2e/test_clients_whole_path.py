@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from sightline import Client, GrpcClient
+from sightline import Client, NotFound, Unavailable
+from sightline.grpc import GrpcClient
 
 from clients.batch.compare import compare_models
 from clients.batch.score import score
 from clients.batch.writers import read_rows
-from serving.contract.errors import ModelServerUnavailable, UnknownModel, UnknownVersion
 from serving.contract.golden import read_golden
 from serving.contract.versions import version_dirs
 from tests.e2e.conftest import ROOT, Service
@@ -46,16 +46,16 @@ def test_grpc_and_http_answer_the_same_to_the_bit(service: Service, pictures: li
         assert over_grpc.model("digits") == over_http.model("digits")
         assert over_grpc.models() == over_http.models()
         assert over_grpc.is_ready()
-        with pytest.raises(UnknownModel):
+        with pytest.raises(NotFound, match="nobody"):
             over_grpc.predict(pictures[0], model="nobody")
-        with pytest.raises(UnknownVersion):
+        with pytest.raises(NotFound, match="99"):
             over_grpc.predict(pictures[0], model="digits", version=99)
 
 
 def test_a_model_server_that_is_not_there_is_said(pictures: list[bytes]) -> None:
     with GrpcClient("127.0.0.1:1", timeout=2) as client:
         assert not client.is_ready()
-        with pytest.raises(ModelServerUnavailable):
+        with pytest.raises(Unavailable):
             client.predict(pictures[0], model="digits")
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image, ImageFilter
+from sightline import ServiceUnreachable, UsageError
 from werkzeug.serving import make_server
 
 from clients.faces import faces as command
 from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
-from serving.contract.errors import NoFace, ServiceUnreachable, SightlineError, UsageError
 from serving.faces.recognition import Faces
 from serving.gateway.app import create_app
 from serving.gateway.settings import Settings
@@ -116,17 +116,17 @@ def test_photo_that_fails_does_not_stop_the_others(sightline: Any, photos: Path,
     assert len(second["faces"]) == 1
 
 
-def failure(*arguments: object) -> SightlineError:
+def failure(*arguments: object) -> Any:
     """The error that a command ends with."""
     result = CliRunner().invoke(command, [str(argument) for argument in arguments])
-    assert isinstance(result.exception, SightlineError), result.output
+    assert hasattr(result.exception, "exit_status"), result.output
     return result.exception
 
 
 def test_both_ways_fail_alike(sightline: Any, photos: Path, tmp_path: Path) -> None:
     Image.new("RGB", (200, 100), "teal").save(tmp_path / "blank.png")
     obama = photos / "known" / "obama.jpg"
-    assert isinstance(failure("compare", obama, tmp_path / "blank.png"), NoFace)
+    assert failure("compare", obama, tmp_path / "blank.png").code == "no_face"
     for arguments in (("forget", "nobody"), ("list", "--gallery", "nowhere"), ("forget", "a/b")):
         error = failure(*arguments)
         assert error.exit_status == 2

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
+from clients.face_answers import named_files
 from serving.contract.errors import FaceProcessDied
-from serving.faces.enrolment import Standards, Verdict, enrol, enrol_folder, named_files
+from serving.faces.enrolment import Standards, Verdict, enrol, enrol_folder
 from serving.faces.face import Detection, DetectorModel
 from serving.faces.galleries.gallery import Person
 from serving.faces.recognition import FaceFinder, Faces

@@ -1,20 +1,43 @@
-"""The Python client: `from sightline import Client`."""
+"""The Python client of Sightline: `from sightline import Client`. It needs httpx, and nothing else to send files.
 
-from typing import TYPE_CHECKING, Any
+`from sightline.grpc import GrpcClient` calls a model server without a gateway, and needs the gateway's packages.
+"""
 
 from sightline.client import AsyncClient, Client
-from sightline.results import Failed, Model, Prediction, Version
+from sightline.errors import (
+    AccessDenied,
+    BadImage,
+    BadRequest,
+    DeadlineExceeded,
+    MissingPackage,
+    NotFound,
+    ServerError,
+    ServiceUnreachable,
+    SightlineError,
+    Unavailable,
+    UnexpectedAnswer,
+    UsageError,
+)
+from sightline.results import Failed, Label, Model, Prediction, Version
 
-if TYPE_CHECKING:
-    from sightline.grpc import GrpcClient
-
-__all__ = ["AsyncClient", "Client", "Failed", "GrpcClient", "Model", "Prediction", "Version"]
-
-
-def __getattr__(name: str) -> Any:
-    """GrpcClient only when it is asked for: gRPC takes a tenth of a second to import."""
-    if name == "GrpcClient":
-        from sightline.grpc import GrpcClient
-
-        return GrpcClient
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "AccessDenied",
+    "AsyncClient",
+    "BadImage",
+    "BadRequest",
+    "Client",
+    "DeadlineExceeded",
+    "Failed",
+    "Label",
+    "MissingPackage",
+    "Model",
+    "NotFound",
+    "Prediction",
+    "ServerError",
+    "ServiceUnreachable",
+    "SightlineError",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "UsageError",
+    "Version",
+]

@@ -1,23 +1,27 @@
-"""Every request that the clients make and how its answer is read, without sending anything.
+"""The requests of the clients and the reading of their answers, without sending anything.
 
-`Client` and `AsyncClient` differ in how they wait; what they say and hear is written here, once.
+`Client` and `AsyncClient` differ in how they wait; the rest is here, once.
 """
 
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 from urllib.parse import quote
 
 import httpx
 
-from serving.contract.card import card_from_json
-from serving.contract.errors import InvalidCard, InvalidParameter, SightlineError
-from serving.contract.prediction import Label
-from sightline.errors import error_from_problem, error_from_response, unexpected
+from sightline.errors import (
+    BadImage,
+    BadRequest,
+    SightlineError,
+    error_from_problem,
+    error_from_response,
+    unexpected,
+)
 from sightline.pictures import Upload
-from sightline.results import Failed, Model, Prediction, Version
+from sightline.results import Failed, Label, Model, Prediction, Version
 
 T = TypeVar("T")
 
@@ -26,16 +30,27 @@ Probabilities = Literal["all"] | None
 OK_BELOW = 400  # HTTP statuses from here on are errors
 
 
+class PredictArguments(TypedDict):
+    """The keyword arguments of every `predict` and `predict_many`; see `PredictOptions`."""
+
+    model: str
+    top: NotRequired[int]
+    version: NotRequired[int | None]
+    label: NotRequired[str | None]
+    min_score: NotRequired[float | None]
+    probabilities: NotRequired[Probabilities]
+
+
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Which model, by version or label where one is named, and what of each picture.
+class PredictOptions:
+    """The model that answers, by version or label where one is named, and the form of the answer.
 
     top: how many labels. min_score: 0-1, below which a prediction has no label; None names it always. probabilities:
-    `all`, those of every class. Raises InvalidParameter, as the gateway would.
+    `all` for those of every class. Raises BadRequest with the code `invalid_parameter`, as the gateway would.
     """
 
     model: str
-    top: int
+    top: int = 5
     version: int | None = None
     label: str | None = None
     min_score: float | None = None
@@ -48,14 +63,19 @@ class Asked:
             ("probabilities", self.probabilities in (None, "all"), "'all'"),
         ):
             if not is_allowed:
-                raise InvalidParameter(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
+                raise invalid_parameter(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
         if self.version is not None and self.label is not None:
-            raise InvalidParameter("both version and label are given", hint="Send one of them.")
+            raise invalid_parameter("both version and label are given", hint="Send one of them.")
+
+
+def invalid_parameter(detail: str, hint: str = "") -> BadRequest:
+    """The error of an argument that the service would refuse."""
+    return BadRequest(detail, hint=hint, code="invalid_parameter")
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request, and how its answer is read.
+    """One request. read: turns its answer into a value; fail: turns an answer of 400 and above into an error.
 
     repeatable: sending it twice does no more than sending it once, so that it may be tried again after an answer was
     lost on its way.
@@ -68,28 +88,28 @@ class Call(Generic[T]):
     content: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
+    fail: Callable[[httpx.Response], SightlineError] = error_from_response
 
     def result(self, response: httpx.Response) -> T:
-        """What the answer says. Raises the service's error, UnexpectedAnswer where the answer cannot be read."""
+        """Read an answer. Raises the service's error, UnexpectedAnswer for a 2xx response with an unreadable body."""
         if response.status_code >= OK_BELOW:
-            raise error_from_response(response)
+            raise self.fail(response)
         try:
             return self.read(response)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
             raise unexpected(response, exc) from exc
 
 
-def predict(uploads: Sequence[Upload], asked: Asked) -> Call[list[Prediction | Failed]]:
+def predict(uploads: Sequence[Upload], options: PredictOptions) -> Call[list[Prediction | Failed]]:
     """`POST /predict/{model}` with one or several pictures; an outcome for each, in their order."""
     names = ("top", "version", "label", "min_score", "probabilities")
-    params = {name: getattr(asked, name) for name in names}
     content, headers = multipart({"image": uploads})
     files = [upload.name for upload in uploads]
     return Call(
         "POST",
-        f"/predict/{quote(asked.model, safe='')}",
+        f"/predict/{quote(options.model, safe='')}",
         lambda response: _predictions(response, files),
-        {name: str(value) for name, value in params.items() if value is not None},
+        query({name: getattr(options, name) for name in names}),
         content,
         headers,
     )
@@ -110,6 +130,18 @@ def ready() -> Call[bool]:
     return Call("GET", "/readyz", lambda _: True)
 
 
+def query(given: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters of a query: None is left out, and so is a flag that is not set; a list is joined by commas."""
+    texts = {name: _text(value) for name, value in given.items()}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, bool):
+        return "true" if value else None
+    return ",".join(map(str, value)) or None if isinstance(value, list | tuple | set | frozenset) else str(value)
+
+
 def multipart(fields: Mapping[str, Sequence[Upload]]) -> tuple[bytes, dict[str, str]]:
     """(body, headers) of a form; each field holds its uploads as files.
 
@@ -126,7 +158,7 @@ def multipart(fields: Mapping[str, Sequence[Upload]]) -> tuple[bytes, dict[str, 
 
 
 def _quoted(filename: str) -> str:
-    """A file's name inside the quotes of a header: as browsers write it, bytes that are not UTF-8 replaced."""
+    """Quote a file's name for a header as browsers do; bytes that are not UTF-8 are replaced."""
     name = filename.encode("utf-8", "replace").decode()
     return name.translate({ord('"'): "%22", ord("\r"): "%0D", ord("\n"): "%0A"})
 
@@ -143,9 +175,7 @@ def _predictions(response: httpx.Response, names: Sequence[str]) -> list[Predict
 def _outcome(row: Mapping[str, Any], name: str, answer: Mapping[str, Any], request_id: str) -> Prediction | Failed:
     if "error" in row:
         problem = row["error"] if isinstance(row["error"], dict) else row
-        error = error_from_problem(problem)
-        error.request_id = request_id
-        return Failed(name, error)
+        return Failed(name, error_from_problem(problem, BadImage, request_id=request_id))
     top = tuple([Label(item["label"], item["index"], item["score"]) for item in row["top"]])
     probabilities = row.get("probabilities")
     return Prediction(
@@ -166,21 +196,14 @@ def _model(row: Mapping[str, Any]) -> Model:
     versions = tuple(
         Version(int(item["version"]), str(item["state"]), str(item.get("error") or "")) for item in row["versions"]
     )
-    return Model(row["name"], versions, _card(row.get("card")))
-
-
-def _card(data: Any) -> Any:
-    """The card, None where the answer has none. A card of another schema is an unexpected answer."""
-    if data is None:
-        return None
-    try:
-        return card_from_json(json.dumps(data))
-    except InvalidCard as exc:
-        raise ValueError(exc.detail) from exc
+    model = Model(row["name"], versions, row.get("card"))
+    if not all(isinstance(label, str) for label in model.labels):  # a card without labels raises here
+        raise ValueError("the card names its labels in another way")
+    return model
 
 
 def single(outcomes: list[Prediction | Failed]) -> Prediction:
-    """The one prediction of a request with one picture. Raises the picture's error."""
+    """The only prediction of a request. Raises the picture's error."""
     (outcome,) = outcomes
     if isinstance(outcome, Failed):
         raise outcome.error
@@ -188,5 +211,5 @@ def single(outcomes: list[Prediction | Failed]) -> Prediction:
 
 
 def failed(uploads: Sequence[Upload], error: SightlineError) -> list[Prediction | Failed]:
-    """Every picture of a request as failed for the same reason."""
+    """Mark every picture of a request as failed for the same reason."""
     return [Failed(upload.name, error) for upload in uploads]

@@ -1,27 +1,48 @@
-"""The `sightline` command: a table of subcommands, each loaded only when it is called.
+"""The `sightline` command: a table of subcommands, each imported only when it is called.
 
-`sightline predict` therefore never imports TensorFlow or Flask, and `sightline --help` imports nothing at all.
+`sightline predict` therefore never imports TensorFlow or Flask, and `sightline --help` imports no subcommand at all.
 """
 
 import importlib
 import sys
+from dataclasses import dataclass
+from typing import Any
 
 import click
 
-from serving.contract.errors import SightlineError, UsageError
+from sightline.errors import MissingPackage, install_hint, sentence
 
-# name: (module, attribute, one line of help). Keep the order in which a newcomer meets them.
+OURS = ("clients", "export", "serving")  # packages of this distribution; anything else is one of an extra
+
+
+@dataclass(frozen=True, slots=True)
+class Subcommand:
+    """A command by its module and name. extras: what has to be installed for it; "" where the client alone suffices."""
+
+    module: str
+    name: str
+    help: str
+    extras: str = ""
+
+
+# Keep the order in which a newcomer meets them.
 COMMANDS = {
-    "serve": ("serving.__main__", "serve", "Start the model server and the gateway."),
-    "export": ("export.__main__", "export", "Train or load a model and publish it."),
-    "predict": ("clients.commands", "predict", "Ask a running service for the labels of pictures."),
-    "score": ("clients.batch.score", "score", "Score a folder, a list or an archive of pictures into a file."),
-    "review": ("clients.batch.review", "review", "Look through scored pictures and correct them, on one offline page."),
-    "compare-models": ("clients.batch.compare", "compare_models", "Two models or versions over the same pictures."),
-    "faces": ("clients.faces", "faces", "Know people by their photos."),
-    "models": ("clients.commands", "models", "List what a running service serves."),
-    "tune": ("serving.tuning.tune", "tune", "Find the settings that suit this machine and a model."),
-    "doctor": ("clients.doctor", "doctor", "Replay a model's golden examples through every stage."),
+    "serve": Subcommand("serving.__main__", "serve", "Start the model server and the gateway.", "gateway,model-server"),
+    "export": Subcommand("export.__main__", "export", "Train or load a model and publish it.", "tensorflow"),
+    "predict": Subcommand("clients.commands", "predict", "Classify pictures by a running service."),
+    "score": Subcommand("clients.batch.score", "score", "Score many pictures into a file."),
+    "review": Subcommand("clients.batch.review", "review", "Look through scored pictures on one offline page."),
+    "compare-models": Subcommand(
+        "clients.batch.compare", "compare_models", "Compare two models or versions over the same pictures."
+    ),
+    "faces": Subcommand("clients.faces", "faces", "Know people by their photos."),
+    "models": Subcommand("clients.commands", "models", "List the models of a running service."),
+    "tune": Subcommand(
+        "serving.tuning.tune", "tune", "Find the settings that suit this machine and a model.", "gateway,model-server"
+    ),
+    "doctor": Subcommand(
+        "clients.doctor", "doctor", "Replay a model's golden examples through every stage.", "gateway"
+    ),
 }
 
 
@@ -34,19 +55,31 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
+        wanted = COMMANDS[cmd_name]
         try:
-            command: click.Command = getattr(importlib.import_module(module), attribute)
+            command: click.Command = getattr(importlib.import_module(wanted.module), wanted.name)
         except ModuleNotFoundError as exc:
-            raise UsageError(
-                f"`sightline {cmd_name}` needs the package {exc.name}, which is not installed",
-                hint="Install what it belongs to: pip install 'sightline[gateway,tensorflow,faces]'.",
-            ) from exc
+            raise missing(f"`sightline {cmd_name}`", exc, wanted.extras) from exc
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+            formatter.write_dl([(name, wanted.help) for name, wanted in COMMANDS.items()])
+
+
+def missing(what: str, exc: ModuleNotFoundError, extras: str) -> MissingPackage:
+    """The error of a module that is not installed, or whose place a package of the same name has taken."""
+    package = (exc.name or "").partition(".")[0]
+    if package in OURS:
+        found = getattr(sys.modules.get(package), "__file__", None)
+        where = f": {found} is imported in its place" if found else ""
+        return MissingPackage(
+            f"{what} does not find Sightline's package {package}{where}",
+            hint="Run the installed command `sightline` in place of `python -m`, or install it into an environment of "
+            "its own.",
+        )
+    hint = install_hint(extras) if extras else f"Install it: pip install {package}."
+    return MissingPackage(f"{what} needs the package {package}, which is not installed", hint=hint)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,17 +89,20 @@ def cli() -> None:
 
 
 def run(command: click.Command, prog_name: str | None = None) -> None:
-    """Run a command as a process does: an error of ours is a message on stderr and an exit status, never a traceback.
+    """Run a command as a process: an error with an `exit_status` is a message on stderr, never a traceback.
 
     Exit 0: done. 1: some or all of it failed. 2: the command was not usable as given.
     """
     try:
         command(prog_name=prog_name)
-    except SightlineError as exc:
-        click.echo(f"sightline: {exc.detail}", err=True)
-        if exc.hint:
-            click.echo(f"  {exc.hint}", err=True)
-        sys.exit(exc.exit_status)
+    except Exception as exc:  # the client's errors, and those of `serving.contract`, which this package never imports
+        error: Any = exc
+        if not hasattr(error, "exit_status"):
+            raise
+        click.echo(f"sightline: {sentence(error.detail)}", err=True)
+        if error.hint:
+            click.echo(f"  {error.hint}", err=True)
+        sys.exit(error.exit_status)
 
 
 def main() -> None:

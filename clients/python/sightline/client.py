@@ -1,4 +1,4 @@
-"""The clients: `Client`, and `AsyncClient` with the same methods to await."""
+"""`Client`, and `AsyncClient` with the same methods to await."""
 
 import asyncio
 import itertools
@@ -7,22 +7,21 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
 import httpx
 
-from serving.contract.errors import (
-    BadImage,
-    RequestTooLarge,
-    ServiceUnreachable,
-    TooManyImages,
-    Unavailable,
-    UnreadableFile,
-    UsageError,
-)
 from sightline import calls
-from sightline.calls import Asked, Call, Probabilities
-from sightline.errors import error_from_transport
+from sightline.calls import Call, PredictArguments, PredictOptions
+from sightline.errors import (
+    TOO_MUCH,
+    BadImage,
+    BadRequest,
+    ServiceUnreachable,
+    Unavailable,
+    UsageError,
+    error_from_transport,
+)
 from sightline.faces import AsyncFaces, Faces
 from sightline.pictures import Picture, Upload, to_upload
 from sightline.results import Failed, Model, Prediction
@@ -39,7 +38,7 @@ REQUEST_BYTES = 16_000_000  # of one request of predict_many, unless a single pi
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `with_options` varies."""
+    """The options that `with_options` varies."""
 
     timeout: httpx.Timeout
     retries: Retries
@@ -50,7 +49,7 @@ class Options:
 
 
 class _Shared:
-    """What both clients are made of: the address, the options, the requests."""
+    """The parts of both clients that send nothing: the address, the options, the requests."""
 
     base_url: str
     options: Options
@@ -95,8 +94,8 @@ class Client(_Shared):
     overloaded or not ready, with growing and jittered pauses; a `Retry-After` is honoured.
     http_client: one of your own, with its proxies and certificates; you close it.
 
-    Every method raises ServiceUnreachable, DeadlineExceeded, UnexpectedAnswer, and what the service answers: the errors
-    of `serving.contract.errors` with their `status` and `request_id`. Threads may share a client.
+    Every method raises the errors of `sightline.errors`: ServiceUnreachable, DeadlineExceeded, UnexpectedAnswer, and
+    those that the service answers, with their `code`, `status` and `request_id`. Threads may share a client.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class Client(_Shared):
         return f"Client({self.base_url!r})"
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         if self._owns_http:
             self._http.close()
 
@@ -141,86 +140,69 @@ class Client(_Shared):
         other.options = self._varied(timeout, max_retries, api_key)
         return other
 
-    def predict(
-        self,
-        image: Picture,
-        *,
-        model: str,
-        top: int = 5,
-        version: int | None = None,
-        label: str | None = None,
-        min_score: float | None = None,
-        probabilities: Probabilities = None,
-    ) -> Prediction:
-        """What the model says of one picture.
+    def predict(self, image: Picture, **options: Unpack[PredictArguments]) -> Prediction:
+        """Classify one picture.
 
-        top: how many labels to name. min_score: 0-1; a prediction below it has no label, and the reason `uncertain`.
-        probabilities: `all` for those of every class. version, label: which version must answer, the newest where
-        neither is given. Raises the picture's error, UnknownModel, UnknownVersion, InvalidParameter.
+        model: its name. top: how many labels to name, 5 by default. min_score: 0-1; a prediction below it has no label,
+        and the reason `uncertain`. probabilities: `all` for those of every class. version, label: the version that must
+        answer, the newest where neither is given. Raises BadImage, NotFound, BadRequest.
         """
-        asked = Asked(model, top, version, label, min_score, probabilities)
-        return calls.single(self.ask(calls.predict([to_upload(image)], asked)))
+        return calls.single(self.ask(calls.predict([to_upload(image)], PredictOptions(**options))))
 
-    def predict_many(
-        self,
-        images: Iterable[Picture],
-        *,
-        model: str,
-        top: int = 5,
-        version: int | None = None,
-        label: str | None = None,
-        min_score: float | None = None,
-        probabilities: Probabilities = None,
-    ) -> list[Prediction | Failed]:
-        """What the model says of each picture, in their order; a picture that fails is a `Failed` with its error.
+    def predict_many(self, images: Iterable[Picture], **options: Unpack[PredictArguments]) -> list[Prediction | Failed]:
+        """Classify pictures, in their order; a picture that fails is a `Failed` with its error.
 
-
-        The options are those of `predict`. Many pictures travel in one request. Raises where no picture can be
-        answered: UnknownModel, ...
+        The options are those of `predict`. Many pictures travel in one request. Raises what concerns all of them, such
+        as NotFound for the model.
         """
-        asked = Asked(model, top, version, label, min_score, probabilities)
-        return self.predict_uploads(to_members(images), asked, REQUEST_PICTURES)
+        return self.predict_uploads(to_members(images), PredictOptions(**options), REQUEST_PICTURES)
 
     def predict_uploads(
-        self, members: Iterable[Upload | Failed], asked: Asked, per_request: int, most_bytes: int = REQUEST_BYTES
+        self,
+        members: Iterable[Upload | Failed],
+        options: PredictOptions,
+        per_request: int,
+        most_bytes: int = REQUEST_BYTES,
     ) -> list[Prediction | Failed]:
-        """`predict_many` for bytes in hand; a Failed stays what it is.
+        """`predict_many` for pictures that are read already; a Failed among them is passed on.
 
-        per_request, most_bytes: of the pictures of one request; a single one may be larger.
+        per_request, most_bytes: limits of one request; a single picture may be larger.
         """
         outcomes: list[Prediction | Failed] = []
         for group in requests_of(members, per_request, most_bytes):
-            outcomes += self._predict_group(group, asked)
+            outcomes += self._predict_group(group, options)
         return outcomes
 
     def models(self) -> list[Model]:
-        """What the service serves."""
+        """List the models of the service."""
         return self.ask(calls.models())
 
     def model(self, name: str) -> Model:
-        """One model and its card. Raises UnknownModel."""
+        """Read one model and its card. Raises NotFound."""
         return self.ask(calls.model(name))
 
     def is_ready(self) -> bool:
-        """Whether the service can answer predictions now. Never raises for one that cannot, and does not wait."""
+        """Tell whether the service can answer predictions now: one attempt, False where it cannot be reached."""
         try:
             return self.with_options(max_retries=0).ask(calls.ready())
         except (Unavailable, ServiceUnreachable):
             return False
 
-    def _predict_group(self, group: "Group", asked: Asked) -> list[Prediction | Failed]:
+    def _predict_group(self, group: "Group", options: PredictOptions) -> list[Prediction | Failed]:
         if not group.uploads:
             return group.merged([])
         try:
-            return group.merged(self.ask(calls.predict(group.uploads, asked)))
-        except (BadImage, RequestTooLarge, TooManyImages) as exc:
+            return group.merged(self.ask(calls.predict(group.uploads, options)))
+        except (BadImage, BadRequest) as exc:
+            if not is_about_pictures(exc):
+                raise
             if len(group.uploads) == 1:
                 return group.merged(calls.failed(group.uploads, exc))
-            halves = (self._predict_group(half, asked) for half in group.halves())
+            halves = (self._predict_group(half, options) for half in group.halves())
             return group.merged([outcome for half in halves for outcome in half])
 
     def ask(self, call: Call[T]) -> T:
-        """Make one request of `calls` or `faces`, again where it may be, and read its answer."""
+        """Send one request of `calls` or `faces`, again where that may help, and read its answer."""
         for attempt in itertools.count():
             outcome = self._send(call)
             delay = self.options.retries.delay(outcome, attempt, call.repeatable)
@@ -268,7 +250,7 @@ class AsyncClient(_Shared):
         return f"AsyncClient({self.base_url!r})"
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         if self._owns_http:
             await self._http.aclose()
 
@@ -284,43 +266,27 @@ class AsyncClient(_Shared):
         other.options = self._varied(timeout, max_retries, api_key)
         return other
 
-    async def predict(
-        self,
-        image: Picture,
-        *,
-        model: str,
-        top: int = 5,
-        version: int | None = None,
-        label: str | None = None,
-        min_score: float | None = None,
-        probabilities: Probabilities = None,
-    ) -> Prediction:
+    async def predict(self, image: Picture, **options: Unpack[PredictArguments]) -> Prediction:
         """See `Client.predict`."""
-        asked = Asked(model, top, version, label, min_score, probabilities)
-        return calls.single(await self.ask(calls.predict([to_upload(image)], asked)))
+        return calls.single(await self.ask(calls.predict([to_upload(image)], PredictOptions(**options))))
 
     async def predict_many(
-        self,
-        images: Iterable[Picture],
-        *,
-        model: str,
-        top: int = 5,
-        version: int | None = None,
-        label: str | None = None,
-        min_score: float | None = None,
-        probabilities: Probabilities = None,
+        self, images: Iterable[Picture], **options: Unpack[PredictArguments]
     ) -> list[Prediction | Failed]:
         """See `Client.predict_many`."""
-        asked = Asked(model, top, version, label, min_score, probabilities)
-        return await self.predict_uploads(to_members(images), asked, REQUEST_PICTURES)
+        return await self.predict_uploads(to_members(images), PredictOptions(**options), REQUEST_PICTURES)
 
     async def predict_uploads(
-        self, members: Iterable[Upload | Failed], asked: Asked, per_request: int, most_bytes: int = REQUEST_BYTES
+        self,
+        members: Iterable[Upload | Failed],
+        options: PredictOptions,
+        per_request: int,
+        most_bytes: int = REQUEST_BYTES,
     ) -> list[Prediction | Failed]:
         """See `Client.predict_uploads`."""
         outcomes: list[Prediction | Failed] = []
         for group in requests_of(members, per_request, most_bytes):
-            outcomes += await self._predict_group(group, asked)
+            outcomes += await self._predict_group(group, options)
         return outcomes
 
     async def models(self) -> list[Model]:
@@ -338,15 +304,17 @@ class AsyncClient(_Shared):
         except (Unavailable, ServiceUnreachable):
             return False
 
-    async def _predict_group(self, group: "Group", asked: Asked) -> list[Prediction | Failed]:
+    async def _predict_group(self, group: "Group", options: PredictOptions) -> list[Prediction | Failed]:
         if not group.uploads:
             return group.merged([])
         try:
-            return group.merged(await self.ask(calls.predict(group.uploads, asked)))
-        except (BadImage, RequestTooLarge, TooManyImages) as exc:
+            return group.merged(await self.ask(calls.predict(group.uploads, options)))
+        except (BadImage, BadRequest) as exc:
+            if not is_about_pictures(exc):
+                raise
             if len(group.uploads) == 1:
                 return group.merged(calls.failed(group.uploads, exc))
-            halves = [await self._predict_group(half, asked) for half in group.halves()]
+            halves = [await self._predict_group(half, options) for half in group.halves()]
             return group.merged([outcome for half in halves for outcome in half])
 
     async def ask(self, call: Call[T]) -> T:
@@ -368,7 +336,7 @@ class AsyncClient(_Shared):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The pictures of one request, and those that could not even be read, in the caller's order."""
+    """The pictures of one request, and those that could not be read, in the caller's order."""
 
     members: tuple[Upload | Failed, ...]
 
@@ -377,30 +345,35 @@ class Group:
         return [member for member in self.members if isinstance(member, Upload)]
 
     def merged(self, outcomes: "list[Prediction | Failed]") -> "list[Prediction | Failed]":
-        """The answers put back among the pictures that could not be read."""
+        """Put the answers back among the pictures that could not be read."""
         answers = iter(outcomes)
         return [member if isinstance(member, Failed) else next(answers) for member in self.members]
 
     def halves(self) -> "tuple[Group, Group]":
-        """The readable pictures as two requests, where one was too much."""
+        """Divide the readable pictures into two requests."""
         uploads = self.uploads
         middle = len(uploads) // 2
         return Group(tuple(uploads[:middle])), Group(tuple(uploads[middle:]))
 
 
+def is_about_pictures(error: BadImage | BadRequest) -> bool:
+    """Tell whether a request failed for its pictures, which may do better in smaller requests."""
+    return isinstance(error, BadImage) or error.status == TOO_MUCH
+
+
 def to_members(images: Iterable[Picture]) -> Iterator[Upload | Failed]:
-    """Pictures as their bytes, read one by one as they are wanted; a file that cannot be read is a Failed."""
+    """Read pictures one by one as they are needed; a file that cannot be read is a Failed."""
     for position, image in enumerate(images):
         try:
             yield to_upload(image, position)
-        except UnreadableFile as exc:
+        except BadImage as exc:
             yield Failed(os.fspath(image) if isinstance(image, str | os.PathLike) else str(image), exc)
 
 
 def requests_of(
     members: Iterable[Upload | Failed], per_request: int, most_bytes: int = REQUEST_BYTES
 ) -> Iterator[Group]:
-    """Pictures as groups, each small enough for one request."""
+    """Divide pictures into groups, each small enough for one request."""
     group: list[Upload | Failed] = []
     size = 0
     for member in members:
@@ -415,18 +388,18 @@ def requests_of(
 
 
 def checked_url(url: str) -> str:
-    """The address without its last slash. Raises UsageError where it is not one of HTTP."""
+    """Check an HTTP address and drop its last slash. Raises UsageError."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as exc:
         raise UsageError(f"{url!r} is not an address: {exc}", hint=f"Use one such as {DEFAULT_URL}.") from exc
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise UsageError(f"{url!r} is not an address of HTTP", hint=f"Use one such as {DEFAULT_URL}.")
+        raise UsageError(f"{url!r} is not an HTTP address", hint=f"Use one such as {DEFAULT_URL}.")
     return url.rstrip("/")
 
 
 def to_timeout(timeout: float | httpx.Timeout | None) -> httpx.Timeout:
-    """Seconds, or httpx's own four, or the default."""
+    """Timeouts from seconds, from httpx's own four, or the default for None."""
     if timeout is None:
         return TIMEOUT
     return timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout)

@@ -1,35 +1,64 @@
 """A client without a gateway: straight to TensorFlow Serving, or to the embedded model server, over gRPC.
 
-Decoding, preprocessing and labels are those of the gateway, from the card of the version that answers: the results are
-the same to the bit.
+It decodes, preprocesses and labels with the gateway's own code and the card of the version that answers: the results
+are the same to the bit. Its packages are those of the extra `gateway`.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
-from serving.backend.backends import Backends
-from serving.backend.grpc_predictor import GrpcPredictor
-from serving.backend.predictor import ModelRef, VersionState
-from serving.classify import Stages, classify
-from serving.contract.errors import BadImage, SightlineError, Unavailable
-from serving.contract.image_limits import ImageLimits
-from serving.contract.prediction import Prediction as Outcome
 from sightline import calls
-from sightline.calls import Asked, Probabilities
+from sightline.calls import PredictArguments, PredictOptions
 from sightline.client import REQUEST_PICTURES, requests_of, to_members
+from sightline.errors import (
+    BadImage,
+    BadRequest,
+    DeadlineExceeded,
+    MissingPackage,
+    NotFound,
+    ServerError,
+    SightlineError,
+    Unavailable,
+    install_hint,
+)
 from sightline.pictures import Picture, Upload, to_upload
-from sightline.results import Failed, Model, Prediction, Version
+from sightline.results import Failed, Label, Model, Prediction, Version
 from sightline.retries import Retries
+
+try:
+    from serving.backend.backends import Backends
+    from serving.backend.grpc_predictor import GrpcPredictor
+    from serving.backend.predictor import ModelRef, VersionState
+    from serving.classify import Stages, classify
+    from serving.contract import errors as contract
+    from serving.contract.card import ModelCard, card_to_json
+    from serving.contract.image_limits import ImageLimits
+    from serving.contract.prediction import Prediction as Outcome
+except ModuleNotFoundError as exc:
+    raise MissingPackage(
+        f"GrpcClient needs the gateway's packages, and {exc.name} is not installed", hint=install_hint("gateway")
+    ) from exc
 
 T = TypeVar("T")
 
 DEFAULT_TARGET = "127.0.0.1:8500"
 
+# The nearest class of an error's ancestry decides.
+TRANSLATED: dict[type[contract.SightlineError], type[SightlineError]] = {
+    contract.BadRequest: BadRequest,
+    contract.BadImage: BadImage,
+    contract.NotFound: NotFound,
+    contract.Unavailable: Unavailable,
+    contract.DeadlineExceeded: DeadlineExceeded,
+    contract.SightlineError: ServerError,
+}
+
 
 class GrpcClient:
-    """Calls a model server. The methods, results and errors of `Client`, less what only a gateway has (faces, keys).
+    """Calls a model server. The methods, results and errors of `Client`, without faces and API keys.
 
     target: host:port of the model server's gRPC. timeout: seconds for each call. max_retries: how often a call is made
     again when the server cannot be reached, is overloaded or not ready, with the pauses of `Client`. models: the names
@@ -64,55 +93,34 @@ class GrpcClient:
         return f"GrpcClient({self.target!r})"
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._backends.close()
 
-    def predict(
-        self,
-        image: Picture,
-        *,
-        model: str,
-        top: int = 5,
-        version: int | None = None,
-        label: str | None = None,
-        min_score: float | None = None,
-        probabilities: Probabilities = None,
-    ) -> Prediction:
+    def predict(self, image: Picture, **options: Unpack[PredictArguments]) -> Prediction:
         """See `Client.predict`."""
-        asked = Asked(model, top, version, label, min_score, probabilities)
-        return calls.single(self._outcomes([to_upload(image)], asked))
+        return calls.single(self._outcomes([to_upload(image)], PredictOptions(**options)))
 
-    def predict_many(
-        self,
-        images: Iterable[Picture],
-        *,
-        model: str,
-        top: int = 5,
-        version: int | None = None,
-        label: str | None = None,
-        min_score: float | None = None,
-        probabilities: Probabilities = None,
-    ) -> list[Prediction | Failed]:
+    def predict_many(self, images: Iterable[Picture], **options: Unpack[PredictArguments]) -> list[Prediction | Failed]:
         """See `Client.predict_many`."""
-        asked = Asked(model, top, version, label, min_score, probabilities)
+        checked = PredictOptions(**options)
         outcomes: list[Prediction | Failed] = []
         for group in requests_of(to_members(images), REQUEST_PICTURES):
-            outcomes += group.merged(self._outcomes(group.uploads, asked) if group.uploads else [])
+            outcomes += group.merged(self._outcomes(group.uploads, checked) if group.uploads else [])
         return outcomes
 
     def models(self) -> list[Model]:
-        """What the server serves."""
+        """List the models of the server."""
         return self._ask(self._models)
 
     def model(self, name: str) -> Model:
-        """One model, and its card where a version of it answers. Raises UnknownModel."""
+        """Read one model, and its card where a version of it answers. Raises NotFound."""
         return self._ask(lambda: self._model(name))
 
     def is_ready(self) -> bool:
-        """Whether a model answers. Never raises, and does not wait."""
+        """Tell whether a model answers: one attempt, False where the server cannot be reached."""
         try:
             return any(model.version is not None for model in self._models())
-        except SightlineError:
+        except contract.SightlineError:
             return False
 
     def _models(self) -> list[Model]:
@@ -122,24 +130,24 @@ class GrpcClient:
         model = Model(name, _versions(self._predictor.versions(name)), None)
         if model.version is None:
             return model
-        return Model(name, model.versions, self._predictor.describe(ModelRef(name)).card)
+        return Model(name, model.versions, _card(self._predictor.describe(ModelRef(name)).card))
 
-    def _outcomes(self, uploads: Sequence[Upload], asked: Asked) -> list[Prediction | Failed]:
-        ref = ModelRef(asked.model, asked.version, asked.label)
+    def _outcomes(self, uploads: Sequence[Upload], options: PredictOptions) -> list[Prediction | Failed]:
+        ref = ModelRef(options.model, options.version, options.label)
         classified = self._ask(
             lambda: classify(
                 [upload.data for upload in uploads],
                 ref,
                 self._predictor,
                 limits=self._limits,
-                top=asked.top,
+                top=options.top,
                 stages=Stages(),
-                all_probabilities=asked.probabilities == "all",
+                all_probabilities=options.probabilities == "all",
             )
         )
         version = classified.served.version
         return [
-            _result(upload.name, outcome, asked, version)
+            _result(upload.name, outcome, options, version)
             for upload, outcome in zip(uploads, classified.outcomes, strict=True)
         ]
 
@@ -149,10 +157,10 @@ class GrpcClient:
         while True:
             try:
                 return call()
-            except Unavailable:
-                delay = self._retries.backoff(attempt)
+            except contract.SightlineError as exc:
+                delay = self._retries.backoff(attempt) if isinstance(exc, contract.Unavailable) else None
                 if delay is None:
-                    raise
+                    raise translated(exc) from exc
             self._wait(delay)
             attempt += 1
 
@@ -160,16 +168,24 @@ class GrpcClient:
         time.sleep(seconds)
 
 
-def _result(name: str, outcome: Outcome | BadImage, asked: Asked, version: int) -> Prediction | Failed:
-    if isinstance(outcome, BadImage):
-        return Failed(name, outcome)
-    reason = outcome.reason_for_no_label(asked.min_score or 0.0)
+def translated(error: contract.SightlineError) -> SightlineError:
+    """The client's error for one of the gateway's own code, with its code and its words."""
+    kind = next(TRANSLATED[base] for base in type(error).__mro__ if base in TRANSLATED)
+    return kind(error.detail, hint=error.hint, code=error.code)
+
+
+def _result(
+    name: str, outcome: Outcome | contract.BadImage, options: PredictOptions, version: int
+) -> Prediction | Failed:
+    if isinstance(outcome, contract.BadImage):
+        return Failed(name, translated(outcome))
+    reason = outcome.reason_for_no_label(options.min_score or 0.0)
     return Prediction(
         name,
         outcome.label if reason is None else None,
         outcome.score,
-        outcome.top,
-        asked.model,
+        tuple(Label(label.label, label.index, label.score) for label in outcome.top),
+        options.model,
         version,
         "",
         outcome.raw_score,
@@ -180,3 +196,9 @@ def _result(name: str, outcome: Outcome | BadImage, asked: Asked, version: int) 
 
 def _versions(rows: Sequence[VersionState]) -> tuple[Version, ...]:
     return tuple(Version(row.version, row.state, row.error) for row in rows)
+
+
+def _card(card: ModelCard) -> dict[str, object]:
+    """The card as HTTP answers it."""
+    data: dict[str, object] = json.loads(card_to_json(card))
+    return data

@@ -1,18 +1,22 @@
-"""Whatever a caller holds, as the bytes of a picture file."""
+"""Whatever a caller holds, as the bytes of a picture file. Pillow and numpy are needed for their own pictures only."""
 
 import io
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from sightline.errors import BadImage, MissingPackage
 
-from serving.contract.errors import UnreadableFile
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
 
-Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
+Picture: TypeAlias = Union[
+    str, os.PathLike[str], bytes, bytearray, memoryview, IO[bytes], "Image.Image", "npt.NDArray[np.uint8]"
+]
 
 PNG_COMPRESSION = 1  # of 0-9: lossless all the same; the network is rarely slower than zlib's best
 RAW_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -27,19 +31,20 @@ class Upload:
 
 
 def to_upload(picture: Picture, position: int = 0) -> Upload:
-    """The bytes of a picture file, whatever the picture comes as.
+    """Turn a picture into the bytes of a file.
 
     picture: a path; the bytes of a file; a file open for reading in binary mode; a PIL image; an array of uint8
     (H, W), (H, W, 3) or (H, W, 4), 0-255, RGB(A). position: names a picture that has no name of its own.
-    Raises UnreadableFile for a path that cannot be read; TypeError and ValueError for what is not a picture at all.
+    Raises BadImage for a path that cannot be read, MissingPackage for an array without Pillow; TypeError and
+    ValueError for what is not a picture at all.
     """
     if isinstance(picture, str | os.PathLike):
         return Upload(os.path.basename(os.fspath(picture)), read_file(picture))
     if isinstance(picture, bytes | bytearray | memoryview):
         return Upload(f"image-{position}", bytes(picture))
-    if isinstance(picture, Image.Image):
+    if _is_a(picture, "PIL.Image", "Image"):
         return Upload(f"image-{position}.png", _png(picture))
-    if isinstance(picture, np.ndarray):
+    if _is_a(picture, "numpy", "ndarray"):
         return Upload(f"image-{position}.png", _png(_from_array(picture)))
     if hasattr(picture, "read"):
         return _from_file(picture, position)
@@ -47,11 +52,17 @@ def to_upload(picture: Picture, position: int = 0) -> Upload:
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """A file's bytes. Raises UnreadableFile."""
+    """A file's bytes. Raises BadImage with the code `unreadable_file`."""
     try:
         return Path(path).read_bytes()
-    except OSError as exc:
-        raise UnreadableFile(f"{os.fspath(path)!r} cannot be read: {exc.strerror or exc}") from exc
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+        why = getattr(exc, "strerror", None) or exc
+        raise BadImage(f"{os.fspath(path)!r} cannot be read: {why}", code="unreadable_file") from exc
+
+
+def _is_a(value: object, module: str, name: str) -> bool:
+    """Whether a value is of a class of a module, which whoever made the value has imported."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 
 def _from_file(file: Any, position: int) -> Upload:
@@ -62,16 +73,22 @@ def _from_file(file: Any, position: int) -> Upload:
     return Upload(os.path.basename(name) if isinstance(name, str) else f"image-{position}", data)
 
 
-def _from_array(array: npt.NDArray[np.uint8]) -> Image.Image:
-    colours = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
-    if array.dtype != np.uint8 or not colours or array.size == 0:
+def _from_array(array: Any) -> "Image.Image":
+    try:
+        from PIL import Image
+    except ImportError as exc:
+        raise MissingPackage(
+            "an array is sent as a PNG, which needs the package Pillow", hint="Install it: pip install pillow."
+        ) from exc
+    has_colors = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if array.dtype != "uint8" or not has_colors or array.size == 0:
         raise ValueError(
             f"the array is {array.dtype} {array.shape}; a picture is uint8 (H, W), (H, W, 3) or (H, W, 4), 0-255"
         )
     return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
-def _png(image: Image.Image) -> bytes:
+def _png(image: Any) -> bytes:
     buffer = io.BytesIO()
     if image.mode not in RAW_PNG_MODES:
         image = image.convert("RGB")  # CMYK, YCbCr, HSV: PNG has no such colours

@@ -1,17 +1,27 @@
-"""What a service answers, as frozen values."""
+"""The answers of a service about models and pictures, as frozen values."""
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from serving.contract.card import ModelCard
-from serving.contract.errors import SightlineError
-from serving.contract.prediction import Label, Reason
+from sightline.errors import SightlineError
+
+Reason = Literal["uncertain"]  # why a prediction has no label
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One class and how likely it is. index: its row in the model's output; score: 0-1."""
+
+    label: str
+    index: int
+    score: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prediction:
-    """What a model says of one picture. top: the best classes, best first; score: 0-1, of the first.
+    """The classes of one picture. top: the best ones, best first; score: 0-1, of the first.
 
-    label: the first's name; None where its score is below the `min_score` that was asked for, and then reason is
+    label: the first's name; None where its score is below the `min_score` of the request, and then reason is
     `uncertain`. raw_score: the first's before calibration, 0-1; None where the model is not calibrated.
     probabilities: of every class, in the order of the card's labels; None where only the best were asked for.
     """
@@ -34,7 +44,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Failed:
-    """A picture that has no answer, and why."""
+    """A picture without an answer, and why."""
 
     name: str
     error: SightlineError
@@ -54,16 +64,24 @@ class Version:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Model:
-    """A model that a service knows. versions: newest first; card: of the version that answers, None where unread."""
+    """A model that a service knows. versions: newest first.
+
+    card: the model card of the version that answers, as JSON; None where the service did not send one.
+    """
 
     name: str
     versions: tuple[Version, ...]
-    card: ModelCard | None
+    card: dict[str, Any] | None
 
     @property
     def version(self) -> int | None:
         """The newest version that is available, None where none is."""
         return max((row.version for row in self.versions if row.state == "AVAILABLE"), default=None)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the model's output; empty without a card."""
+        return tuple(label["name"] for label in self.card["labels"]) if self.card else ()
 
     def __repr__(self) -> str:
         states = ", ".join(f"{row.version} {row.state}" for row in self.versions)

@@ -1,12 +1,13 @@
-"""Whether and when a request is sent again."""
+"""When a request is sent again."""
 
-import email.utils
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
+
+from sightline.errors import retry_after
 
 FIRST_DELAY = 0.25  # seconds; doubled with each attempt
 LONGEST_DELAY = 8.0  # seconds
@@ -17,7 +18,7 @@ REFUSED_STATUSES = frozenset({429, 503})  # the request was not carried out: eve
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a request is sent again, and how long to wait before. jitter: a number in 0-1."""
+    """How often a request is sent again, and after which pauses. jitter: draws a number from 0 to 1."""
 
     most: int
     jitter: Callable[[], float] = random.random
@@ -35,7 +36,7 @@ class Retries:
         return None if asked > LONGEST_RETRY_AFTER else max(asked, backoff)
 
     def backoff(self, attempt: int) -> float | None:
-        """Seconds to wait before an attempt that may be repeated is; None where it was often enough.
+        """Seconds to wait before the next attempt; None after the last one.
 
         The delay doubles from a quarter of a second and a random half of it is taken off, so that clients that failed
         together do not return together ("equal jitter", M. Brooker, Exponential Backoff And Jitter, 2015).
@@ -47,22 +48,9 @@ class Retries:
 
 
 def may_repeat(outcome: httpx.Response | httpx.TransportError, repeatable: bool) -> bool:
-    """Whether it is worth it and harmless to send a request again after this outcome."""
+    """Tell whether sending a request again after this outcome is harmless and may help."""
     if isinstance(outcome, httpx.Response):
         return outcome.status_code in (RETRY_STATUSES if repeatable else REFUSED_STATUSES)
     if isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
         return True
     return repeatable and isinstance(outcome, httpx.NetworkError | httpx.RemoteProtocolError)
-
-
-def retry_after(response: httpx.Response, now: float) -> float:
-    """The seconds that a Retry-After header asks for, 0 where it says nothing. Source: RFC 9110, section 10.2.3."""
-    value = response.headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
-        return 0.0

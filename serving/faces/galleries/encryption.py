@@ -45,7 +45,7 @@ class AesCipher:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as exc:
             raise FacesNotInstalled(
-                "encryption needs the package cryptography", hint="Run: pip install cryptography"
+                "encryption needs the package cryptography", hint="Install it: pip install cryptography."
             ) from exc
         self._cipher = AESGCM(key)
         self._lookup_key = hmac.digest(key, b"sightline faces lookup", hashlib.sha256)

@@ -57,7 +57,8 @@ def _postgres(url: str, key: str) -> Archive:
         from serving.faces.galleries.postgres_store import PostgresStore
     except ImportError as exc:
         raise FacesNotInstalled(
-            f"PostgreSQL needs psycopg: {exc}", hint="Install the extra: pip install '.[postgres]'"
+            f"PostgreSQL needs psycopg: {exc}",
+            hint="Install it: pip install 'sightline-serving[postgres] @ file:///path/to/clone'.",
         ) from exc
     return PostgresStore(url)
 

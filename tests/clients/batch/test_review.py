@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from sightline import UsageError
 
 from clients.batch.review import review, script_json
 from clients.batch.rows import FAILED, OK, Row
 from clients.batch.writers import write_rows
-from serving.contract.errors import UsageError
 from tests.clients.shades import png
 
 

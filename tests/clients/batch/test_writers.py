@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sightline import UsageError
 
+from clients.batch.errors import OutputFailed
 from clients.batch.rows import FAILED, Row
 from clients.batch.writers import FORMATS, check_output, read_rows, write_rows
-from serving.contract.errors import OutputFailed, UsageError
 
 ENDINGS = [ending for ending in FORMATS if ending != ".parquet" or find_spec("pyarrow")]
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -58,7 +59,7 @@ def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path: Path) -> None:
         "import sys\n"
         "from clients.batch.rows import Row\n"
         "from clients.batch.writers import write_rows\n"
-        "from serving.contract.errors import OutputFailed\n"
+        "from clients.batch.errors import OutputFailed\n"
         "try:\n"
         "    write_rows(sys.argv[1], (Row(str(n), 'ok') for n in range(100_000)))\n"
         "except OutputFailed as exc:\n"

@@ -1,4 +1,4 @@
-"""The faces methods against a real HTTP server that answers as the design's table says."""
+"""The faces methods against a real HTTP server that answers as the gateway does."""
 
 import asyncio
 import json
@@ -9,10 +9,9 @@ from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from sightline import AsyncClient, Client
-from sightline.faces import Box, Candidate, Person
+from sightline import AsyncClient, BadImage, Client, NotFound
+from sightline.faces import AsyncFaces, Box, Candidate, Faces, Gallery, Person, PhotosRefused, Refusal
 
-from serving.contract.errors import NoFace, UnknownPerson
 from tests.clients.shades import png
 
 FACE = {
@@ -21,6 +20,7 @@ FACE = {
     "distance": 0.37,
     "candidates": [{"name": "obama", "distance": 0.37}, {"name": "biden", "distance": 0.8}],
 }
+DARK = {"code": "dark", "text": "too dark", "measured": 12.0, "limit": 30.0}
 STRANGER = {**FACE, "name": None, "distance": None, "candidates": []}
 
 
@@ -29,7 +29,7 @@ ENROLLED = {
     "gallery": "default",
     "photos": [
         {"name": "a", "accepted": True, "stored": True, "reasons": [], "faces": [], "tried": []},
-        {"name": "b", "accepted": False, "stored": False, "reasons": [{"code": "dark", "text": "too dark"}]},
+        {"name": "b", "accepted": False, "stored": False, "reasons": [DARK]},
         {"name": "c", "accepted": False, "error": {"code": "not_an_image", "detail": "not a picture", "hint": ""}},
     ],
 }
@@ -44,25 +44,38 @@ class FakeFaces(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.asked.append((self.command, unquote(self.path), body))
         route = urlsplit(self.path).path
-        if png(13) in body:
+        if png(13) in body and route.startswith("/faces/people"):
+            refused = [{"name": "a", "accepted": False, "stored": False, "reasons": [DARK]}]
+            self._answer(422, {"code": "face_refused", "detail": "too dark", "hint": "More light.", "photos": refused})
+        elif png(13) in body:
             self._answer(422, {"code": "no_face", "detail": "no face was found"})
+        elif "annotate=png" in self.path:
+            self._answer(200, png(99))
         elif route == "/faces/identify":
-            self._answer(200, {"faces": [FACE, STRANGER], "tolerance": 0.6, "known": 5})
+            self._answer(200, {"faces": [FACE, STRANGER], "tolerance": 0.6, "known": 5, "tried": ["upright"]})
         elif route == "/faces/compare":
             self._answer(200, {"distance": 0.4, "tolerance": 0.6, "same": True})
         else:
             self._answer(200, ENROLLED)
 
     def do_GET(self) -> None:
-        self._answer(200, {"people": [{"name": "obama", "encodings": 2}]})
+        galleries = [{"name": "staff", "people": 1, "encodings": 2, "encoder": "dlib@1"}]
+        self._answer(
+            200,
+            {"galleries": galleries}
+            if self.path == "/faces/galleries"
+            else {"people": [{"name": "obama", "encodings": 2, "expires": "2027-12-31"}]},
+        )
 
     def do_DELETE(self) -> None:
         self.asked.append((self.command, unquote(self.path), b""))
         known = urlsplit(self.path).path.endswith("/obama")
-        self._answer(200 if known else 404, {} if known else {"code": "unknown_person", "detail": "nobody"})
+        self._answer(
+            200 if known else 404, {"forgotten": 2} if known else {"code": "unknown_person", "detail": "nobody"}
+        )
 
     def _answer(self, status: int, body: object) -> None:
-        data = json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.send_header("X-Request-ID", "r1")
@@ -91,7 +104,7 @@ def test_every_face_of_a_photo_is_named_or_a_stranger(url: str) -> None:
     assert found.names == ("obama", None)
     assert found.faces[0].box == Box(1, 9, 8, 2)
     assert found.faces[0].candidates[1] == Candidate("biden", 0.8)
-    assert (found.tolerance, found.known, found.request_id) == (0.6, 5, "r1")
+    assert (found.tolerance, found.known, found.tried, found.request_id) == (0.6, 5, ("upright",), "r1")
     assert repr(found.faces[0]) == "Face('obama' at 0.370, top=1, left=2)"
     assert repr(found.faces[1]).startswith("Face(unknown")
     assert FakeFaces.asked[0][1] == "/faces/identify?tolerance=0.5"
@@ -100,9 +113,9 @@ def test_every_face_of_a_photo_is_named_or_a_stranger(url: str) -> None:
 def test_two_photos_are_compared(url: str) -> None:
     with Client(url) as client:
         assert client.faces.compare(png(1), png(2)).same
-        with pytest.raises(NoFace) as none:
+        with pytest.raises(BadImage) as none:
             client.faces.compare(png(1), png(13))
-    assert none.value.status == 422
+    assert (none.value.status, none.value.code) == (422, "no_face")
     body = FakeFaces.asked[0][2]
     assert b'name="a"' in body
     assert body.index(png(1)) < body.index(b'name="b"') < body.index(png(2))
@@ -112,13 +125,16 @@ def test_people_are_enrolled_listed_and_forgotten(url: str) -> None:
     with Client(url) as client:
         enrolled = client.faces.enrol("rose/leslie é", [png(1), png(2)])
         assert [(photo.accepted, photo.reasons) for photo in enrolled.photos] == [
-            (True, ()), (False, ("too dark",)), (False, ("not a picture",)),
+            (True, ()), (False, (Refusal("dark", "too dark", 12.0, 30.0),)), (False, ()),
         ]  # fmt: skip
+        failed = enrolled.photos[2].error
+        assert failed is not None
+        assert (type(failed), failed.code, failed.detail) == (BadImage, "not_an_image", "not a picture")
         client.faces.enrol("one", png(1))
         client.faces.enrol("many", (png(gray) for gray in (1, 2, 3)))
-        assert client.faces.people() == [Person("obama", 2)]
-        assert client.faces.forget("obama", gallery="work") is None  # type: ignore[func-returns-value]
-        with pytest.raises(UnknownPerson):
+        assert client.faces.people() == [Person("obama", 2, "2027-12-31")]
+        assert client.faces.forget("obama", gallery="work") == 2
+        with pytest.raises(NotFound):
             client.faces.forget("nobody")
     assert FakeFaces.asked[0][1] == "/faces/people/rose/leslie é"
     assert [body.count(b'name="image"') for _, _, body in FakeFaces.asked[:3]] == [2, 1, 3]
@@ -130,8 +146,44 @@ def test_the_asynchronous_client_has_faces_too(url: str) -> None:
             assert (await client.faces.identify(png(1))).names == ("obama", None)
             assert (await client.faces.compare(png(1), png(2))).distance == 0.4
             assert (await client.faces.enrol("rose", [png(1)])).person == "rose"
-            assert await client.faces.people() == [Person("obama", 2)]
-            with pytest.raises(UnknownPerson):
+            assert await client.faces.people() == [Person("obama", 2, "2027-12-31")]
+            assert await client.faces.galleries() == [Gallery("staff", 1, 2, "dlib@1")]
+            assert await client.faces.annotate(png(1), top=2) == png(99)
+            with pytest.raises(NotFound):
                 await client.faces.forget("nobody")
 
     asyncio.run(conversation())
+
+
+def test_photos_that_are_all_refused_are_an_error_with_the_verdict_on_each(url: str) -> None:
+    with Client(url) as client, pytest.raises(PhotosRefused, match="too dark") as refused:
+        client.faces.enrol("rose", [png(13)])
+    assert (refused.value.status, refused.value.code) == (422, "face_refused")
+    assert [photo.reasons for photo in refused.value.photos] == [(Refusal("dark", "too dark", 12.0, 30.0),)]
+
+
+def test_every_argument_reaches_the_service(url: str) -> None:
+    with Client(url) as client:
+        assert client.faces.galleries() == [Gallery("staff", 1, 2, "dlib@1")]
+        found = client.faces.annotate(png(1), gallery="staff", tolerance=0.5, top=3, model="cnn")
+        client.faces.compare(png(1), png(2), tolerance=0.4, model="cnn")
+        client.faces.enrol(
+            "rose",
+            png(1),
+            gallery="staff",
+            expires="2027-12-31",
+            replace=True,
+            keep_photos=True,
+            allow=["dark", "blurred"],
+            model="hog",
+        )
+    assert found == png(99)
+    assert [path for _, path, _ in FakeFaces.asked] == [
+        "/faces/identify?gallery=staff&tolerance=0.5&top=3&model=cnn&annotate=png",
+        "/faces/compare?tolerance=0.4&model=cnn",
+        "/faces/people/rose?gallery=staff&expires=2027-12-31&replace=true&keep_photos=true&allow=dark,blurred&model=hog",
+    ]
+
+
+def test_both_have_the_same_methods() -> None:
+    assert [name for name in dir(Faces) if name[0] != "_"] == [name for name in dir(AsyncFaces) if name[0] != "_"]

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import grpc
 import pytest
-from sightline import Client, Failed, GrpcClient, Prediction
+from sightline import BadRequest, Client, Failed, Prediction, Unavailable
+from sightline.grpc import GrpcClient
 
 from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.methods import PREDICT
 from serving.contract.card import Calibration
-from serving.contract.errors import InvalidParameter, ModelServerUnavailable, Overloaded
 from tests.backend.color_server import ColorServer, handler, serving
 from tests.cards import COLORS
 from tests.clients.shades import Serve, png
@@ -34,7 +34,7 @@ def model_server() -> Iterator[Running]:
         yield Running(colors, target)
 
 
-class Patient(GrpcClient):
+class Pausing(GrpcClient):
     """Notes its pauses in place of making them, and does something in each."""
 
     def __init__(self, target: str, meanwhile: Callable[[], None] = lambda: None, max_retries: int = 2) -> None:
@@ -79,20 +79,22 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(model_server: Running
         if len(client.pauses) == 2:
             model_server.colors.fails = None
 
-    with Patient(model_server.target, recover) as client:
+    with Pausing(model_server.target, recover) as client:
         assert client.predict(png(1), model="colors").version == 1
     assert [0.125 <= client.pauses[0] <= 0.25, 0.25 <= client.pauses[1] <= 0.5] == [True, True]
 
 
 def test_the_last_refusal_is_raised_and_being_ready_is_asked_once(model_server: Running) -> None:
     model_server.colors.fails = grpc.StatusCode.RESOURCE_EXHAUSTED
-    with Patient(model_server.target, max_retries=1) as client:
-        with pytest.raises(Overloaded):
+    with Pausing(model_server.target, max_retries=1) as client:
+        with pytest.raises(Unavailable) as refused:
             client.predict(png(1), model="colors")
+        assert refused.value.code == "overloaded"
         assert len(client.pauses) == 1
-    with Patient("127.0.0.1:1") as nobody:
-        with pytest.raises(ModelServerUnavailable):
+    with Pausing("127.0.0.1:1") as nobody:
+        with pytest.raises(Unavailable) as away:
             nobody.models()
+        assert away.value.code == "model_server_unavailable"
         assert len(nobody.pauses) == 2
         assert not nobody.is_ready()
         assert len(nobody.pauses) == 2
@@ -122,5 +124,6 @@ def test_a_server_that_starts_late_is_found() -> None:
 def test_options_that_make_no_sense_are_refused_by_both(model_server: Running, options: dict[str, object]) -> None:
     with GrpcClient(model_server.target) as over_grpc, Client("http://127.0.0.1:1") as over_http:
         for client in (over_grpc, over_http):
-            with pytest.raises(InvalidParameter, match="|".join(options)):
+            with pytest.raises(BadRequest, match="|".join(options)) as refused:
                 client.predict(png(1), model="colors", **options)  # type: ignore[arg-type]
+            assert refused.value.code == "invalid_parameter"

@@ -8,21 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sightline.calls import Asked
+from sightline import NotFound, ServerError, Unavailable
+from sightline.calls import PredictOptions
 
+from clients.batch.errors import ScoringStopped
 from clients.batch.journal import Pending, Result
 from clients.batch.ray_engine import score_persistently
 from clients.batch.rows import FAILED, OK, Row
 from clients.batch.scorer import Plan
 from clients.batch.writers import read_rows
-from serving.contract.errors import ModelFailed, Overloaded, ScoringStopped, UnknownModel
 from tests.clients.shades import Serve, ShadePredictor, png
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[3]
 ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT)}
-PLAN = Plan(Asked("shades", 1), 1, patience_seconds=5.0)
+PLAN = Plan(PredictOptions("shades", 1), 1, patience_seconds=5.0)
 ITEMS = [Pending(number, f"{number}.png", "", None) for number in range(8)]
 
 # Two nodes' worth of processes; prints the address, loses a node when it is told "lose", ends with its input.
@@ -41,7 +42,7 @@ cluster.shutdown()
 
 
 def test_a_request_is_sent_again_until_it_is_answered() -> None:
-    troubles = [Overloaded("full"), Overloaded("full")]
+    troubles = [Unavailable("full"), Unavailable("full")]
     pauses: list[float] = []
 
     def score(items: list[Pending]) -> list[Result]:
@@ -56,7 +57,7 @@ def test_a_request_is_sent_again_until_it_is_answered() -> None:
 def test_the_picture_that_breaks_the_model_fails_alone() -> None:
     def score(items: list[Pending]) -> list[Result]:
         if any(item.ordinal == 5 for item in items):
-            raise ModelFailed("five")
+            raise ServerError("five")
         return [Result(item.ordinal) for item in items]
 
     results = score_persistently(score, ITEMS, PLAN)  # type: ignore[arg-type]
@@ -67,15 +68,15 @@ def test_the_picture_that_breaks_the_model_fails_alone() -> None:
 
 def test_patience_ends_and_what_makes_no_sense_is_not_repeated() -> None:
     def never(items: list[Pending]) -> list[Result]:
-        raise Overloaded(f"{len(items)}")
+        raise Unavailable(f"{len(items)}")
 
     def unknown(items: list[Pending]) -> list[Result]:
-        raise UnknownModel(f"{len(items)}")
+        raise NotFound(f"{len(items)}")
 
     clock = iter(range(1000))
     with pytest.raises(ScoringStopped, match="--patience"):
         score_persistently(never, ITEMS, PLAN, clock=lambda: float(next(clock)), sleep=lambda _: None)  # type: ignore[arg-type]
-    with pytest.raises(UnknownModel):
+    with pytest.raises(NotFound):
         score_persistently(unknown, ITEMS, PLAN)  # type: ignore[arg-type]
 
 
