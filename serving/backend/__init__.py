@@ -1,1 +1,1 @@
-"""From tensors to probabilities: the `Predictor` protocol, and the one that speaks gRPC to a model server."""
+"""Turn tensors into probabilities: the `Predictor` protocol, and the predictors that call a model server."""

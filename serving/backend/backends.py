@@ -1,4 +1,4 @@
-"""The model servers of one process: where they are, which of them answer, and whose turn it is.
+"""Model servers: resolve their names, watch which of them answer, call them in turn.
 
 Each address has a channel of its own: so the state of each is known, a retry goes to another one for certain, and
 a name may have many addresses, and other ones while it runs. Connecting, reconnecting and health checks are gRPC's.
@@ -41,15 +41,15 @@ RETRY_TOKENS = 100.0  # gRFC A6: a failure costs a token, a success gives a tent
 TOKEN_RATIO = 0.1  # with half of them gone nothing is retried
 READY = grpc.ChannelConnectivity.READY
 HOPEFUL = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
-CLOSE_SECONDS = 30.0  # calls of an address that has gone may still end
+CLOSE_SECONDS = 30.0  # for the calls of an address that is gone to end
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files. ca: who may sign a server's certificate; None: whom gRPC trusts by itself.
+    """TLS towards the model servers, as PEM files. ca: the authority of their certificates; None: gRPC's own list.
 
-    certificate, key: what a server that wants to know its clients is shown; both or none.
-    server_name: what the server's certificate must name; "": the host as the target names it.
+    certificate, key: shown to a server that asks for a client certificate; both or none.
+    server_name: the name that the server's certificate must hold; "": the target's host.
     """
 
     ca: Path | None = None
@@ -60,7 +60,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """Who is told, for metrics. state: of a target, how many of its addresses answer and how many there are."""
+    """Callbacks for metrics. state: target, number of its addresses that answer, number of its addresses."""
 
     state: Callable[[str, int, int], None] = lambda target, ready, known: None  # noqa: ARG005
     retried: Callable[[], None] = lambda: None
@@ -99,7 +99,7 @@ class _Backend:
 
 
 class RetryBudget:
-    """How much may be retried, so that retries never are what keeps a server down. As gRFC A6's retryThrottling."""
+    """A budget of retries, so that they never keep an overloaded server down: gRFC A6, retryThrottling."""
 
     def __init__(self, tokens: float = RETRY_TOKENS, ratio: float = TOKEN_RATIO) -> None:
         self._most = self._tokens = tokens
@@ -107,19 +107,19 @@ class RetryBudget:
         self._lock = threading.Lock()
 
     def succeeded(self) -> None:
-        """A call was answered."""
+        """Note a call that was answered."""
         with self._lock:
             self._tokens = min(self._most, self._tokens + self._ratio)
 
     def may_retry(self) -> bool:
-        """A call failed: may it go again?"""
+        """Note a call that failed; return True where it may be retried."""
         with self._lock:
             self._tokens = max(0.0, self._tokens - 1)
             return self._tokens > self._most / 2
 
 
 class Backends:
-    """Calls model servers, one after the other in turn. Safe to share between threads; one per process, after the fork.
+    """Call model servers in turn. Safe to share between threads; one per process, made after the fork.
 
     targets: `host:port`, where host may be a name of many addresses, all of which are used, or `unix:/path`.
     refresh_seconds: how often names are resolved again. budget: of retries.
@@ -156,7 +156,7 @@ class Backends:
         return ", ".join(self.targets)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._closed.set()
         self._wanted.set()
         with self._changed:
@@ -167,7 +167,7 @@ class Backends:
             backend.channel.close()
 
     def choose(self, timeout: float) -> str:
-        """The address whose turn it is, waiting up to `timeout` seconds for one that answers; for `call` to prefer.
+        """Return the address whose turn it is, for `call` to prefer. Wait up to `timeout` seconds for one that answers.
 
         While none answers, one that does not. Raises CallError (UNAVAILABLE) where no address is known.
         """
@@ -203,7 +203,7 @@ class Backends:
         return answer
 
     def _ready_one(self, prefer: str, deadline: float) -> _Backend:
-        """Who is asked: one that answers. While none does, wait for those that are being connected to.
+        """Choose the backend to call: one that answers. While none does, wait for those that are being connected to.
 
         A process that never had a connection waits a moment for one even after attempts have failed: it starts beside
         its model server, and another process may have been told already that this is ready.
@@ -221,7 +221,7 @@ class Backends:
                 if left > 0:
                     self._changed.wait(left)
                     continue
-                found = self._next(known)  # it fails at once, and says why
+                found = self._next(known)  # the call fails at once and says why
                 if found is not None:
                     return found
                 raise CallError(grpc.StatusCode.UNAVAILABLE, f"no address of {self} is known")
@@ -229,10 +229,12 @@ class Backends:
     def _other_than(self, failed: _Backend) -> _Backend | None:
         with self._changed:
             others = [each for each in self._backends.values() if each.state is READY and each is not failed]
-            return others[self._turn % len(others)] if others else None  # nobody's turn: the next call's stays its own
+            return (
+                others[self._turn % len(others)] if others else None
+            )  # without taking a turn: the next call keeps its own
 
     def _next(self, backends: Sequence[_Backend]) -> _Backend | None:
-        """In turn. The condition is held."""
+        """Take the next one in turn. The condition is held."""
         self._turn += 1
         return backends[self._turn % len(backends)] if backends else None
 
@@ -245,7 +247,7 @@ class Backends:
                 self._closed.wait(min(1.0, self._refresh_seconds))  # failures by the hundred resolve once a second
 
     def _refresh(self) -> None:
-        """Look where the targets are now: connect to what is new, let go of what is no longer named."""
+        """Resolve the targets again: connect to new addresses, drop those that are gone."""
         wanted: dict[tuple[str, str], None] = {}
         for target in self.targets:
             try:

@@ -55,7 +55,7 @@ class _CachedCard:
 
 
 class GrpcPredictor:
-    """Runs models on model servers that serve the same ones. Safe to share between threads; one per process.
+    """Run models on model servers that serve the same ones. Safe to share between threads; one per process.
 
     timeout_seconds: the deadline of each RPC. listed_models: the names to report where the server cannot list its
     models (TensorFlow Serving cannot). clock: monotonic seconds.
@@ -79,7 +79,7 @@ class GrpcPredictor:
         self._cards: dict[tuple[ModelRef, str], _CachedCard] = {}
 
     def describe(self, ref: ModelRef, call: Call = ANYTIME) -> ServedModel:
-        """The version that `ref` reaches and its card, from memory when it was read a moment ago."""
+        """Return the version that `ref` reaches and its card, cached for a few seconds."""
         try:
             backend = self._backends.choose(self._timeout(call))
         except CallError as exc:
@@ -112,7 +112,7 @@ class GrpcPredictor:
         return Scores(version, _probabilities(response, card, len(batch)))
 
     def models(self) -> Mapping[str, Sequence[VersionState]]:
-        """Every model with its versions, in two steps: the names, then the versions of each."""
+        """List every model with its versions: the names first, then the versions of each."""
         models: dict[str, Sequence[VersionState]] = {}
         for name in self._model_names():
             try:
@@ -122,7 +122,7 @@ class GrpcPredictor:
         return models
 
     def _model_names(self, call: Call = ANYTIME) -> Sequence[str]:
-        """The models that the server lists, or the listed ones where it cannot."""
+        """Return the names that the server lists; where it cannot, `listed_models`."""
         try:
             response = self._backends.call(LIST_MODELS, wire.ListModelsRequest(), timeout=self._timeout(call))
         except CallError as exc:
@@ -132,7 +132,7 @@ class GrpcPredictor:
         return sorted(response.name)
 
     def versions(self, name: str, call: Call = ANYTIME) -> Sequence[VersionState]:
-        """Every version that the server knows of, newest first."""
+        """List every version that the server knows, newest first."""
         request = wire.GetModelStatusRequest(model_spec=wire.ModelSpec(name=name))
         try:
             response = self._backends.call(GET_MODEL_STATUS, request, timeout=self._timeout(call))
@@ -185,7 +185,7 @@ class GrpcPredictor:
         raise sightline_error(exc, f"the model server at {self._backends} says") from exc
 
     def _not_servable(self, ref: ModelRef, call: Call) -> SightlineError:
-        """Why the server has nothing for `ref`: no such model, no such version, or one that is not ready yet."""
+        """Find out why nothing answers for `ref`: no such model, no such version, or one that is not ready yet."""
         versions = self.versions(ref.name, call)  # raises UnknownModel
         ready = [state.version for state in versions if state.is_available]
         wanted = [state for state in versions if ref.version in (None, state.version)]

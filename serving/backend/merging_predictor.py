@@ -1,4 +1,4 @@
-"""Merges the requests of one worker into fewer, larger RPCs.
+"""Merge the requests of one worker into fewer, larger RPCs.
 
 Leader and followers: a request that finds no RPC out for its model and version sends at once. Those that come while it
 is out gather; when it returns, the one that has waited longest leads the next RPC, with as many of the others as fit.
@@ -36,7 +36,7 @@ class _Waiting:
     error: BaseException | None = None
 
     def fail(self, error: BaseException) -> None:
-        """It gets no answer."""
+        """End the wait with an error."""
         self.error = error
         self.woken.set()
 
@@ -87,7 +87,7 @@ class MergingPredictor:
         return self._inner.versions(name)
 
     def predict(self, served: ServedModel, batch: Tensor, call: Call = ANYTIME) -> Scores:
-        """As the inner predictor, in an RPC that other requests may share. Raises DeadlineExceeded while waiting."""
+        """Run a batch in an RPC that other requests may share. Raises DeadlineExceeded while it waits, too."""
         key = (served.ref, served.version)
         own = _Waiting(batch, call)
         with self._lock:
@@ -107,7 +107,7 @@ class MergingPredictor:
         return own.scores
 
     def _wait(self, lane: _Lane, own: _Waiting) -> None:
-        """Until it was answered, is to lead, or has waited too long."""
+        """Block until the request is answered, is to lead, or has waited too long."""
         if own.woken.wait(own.call.seconds_left()):
             return
         with self._lock:
@@ -178,12 +178,12 @@ class MergingPredictor:
 
 
 def _may_go_again(exc: BaseException, waiting: _Waiting) -> bool:
-    """It was the leader's time that ran out, not this one's."""
+    """Return True where the leader's time ran out and not this one's."""
     return isinstance(exc, DeadlineExceeded) and waiting.call.seconds_left() not in (None, 0)
 
 
 def _copy_of(exc: BaseException) -> BaseException:
-    """An exception for another thread: raising one and the same in several mixes their tracebacks."""
+    """Copy an exception for another thread: one object raised in several mixes their tracebacks."""
     twin = copy.copy(exc)
     twin.__cause__ = exc
     return twin

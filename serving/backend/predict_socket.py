@@ -1,4 +1,4 @@
-"""Predict without gRPC, of a model server on this machine: what gRPC costs in Python is more than a small model's run.
+"""Predict over a Unix socket, without gRPC, whose overhead in Python is more than a small model's run.
 
 A request's frame: the seconds that its client waits, as a little-endian float64, then a PredictRequest. The answer's:
 gRPC's status code as a little-endian int32, then a PredictResponse, or the status's message where the code is not 0.
@@ -27,7 +27,7 @@ OK = 0
 
 
 class PredictSocket:
-    """Calls Predict of the model server that listens at `path`. Safe to share between threads; one per process."""
+    """Call Predict of the model server that listens at `path`. Safe to share between threads; one per process."""
 
     def __init__(self, path: str) -> None:
         self._client = LocalClient(path)
@@ -54,7 +54,7 @@ class PredictSocket:
         return wire.PredictResponse.FromString(answer[CODE.size :])
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._client.close()
 
     def _note(self, *, is_reached: bool, why: str = "") -> None:

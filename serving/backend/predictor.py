@@ -1,4 +1,4 @@
-"""What the flows need of whatever runs the models."""
+"""The protocol of whatever runs the models, and the values that cross it."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from serving.contract.preprocessing import Tensor
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """Which model is asked for: by name alone (the newest version that is ready), by version, or by label."""
+    """A model by name alone (the newest version that is ready), by version, or by label."""
 
     name: str
     version: int | None = None
@@ -58,13 +58,13 @@ class VersionState:
 
     @property
     def is_available(self) -> bool:
-        """It answers requests."""
+        """True where the version answers requests."""
         return self.state == "AVAILABLE"
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How one request wants to be carried out.
+    """The deadline and the metadata of one request.
 
     deadline: monotonic seconds after which nobody waits for the answer; None leaves it to the predictor.
     metadata: pairs that travel with the RPC, such as `traceparent`. is_abandoned: nobody waits for the answer any more.
@@ -75,11 +75,11 @@ class Call:
     is_abandoned: Callable[[], bool] = field(default=lambda: False, compare=False)
 
     def seconds_left(self) -> float | None:
-        """Seconds until the deadline, 0 when it has passed, None without one."""
+        """Return the seconds until the deadline, 0 when it has passed, None without one."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def is_before(self, other: "Call") -> bool:
-        """Its deadline comes first."""
+        """Return True where its deadline comes first."""
         return (math.inf if self.deadline is None else self.deadline) < (
             math.inf if other.deadline is None else other.deadline
         )
@@ -89,14 +89,14 @@ ANYTIME = Call()
 
 
 class VersionChanged(Exception):
-    """Another version answers than the one that the batch was made for: describe again and send again."""
+    """Another version answers than the one that the batch was made for; the caller describes and sends again."""
 
 
 class Predictor(Protocol):
     """Runs models. Every method may raise ModelServerUnavailable and DeadlineExceeded."""
 
     def describe(self, ref: ModelRef, call: Call = ANYTIME) -> ServedModel:
-        """The version that a request for `ref` is expected to reach, with its card.
+        """Return the version that a request for `ref` is expected to reach, with its card.
 
         Raises UnknownModel, UnknownVersion, NotAClassifier, ModelNotReady, InvalidCard.
         """
@@ -108,7 +108,7 @@ class Predictor(Protocol):
         """
 
     def models(self) -> Mapping[str, Sequence[VersionState]]:
-        """Every model by name, sorted, with its versions, newest first; none where nothing was ever loaded."""
+        """List every model by name, sorted, with its versions, newest first; none where nothing was ever loaded."""
 
     def versions(self, name: str) -> Sequence[VersionState]:
-        """Every version that the server knows of, newest first. Raises UnknownModel."""
+        """List every version that the server knows, newest first. Raises UnknownModel."""

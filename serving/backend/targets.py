@@ -1,4 +1,4 @@
-"""Where model servers are: `host:port` or `unix:/path`, and the addresses that a name has."""
+"""Addresses of model servers: `host:port`, `unix:/path`, and the addresses of a name."""
 
 import ipaddress
 import socket
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def addresses_of(target: str) -> Sequence[str]:
-    """Every address that a target has now, as gRPC writes them. Raises OSError where a name cannot be resolved."""
+    """Resolve a target to its addresses, as gRPC writes them. Raises OSError where a name cannot be resolved."""
     if target.startswith("unix:"):
         return (target,)
     rows = socket.getaddrinfo(host_of(target), target.rpartition(":")[2], type=socket.SOCK_STREAM)
@@ -16,7 +16,7 @@ def addresses_of(target: str) -> Sequence[str]:
 
 
 def check_target(target: str) -> str:
-    """The target. Raises ValueError for what is neither host:port nor unix:/path."""
+    """Return the target. Raises ValueError where it is neither host:port nor unix:/path."""
     host, _, port = target.rpartition(":")
     is_host = host and (":" not in host or (host.startswith("[") and host.endswith("]")))
     if not target.startswith("unix:") and not (is_host and port.isascii() and port.isdigit() and int(port) < 2**16):
@@ -25,12 +25,11 @@ def check_target(target: str) -> str:
 
 
 def host_of(target: str) -> str:
-    """The host of a target."""
     return target.rpartition(":")[0].strip("[]")
 
 
 def is_name(target: str) -> bool:
-    """Its host has to be looked up, and may move."""
+    """Return True for a host that has to be resolved, and may move."""
     if target.startswith("unix:"):
         return False
     try:

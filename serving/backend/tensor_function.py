@@ -1,4 +1,4 @@
-"""A signature of one input and one output, called over gRPC: for models that are no classifiers."""
+"""A signature of one input and one output as a function, for models that are no classifiers."""
 
 from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import sightline_error
@@ -9,7 +9,7 @@ from serving.runtimes.tensors import Array, to_content_proto, to_numpy
 
 
 class TensorFunction:
-    """Array to array, on the newest version of a model. Safe to share between threads.
+    """Map an array to an array on the newest version of a model. Safe to share between threads.
 
     signature, input, output: names in the SavedModel.
     """
@@ -23,7 +23,7 @@ class TensorFunction:
         self._timeout_seconds = timeout_seconds
 
     def __call__(self, values: Array) -> Array:
-        """The signature's output. Raises UnknownModel, ModelServerUnavailable, DeadlineExceeded, ModelFailed."""
+        """Compute the output. Raises UnknownModel, ModelServerUnavailable, DeadlineExceeded, ModelFailed."""
         request = wire.PredictRequest(model_spec=self._spec, output_filter=[self._output])
         to_content_proto(values, request.inputs[self._input])
         try:

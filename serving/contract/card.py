@@ -1,4 +1,4 @@
-"""The card: what a model says about itself, and that travels inside it.
+"""The model card, which travels inside the model.
 
 A card is in two places of a version: as `assets.extra/model_card.json`, and as the answer of the SavedModel's
 signature `model_card`, so that a gateway reads it over gRPC from the very version that answers.
@@ -59,7 +59,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the model was made from. sha256: of the data set's files in name order, or of the weights' file."""
+    """The origin of the model. sha256: of the data set's files in name order, or of the weights' file."""
 
     kind: Literal["dataset", "weights"]
     name: str
@@ -68,7 +68,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How the model was made. epochs is 0 for weights that were only loaded; seconds are of the wall clock."""
+    """The training. epochs is 0 for weights that were only loaded; seconds are of the wall clock."""
 
     epochs: int
     parameters: int
@@ -86,9 +86,9 @@ class Golden:
     atol: float
 
 
-@dataclass(frozen=True)  # without slots, for what is worked out once
+@dataclass(frozen=True)  # without slots, for the cached property
 class ModelCard:
-    """What a model says about itself. Every field is required; an unknown one is refused.
+    """The model card. Every field is required; an unknown one is refused.
 
     created: ISO 8601 in UTC. metrics: by name, such as `test_accuracy`, 0-1.
     """
@@ -128,12 +128,12 @@ class ModelCard:
 
 
 def card_to_dict(card: ModelCard) -> dict[str, Any]:
-    """The card as JSON's types, in the order of its fields."""
+    """Convert the card to JSON's types, in the order of its fields."""
     return asdict(card)
 
 
 def card_to_json(card: ModelCard) -> str:
-    """The card as one line of JSON."""
+    """Write the card as one line of JSON."""
     return json.dumps(card_to_dict(card), allow_nan=False)
 
 
@@ -148,7 +148,7 @@ def card_from_json(text: str | bytes) -> ModelCard:
 
 
 def read_card(version_dir: Path) -> ModelCard:
-    """The card of a version on disk. Raises InvalidCard where there is none or it cannot be used."""
+    """Read the card of a version on disk. Raises InvalidCard where there is none or it cannot be used."""
     path = version_dir / CARD_FILE
     try:
         text = path.read_bytes()
@@ -160,7 +160,7 @@ def read_card(version_dir: Path) -> ModelCard:
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:  # noqa: PLR0911 - one line for each kind of type
-    """`value` of parsed JSON as the annotated type `kind`; InvalidCard names `where` it does not fit."""
+    """Read parsed JSON as the annotated type `kind`. Raises InvalidCard that names the place, `where`."""
     origin, args = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return _read_fields(kind, value, where)
@@ -182,7 +182,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:  # noqa: PLR0911 - one line
 
 @lru_cache
 def _hints(kind: Any) -> dict[str, Any]:
-    """The types of a dataclass' fields; working them out for each of 1,000 labels would take most of the time."""
+    """Return the types of a dataclass's fields, cached: a card has 1,000 labels."""
     return get_type_hints(kind)
 
 

@@ -1,4 +1,4 @@
-"""Every error that Sightline raises on purpose.
+"""The errors that Sightline raises on purpose.
 
     SightlineError
     ├── BadRequest                 the request cannot be understood
@@ -66,17 +66,18 @@
         ├── VerificationFailed
         └── UnreadableFile
 
-An error knows nothing of HTTP or gRPC: `gateway/errors.py`, `model_server/status.py` and
-`backend/grpc_predictor.py` hold the tables.
+An error knows nothing of HTTP or gRPC: `gateway/http/errors.py` holds the table of HTTP statuses and
+`backend/grpc_predictor.py` that of gRPC's.
 """
 
 from typing import ClassVar
 
 
 class SightlineError(Exception):
-    """What went wrong, in words for the person who can mend it.
+    """An error in words for the person who can mend it.
 
-    detail: what was given and what was expected. hint: what to do about it, or "" where nothing is known.
+    detail: what was given and what was expected. hint: what to do about it, or "" where nothing is known. `str` gives
+    both, as sentences.
     `code` is the machine-readable name and never changes; `title` is its short text.
     exit_status: of a command that ends with it; 1: some or all of it failed, 2: it was not usable as given.
     """
@@ -91,7 +92,10 @@ class SightlineError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.detail} {self.hint}".rstrip()
+        if not self.hint:
+            return self.detail
+        stop = "" if self.detail.endswith((".", "!", "?", ":")) else "."
+        return f"{self.detail}{stop} {self.hint}"
 
 
 class BadRequest(SightlineError):

@@ -1,4 +1,4 @@
-"""Golden examples: a few real pictures and what Keras said of them, stored inside the version.
+"""Golden examples: a few real pictures and Keras's answers to them, stored inside the version.
 
 Whoever serves the version can replay them: bytes -> `decode_image` -> `Preprocessing.apply` must give `tensors`
 exactly, and the model must give `probabilities` within the card's `golden.atol`. The first step that differs is the
@@ -43,7 +43,7 @@ def write_golden(version_dir: Path, examples: GoldenExamples) -> None:
 
 
 def read_golden(version_dir: Path) -> GoldenExamples:
-    """The golden examples of a version on disk. Raises ModelError where they are missing, damaged or do not agree."""
+    """Read the golden examples of a version. Raises ModelError where they are missing, damaged or do not agree."""
     folder = version_dir / GOLDEN_DIR
     what = f"the golden examples in {folder}"
     tensors, probabilities = read_arrays(folder / ANSWERS_FILE, what, "tensors", "probabilities")
@@ -75,14 +75,14 @@ class Proof:
     atol: float
 
     def difference(self, answers: npt.NDArray[Any]) -> float:
-        """The farthest that a number of the answers is from the expected one; infinity where the shape is another."""
+        """Return the largest difference of any number from the expected one; infinity where the shape is another."""
         if answers.shape != self.expected.shape:
             return float("inf")
         return float(np.abs(answers - self.expected).max())
 
 
 def proof_of(card: ModelCard, golden: GoldenExamples) -> Proof:
-    """A classifier's."""
+    """Make the proof of a classifier."""
     names = (card.input.signature, card.input.tensor, card.output.tensor)
     return Proof(*names, golden.tensors, golden.probabilities, card.golden.atol)
 
@@ -96,7 +96,7 @@ def write_proof(version_dir: Path, proof: Proof) -> None:
 
 
 def read_proof(version_dir: Path) -> Proof:
-    """The proof of a version on disk. Raises ModelError where it is missing or damaged."""
+    """Read the proof of a version on disk. Raises ModelError where it is missing or damaged."""
     if (version_dir / CARD_FILE).exists():
         return proof_of(read_card(version_dir), read_golden(version_dir))
     path = version_dir / PROOF_FILE
@@ -106,7 +106,7 @@ def read_proof(version_dir: Path) -> Proof:
 
 
 def read_arrays(path: Path, what: str, *names: str) -> list[npt.NDArray[Any]]:
-    """The named arrays of a file. what: the words for them. Raises ModelError where they are missing or damaged."""
+    """Read the named arrays of a file. what: their name in errors. Raises ModelError: missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return [stored[name] for name in names]
@@ -115,5 +115,5 @@ def read_arrays(path: Path, what: str, *names: str) -> list[npt.NDArray[Any]]:
 
 
 def unreadable(what: str, exc: Exception) -> ModelError:
-    """What belongs to a version cannot be read."""
+    """Make the error of a part of a version that cannot be read."""
     return ModelError(f"{what} cannot be read: {exc}", hint="Export the model again.")

@@ -1,4 +1,4 @@
-"""What this process may use of the machine."""
+"""The share of the machine that this process may use."""
 
 import math
 import os
@@ -8,9 +8,9 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of the container: microseconds of 
 
 
 def usable_cpus(limit_file: Path = CPU_LIMIT) -> int:
-    """How many CPUs this process may keep busy, at least 1: its affinity (taskset), and its container's limit.
+    """Count the CPUs that this process may keep busy, at least 1: its affinity (taskset) and its container's limit.
 
-    `os.cpu_count` tells those of the machine, of which `docker run --cpus 2` gives two and hides none.
+    `os.cpu_count` counts the machine's, also under `docker run --cpus 2`.
     Source of the file: https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max.
     """
     try:

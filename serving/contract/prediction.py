@@ -21,7 +21,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model says of one picture: the best classes, best first, never empty.
+    """A model's answer for one picture: the best classes, best first, never empty.
 
     raw_score: the best one's before calibration, 0-1; None where the model is not calibrated.
     probabilities: of all classes, in the order of the model's output; None where only the best were asked for.
@@ -40,12 +40,12 @@ class Prediction:
         return self.top[0].score
 
     def reason_for_no_label(self, min_score: float) -> Reason | None:
-        """Why the label is not to be named: its score is below min_score (0-1). None: it may be named."""
+        """Return the reason not to name the label: its score is below min_score (0-1). None: it may be named."""
         return None if self.score >= min_score else "uncertain"
 
 
 def top_k(probabilities: npt.NDArray[np.float32], labels: Sequence[str], k: int) -> Prediction:
-    """The k likeliest classes of one picture, best first; among equals the lower index first.
+    """Return the k likeliest classes of one picture, best first; among equals the lower index first.
 
     probabilities: float32 (classes,). labels: one name per class. k: at least 1; more than there are means all.
     """
@@ -55,7 +55,7 @@ def top_k(probabilities: npt.NDArray[np.float32], labels: Sequence[str], k: int)
 
 
 def without_calibration(probabilities: npt.NDArray[np.float32], temperature: float) -> npt.NDArray[np.float64]:
-    """What the model would say of one picture without the temperature that is in its graph.
+    """Undo the temperature that is in the model's graph, for one picture.
 
     probabilities: (classes,), softmax(logits / temperature). Returns softmax(logits), of the same shape: a power and a
     sum, because logits are the logarithms of their softmax up to a constant.

@@ -1,1 +1,1 @@
-"""Calls between processes of one machine: a frame there, a frame back, over a Unix socket."""
+"""Calls between processes of one machine: a frame each way, over a Unix socket."""

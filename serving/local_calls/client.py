@@ -1,4 +1,4 @@
-"""The side that asks."""
+"""The client side of local calls."""
 
 import contextlib
 import queue
@@ -12,14 +12,14 @@ class NotReached(OSError):
 
 
 class LocalClient:
-    """Asks whoever listens at `path`, over connections that it keeps. Safe to share between threads."""
+    """Call whoever listens at `path`, over connections that are kept. Safe to share between threads."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._idle: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
 
     def ask(self, data: bytes, timeout_seconds: float) -> bytes:
-        """The answer's frame.
+        """Send a frame and return the answer's.
 
         Raises NotReached, TimeoutError where the other side is silent for so long, and ConnectionError where it ended.
         """
@@ -36,13 +36,13 @@ class LocalClient:
         return answer
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close the idle connections."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().close()
 
     def _connection(self, timeout_seconds: float) -> socket.socket:
-        """One that is idle and still open, or a new one."""
+        """Take a connection that is idle and still open, or open one."""
         with contextlib.suppress(queue.Empty):
             while True:
                 idle = self._idle.get_nowait()
@@ -61,7 +61,7 @@ class LocalClient:
 
 
 def _is_open(connection: socket.socket) -> bool:
-    """Whether the other side has not closed an idle connection: it would then be readable."""
+    """Return False where the other side has closed an idle connection, which is then readable."""
     connection.setblocking(False)
     try:
         return bool(connection.recv(1, socket.MSG_PEEK))

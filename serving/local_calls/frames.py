@@ -29,7 +29,7 @@ def receive_frame(connection: socket.socket) -> bytes | None:
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
-    """Exactly `size` bytes, or b"" where the stream is at its end."""
+    """Read exactly `size` bytes; b"" where the stream is at its end."""
     parts, missing = [], size
     while missing:
         part = connection.recv(min(missing, 2**20))

@@ -1,4 +1,4 @@
-"""The side that answers."""
+"""The server side of local calls."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class _Connection(socketserver.BaseRequestHandler):
-    """Requests in turn, until it is closed."""
+    """Answer the requests of one connection in turn, until it is closed."""
 
     server: "LocalServer"
 
@@ -29,9 +29,9 @@ class _Connection(socketserver.BaseRequestHandler):
 
 
 class LocalServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Listens at `path` for this user alone, a thread for each connection. Raises PortTaken where another does.
+    """Listen at `path` for this user alone, a thread for each connection. Raises PortTaken where another does.
 
-    answer: the frame that answers a frame. what: whose socket it is, setting: what names its path, for messages.
+    answer: maps a frame to its answer's. what, setting: names of the server and of the path's setting, for messages.
     """
 
     daemon_threads = True
@@ -63,7 +63,7 @@ class LocalServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             self._ended.notify_all()
 
     def drain(self, seconds: float) -> None:
-        """Accept nothing more, and wait so long for the requests that run. For another thread than serve_forever's."""
+        """Accept nothing more and wait so long for the requests that run. Not for serve_forever's own thread."""
         self.shutdown()
         with self._ended:
             for connection in self._open:
@@ -72,7 +72,7 @@ class LocalServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             self._ended.wait_for(lambda: not self._open, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """What was sent is no request: that connection ends, and no other."""
+        """Log a request that cannot be read; only its connection ends."""
         log.exception("a connection to %s ended", self.path)
 
     def server_close(self) -> None:

@@ -19,7 +19,7 @@ FAILED_TO_START = 255  # exit(-1), as the stock binary ends
 
 
 class ServerCommand(click.Command):
-    """A command that answers an unknown flag with those that it knows."""
+    """A command that answers an unknown flag with the known ones."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -30,7 +30,7 @@ class ServerCommand(click.Command):
 
 
 def switch(name: str, default: bool, text: str) -> Decorator:
-    """A flag that is given alone or as `--name=true`, `--name=false`."""
+    """Define a flag that is given alone or as `--name=true`, `--name=false`."""
     return click.option(f"--{name}", type=bool, is_flag=False, flag_value=True, default=default, help=text)
 
 
@@ -165,7 +165,7 @@ def _serve(flags: dict[str, Any]) -> None:
 
 
 def _batching(flags: dict[str, Any]) -> Any:
-    """None without --enable_batching; without a file, limits that refuse nothing that would run unbatched."""
+    """Return the batch settings, None without --enable_batching; without a file they refuse nothing."""
     from serving.model_server.loading.batching import OWN_DEFAULTS, BatchSettings, read_batch_settings
 
     if not flags["enable_batching"]:
@@ -187,7 +187,7 @@ def _metrics_path(monitoring_config_file: Path | None) -> str:
 
 
 def _own_stderr() -> TextIO:
-    """Stderr for Python alone: the import of TensorFlow, which may come late, holds back what native code writes."""
+    """Open a stderr for Python alone: while TensorFlow is imported, file descriptor 2 is held back."""
     return os.fdopen(os.dup(2), "w", buffering=1)
 
 

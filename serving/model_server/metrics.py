@@ -16,7 +16,7 @@ _NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9_]")
 
 
 class Counter:
-    """A number for each combination of labels that only grows."""
+    """A number that only grows, for each combination of labels."""
 
     kind = "counter"
 
@@ -42,7 +42,7 @@ class Counter:
 
 
 class Histogram:
-    """How often a value fell under each bound, for each combination of labels."""
+    """Counts of values under each bound, for each combination of labels."""
 
     kind = "histogram"
 
@@ -83,7 +83,7 @@ class Histogram:
 
 
 class Metrics:
-    """Everything that the model server counts."""
+    """All counters and histograms of the model server."""
 
     def __init__(self) -> None:
         serving, saved_model = "/tensorflow/serving/", "/tensorflow/cc/saved_model/"

@@ -1,4 +1,4 @@
-"""The model server as a whole: ports, threads, start and end."""
+"""The model server's process: ports, threads, start and end."""
 
 import contextlib
 import logging
@@ -72,7 +72,7 @@ def serve(repository: Repository[Servable], service: ModelServerService, setting
         server = grpc_server(service, health, settings)
         with _rest(service, settings), _polled_config(service, settings, stop), _predict_socket(service, settings):
             server.start()  # after the socket is open: whoever is connected to this may use that
-            _say_where(settings)
+            _log_addresses(settings)
             stop.wait()
             logger.info("draining")
             health.drain()
@@ -84,7 +84,7 @@ def serve(repository: Repository[Servable], service: ModelServerService, setting
 
 
 def grpc_server(service: ModelServerService, health: Health, settings: ServerSettings) -> grpc.Server:
-    """A server with every service and its ports bound, not yet started. Raises PortTaken, CallError."""
+    """Make a server with every service and its ports bound, not yet started. Raises PortTaken, CallError."""
     options = (
         ("grpc.so_reuseport", 0),  # two servers must not share a port in silence
         ("grpc.max_receive_message_length", UNLIMITED),
@@ -125,14 +125,14 @@ def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials
 
 
 def _remove_stale(socket_path: str) -> None:
-    """A socket that a killed server left behind would keep ours from listening."""
+    """Remove the socket that a killed server left behind, which would keep ours from listening."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(socket_path).st_mode):
             os.unlink(socket_path)
 
 
 def _credentials(path: Path | None) -> grpc.ServerCredentials | None:
-    """TLS from a text SSLConfig, whose fields hold PEM texts. Raises CallError."""
+    """Read TLS credentials from a text SSLConfig, whose fields hold PEM texts. Raises CallError."""
     if path is None:
         return None
     config: Any = read_text_file(path, SSLConfig)
@@ -145,7 +145,7 @@ def _credentials(path: Path | None) -> grpc.ServerCredentials | None:
 
 @contextlib.contextmanager
 def _rest(service: ModelServerService, settings: ServerSettings) -> Iterator[None]:
-    """The REST port, open while the block runs; requests that run when it ends may finish."""
+    """Open the REST port while the block runs; requests that run when it ends may finish."""
     if not settings.rest_port:
         yield
         return
@@ -164,7 +164,7 @@ def _rest(service: ModelServerService, settings: ServerSettings) -> Iterator[Non
 
 @contextlib.contextmanager
 def _predict_socket(service: ModelServerService, settings: ServerSettings) -> Iterator[None]:
-    """The socket for Predict, open while the block runs; requests that run when it ends may finish."""
+    """Open the Predict socket while the block runs; requests that run when it ends may finish."""
     if not settings.predict_socket_path:
         yield
         return
@@ -180,7 +180,7 @@ def _predict_socket(service: ModelServerService, settings: ServerSettings) -> It
 
 @contextlib.contextmanager
 def _polled_config(service: ModelServerService, settings: ServerSettings, stop: threading.Event) -> Iterator[None]:
-    """Read the configuration file again every so often; a bad one is only logged."""
+    """Read the configuration file again in each period; a bad one is only logged."""
     path = settings.config_file
     if path is None or settings.config_poll_seconds <= 0:
         yield
@@ -199,7 +199,7 @@ def _polled_config(service: ModelServerService, settings: ServerSettings, stop: 
     thread.join()
 
 
-def _say_where(settings: ServerSettings) -> None:
+def _log_addresses(settings: ServerSettings) -> None:
     if settings.port:
         logger.info("listening for gRPC on %s:%d", settings.host, settings.port)
     if settings.socket_path:

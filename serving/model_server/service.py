@@ -1,4 +1,4 @@
-"""What the model server answers, whoever asks: gRPC, REST and the socket for Predict are thin faces of this.
+"""The model server without a transport: gRPC, REST and the Predict socket are thin layers over this.
 
 Requests and responses are protobuf messages, the official ones or the project's own, which have the same fields: every
 method gets the response to fill.
@@ -26,7 +26,7 @@ TensorWriter = Callable[[Array, Any], None]
 
 
 class ModelServerService:
-    """PredictionService and ModelService, without a transport."""
+    """PredictionService and ModelService."""
 
     def __init__(self, repository: Repository[Servable], metrics: Metrics, *, tensor_content: bool = False) -> None:
         self._repository = repository
@@ -97,7 +97,7 @@ class ModelServerService:
         return response
 
     def model_names(self) -> list[str]:
-        """The models that are served or wanted, sorted."""
+        """List the models that are served or wanted, sorted."""
         return self._repository.model_names()
 
     def reload(self, request: Any, response: Any, is_wanted: Callable[[], bool]) -> Any:
@@ -122,7 +122,7 @@ class ModelServerService:
         self._repository.wait_until_settled(new, what="model", give_up=lambda: not is_wanted())
 
     def counted(self, model_name: str, api: str, entrypoint: str, call: Callable[[], Any]) -> Any:
-        """What `call`, of a method of this service, returns, noted in the metrics. Raises CallError alone."""
+        """Run `call`, of a method of this service, and note it in the metrics. Raises CallError and nothing else."""
         started, code = time.perf_counter(), grpc.StatusCode.INTERNAL
         try:
             answer = call()
@@ -137,13 +137,13 @@ class ModelServerService:
             self.count(model_name, api, entrypoint, started, code)
 
     def count(self, model_name: str, api: str, entrypoint: str, started: float, code: grpc.StatusCode) -> None:
-        """Note one finished request. api: `Predict`; over REST `predict`. started: of time.perf_counter."""
+        """Count one finished request. api: `Predict`; over REST `predict`. started: of time.perf_counter."""
         self._metrics.requests.add(model_name, code.name)
         if code is grpc.StatusCode.OK:
             self._metrics.request_latency.observe((time.perf_counter() - started) * 1e6, model_name, api, entrypoint)
 
     def prometheus(self) -> str:
-        """All metrics as text."""
+        """Write all metrics as Prometheus text."""
         return self._metrics.prometheus()
 
     def _timed(self, model_name: str, api: str) -> "_Timed":
@@ -151,7 +151,7 @@ class ModelServerService:
 
 
 class _Timed:
-    """Notes how long the runtime took, where it did not fail."""
+    """Measure how long the runtime takes; a failure is not noted."""
 
     def __init__(self, metrics: Metrics, model_name: str, api: str) -> None:
         self._metrics, self._labels = metrics, (model_name, api, RUNTIME)
@@ -165,7 +165,7 @@ class _Timed:
 
 
 def _echo(spec: Any, version: int, signature_name: str, into: Any) -> None:
-    """Say which version and signature answered, as numbers and names, never as labels or blanks."""
+    """Fill in the version and the signature that answered, resolved: never a label, never empty."""
     into.name = spec.name
     into.version.value = version
     into.signature_name = signature_name

@@ -1,1 +1,1 @@
-"""Run a version's files: TensorFlow and LiteRT. What verifies a version is what serves it."""
+"""Run a version's files with TensorFlow or LiteRT. Serving and the export's verification share this code."""

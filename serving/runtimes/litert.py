@@ -25,7 +25,7 @@ from serving.runtimes.runtime import NotFit
 from serving.runtimes.status import CallError, deadline_exceeded, invalid_argument
 from serving.runtimes.tensors import NUMPY_TYPES, Array
 
-INIT_SIGNATURE = "__saved_model_init_op"  # TensorFlow writes it into every SavedModel; nobody asks for it
+INIT_SIGNATURE = "__saved_model_init_op"  # TensorFlow writes it into every SavedModel; clients never call it
 LARGEST_RUN = 32  # rows; more at once is not faster
 CACHE_BYTES = 256 * 1024  # of input in one run; more only grows the memory for what lies between the layers
 LARGE_FILE_BYTES = 100_000_000  # a model whose weights are not packed once for each thread
@@ -33,7 +33,7 @@ LARGE_FILE_BYTES = 100_000_000  # a model whose weights are not packed once for 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a call asks: a signature, its inputs by tensor name, and the outputs' names in the order of the fetches."""
+    """A call resolved: the signature, its inputs by tensor name, the outputs' names in the order of the fetches."""
 
     signature: str
     inputs: Mapping[str, str]
@@ -43,14 +43,14 @@ class _Plan:
 class LiteRtRuntime:
     """One version, loaded and ready to run. Safe to share between threads: each run has an interpreter to itself.
 
-    threads: of one run. runs: how many may be at it side by side; each packs the weights for itself once it is needed.
+    threads: of one run. runs: how many go side by side; each packs the weights for itself when it is first needed.
     Raises NotFit.
     """
 
     def __init__(self, directory: Path, *, threads: int, runs: int) -> None:
         self.signatures: Mapping[str, Any] = _read_signatures(directory)
         try:
-            self._content = (directory / TFLITE_FILE).read_bytes()  # a mapped file could be cut short under our feet
+            self._content = (directory / TFLITE_FILE).read_bytes()  # a mapped file could be cut short while it is used
         except OSError as exc:
             raise NotFit(f"{TFLITE_FILE} cannot be read: {exc.strerror}") from exc
         if len(self._content) > LARGE_FILE_BYTES:
@@ -62,13 +62,13 @@ class LiteRtRuntime:
         _require_same_signatures(self.signatures, self._resting[0])
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], deadline: float | None = None) -> list[Array]:
-        """As SavedModel.run, but that an input has to fit the shape that the signature declares."""
+        """Run the graph, see Runtime.run. An input has to fit the shape that the signature declares."""
         plan = self._plan(feeds, fetches)
         inputs = {plan.inputs[name]: array for name, array in feeds.items()}
         self._check(plan.signature, inputs)
         rows = len(next(iter(inputs.values())))
         if not rows:
-            return self._nothing(plan)
+            return self._empty(plan)
         size = max(1, min(LARGEST_RUN, CACHE_BYTES // max(1, sum(array.nbytes for array in inputs.values()) // rows)))
         with self._interpreter(deadline) as interpreter:
             run = interpreter.get_signature_runner(plan.signature)
@@ -82,7 +82,7 @@ class LiteRtRuntime:
         return [np.concatenate([answer[name] for answer in answers]) for name in plan.outputs]
 
     def close(self) -> None:
-        """Give the memory back. No call may be running."""
+        """Free the memory. No call may be running."""
         self._resting.clear()
         self._content = b""
 
@@ -94,9 +94,9 @@ class LiteRtRuntime:
 
     @contextmanager
     def _interpreter(self, deadline: float | None) -> Any:
-        """One that nobody else uses meanwhile. One that failed is not used again: its tensors may be half resized.
+        """Lend an interpreter to one run. One that failed is not used again: its tensors may be half resized.
 
-        Raises CallError where it fails, and where none is free in time.
+        Raises CallError where the run fails, and where none is free in time.
         """
         if not self._places.acquire(timeout=None if deadline is None else max(0.0, deadline - time.monotonic())):
             raise deadline_exceeded()
@@ -137,15 +137,15 @@ class LiteRtRuntime:
         if len({len(array) for array in inputs.values()}) > 1:
             raise invalid_argument("inputs must have equal 0th-dimension size")
 
-    def _nothing(self, plan: _Plan) -> list[Array]:
-        """The answers for no rows."""
+    def _empty(self, plan: _Plan) -> list[Array]:
+        """Make the answers for no rows."""
         infos = [self.signatures[plan.signature].outputs[name] for name in plan.outputs]
         shapes = [[max(0, dim.size) for dim in info.tensor_shape.dim] for info in infos]
         return [np.empty(shape, NUMPY_TYPES[info.dtype]) for shape, info in zip(shapes, infos, strict=True)]
 
 
 def _planned(signatures: Mapping[str, Any], feeds: set[str], fetches: Sequence[str]) -> _Plan:
-    """The signature whose inputs are all of `feeds` and that has all `fetches`."""
+    """Find the signature whose inputs are exactly `feeds` and whose outputs include `fetches`."""
     for name, signature in signatures.items():
         inputs = {info.name: alias for alias, info in signature.inputs.items()}
         outputs = {info.name: alias for alias, info in signature.outputs.items()}
@@ -155,7 +155,7 @@ def _planned(signatures: Mapping[str, Any], feeds: set[str], fetches: Sequence[s
 
 
 def _read_signatures(directory: Path) -> dict[str, Any]:
-    """What the SavedModel beside the file declares: clients see the same, whoever runs the model."""
+    """Read the SavedModel's signatures: clients see the same, whichever runtime runs the model."""
     try:
         saved = saved_model_pb2.SavedModel.FromString((directory / SAVED_MODEL_FILE).read_bytes())
     except (OSError, DecodeError) as exc:

@@ -26,7 +26,7 @@ class Runtime(Protocol):
         """
 
     def close(self) -> None:
-        """Give the memory back. No call may be running."""
+        """Free the memory. No call may be running."""
 
 
 def run_signature(runtime: Runtime, signature: str, inputs: Mapping[str, Array], output: str) -> Array:
@@ -47,7 +47,7 @@ def run_signature(runtime: Runtime, signature: str, inputs: Mapping[str, Array],
 
 
 def replay(runtime: Runtime, proof: Proof) -> float:
-    """Ask what the export asked; return how far any number of the answers is from the one that it got.
+    """Replay a proof; return the largest difference of any number from the export's answer.
 
     Infinity where the answers have another shape or are not finite. Raises CallError.
     """

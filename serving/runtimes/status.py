@@ -36,27 +36,27 @@ class CallError(Exception):
 
 
 def invalid_argument(message: str) -> CallError:
-    """The request is wrong, whatever the server's state."""
+    """Make the error of a request that is wrong whatever the server's state."""
     return CallError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 def failed_precondition(message: str) -> CallError:
-    """The request does not fit what is loaded."""
+    """Make the error of a request that does not fit the loaded version."""
     return CallError(grpc.StatusCode.FAILED_PRECONDITION, message)
 
 
 def not_found(message: str) -> CallError:
-    """There is no such thing, or not yet."""
+    """Make the error of a model or version that is not there, or not yet."""
     return CallError(grpc.StatusCode.NOT_FOUND, message)
 
 
 def deadline_exceeded() -> CallError:
-    """The time that the client allowed has run out."""
+    """Make the error of a call whose time has run out."""
     return CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
 
 def unexpected() -> CallError:
-    """What a client is told of an exception that is being handled and should not have been: the log has it whole."""
+    """Log the exception that is being handled, a fault of ours, and make the error that the client reads."""
     logger.exception("a call failed that should not have")
     return CallError(grpc.StatusCode.INTERNAL, "internal error of the model server; its log has the details")
 
@@ -77,5 +77,5 @@ def from_tensorflow(error: Any) -> CallError:
 
 
 def cut(message: str) -> str:
-    """A message as TensorFlow Serving sends it: at most 1,024 characters, then a mark."""
+    """Cut a message as TensorFlow Serving does: at most 1,024 characters, then a mark."""
     return message if len(message) <= MAX_MESSAGE_CHARS else message[:MAX_MESSAGE_CHARS] + CUT_MARK

@@ -72,11 +72,11 @@ class TensorFlowRuntime:
         return results
 
     def close(self) -> None:
-        """Give the memory back. No call may be running."""
+        """Free the memory. No call may be running."""
         self._session.close()
 
     def _handle(self, name: str) -> Any:
-        """The tensor of that name as the C API knows it."""
+        """Look up a tensor by name, as the C API knows it."""
         handle = self._handles.get(name)
         if handle is None:
             try:
@@ -95,7 +95,7 @@ class TensorFlowRuntime:
         self._usual_seconds += 0.1 * (seconds - self._usual_seconds)
 
     def _options(self, deadline: float | None) -> Any:
-        """A timeout needs the Session's own threads; a short run without one stays on the calling thread."""
+        """Choose RunOptions: a timeout needs the Session's threads; a short run without one stays on this thread."""
         is_known = self._runs >= TRUSTED_RUNS
         if deadline is not None:
             left = deadline - time.monotonic()

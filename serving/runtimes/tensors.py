@@ -1,4 +1,4 @@
-"""TensorProto to numpy and back, as TensorFlow's C++ does it.
+"""Convert TensorProto to numpy and back, as TensorFlow's C++ does.
 
 `tf.make_ndarray` and `tf.make_tensor_proto` differ from C++ in ways that clients notice: the first refuses a list with
 too many values, of which C++ keeps the first ones; the second packs its numbers into `tensor_content`, where TensorFlow
@@ -39,7 +39,7 @@ _PACKED_TAGS = {"float_val": b"\x2a", "double_val": b"\x32"}
 
 
 def to_numpy(tensor: Any) -> Array:
-    """A TensorProto as an array; strings become bytes in an object array. The array may be read-only.
+    """Read a TensorProto; strings become bytes in an object array. The array may be read-only.
 
     Loose values: too many are dropped, too few are filled up with the last, none at all are zeros.
     Raises ValueError where C++ refuses the tensor: an unknown type, an unknown shape, contents of another length.
@@ -104,7 +104,7 @@ def _from_content(content: bytes, code: int, count: int) -> Array:
 
 
 def _strings(content: bytes, count: int) -> Array:
-    """`count` lengths as varints, then the strings: port::DecodeStringList."""
+    """Decode `count` lengths as varints, then the strings: port::DecodeStringList."""
     lengths, at = [], 0
     for _ in range(count):
         length, at = _read_varint(content, at)
@@ -148,7 +148,7 @@ def _from_values(tensor: Any, count: int) -> Array:
 
 
 def _unpack(kind: Any, field: str, loose: Any, dtype: np.dtype[Any]) -> Array:
-    """A long list of floats without a Python object for each: serialise that field alone and read its bytes."""
+    """Read a long list of floats without a Python object for each: serialise that field alone, take its bytes."""
     alone = kind()
     getattr(alone, field).MergeFrom(loose)
     return np.frombuffer(alone.SerializeToString()[-len(loose) * dtype.itemsize :], dtype)

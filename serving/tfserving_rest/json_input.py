@@ -1,4 +1,4 @@
-"""JSON values into tensors: the input side of Predict.
+"""Turn JSON values into tensors: the input side of Predict.
 
 Source: tensorflow_serving/util/json_tensor.cc. Numbers are checked as strictly as there: an integer type takes integers
 only, a float type any number, NaN and Infinity.
@@ -27,12 +27,12 @@ _NUMBERS = {code: dtype for code, dtype in NUMPY_TYPES.items() if dtype.kind in 
 
 
 def is_b64(value: Any) -> bool:
-    """Whether a JSON value is a binary string, `{"b64": "..."}`, and not an object of named tensors."""
+    """Return True for a binary string, `{"b64": "..."}`, which is not an object of named tensors."""
     return isinstance(value, dict) and len(value) == 1 and B64 in value
 
 
 def decode_b64(value: Mapping[str, Any]) -> bytes:
-    """The bytes of `{"b64": "..."}`. Raises CallError."""
+    """Decode `{"b64": "..."}`. Raises CallError."""
     text = value[B64]
     if not isinstance(text, str):
         raise invalid_argument(f"Illegal to specify non-string value for key '{B64}'")
@@ -44,7 +44,7 @@ def decode_b64(value: Mapping[str, Any]) -> bytes:
 
 
 def tensor_from_json(value: Any, dtype: wire.DataType) -> wire.TensorProto:
-    """A value or a nested list as a tensor of that type. Raises CallError where a value or a length does not fit."""
+    """Convert a value or a nested list to a tensor. Raises CallError where a value or a length does not fit."""
     fast = _fast_array(value, dtype)
     if fast is not None:
         tensor = wire.TensorProto(dtype=dtype, tensor_content=fast.astype(fast.dtype.newbyteorder("<")).tobytes())
@@ -59,17 +59,17 @@ def tensor_from_json(value: Any, dtype: wire.DataType) -> wire.TensorProto:
 
 
 def size_of(tensor: wire.TensorProto) -> int:
-    """How many values a tensor of this shape holds."""
+    """Count the values of a tensor of this shape."""
     return math.prod(dim.size for dim in tensor.tensor_shape.dim)
 
 
 def json_text(value: Any) -> str:
-    """A JSON value as an error message shows it."""
+    """Write a JSON value as an error message shows it."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _fast_array(value: Any, dtype: int) -> npt.NDArray[Any] | None:
-    """A list of plain numbers as an array, or None where it has to be looked at value by value."""
+    """Convert a list of plain numbers at once; None where each value has to be checked."""
     wanted = _NUMBERS.get(dtype)
     if wanted is None or not isinstance(value, list) or not value:
         return None
@@ -82,7 +82,7 @@ def _fast_array(value: Any, dtype: int) -> npt.NDArray[Any] | None:
 
 
 def _fits(array: npt.NDArray[Any], wanted: np.dtype[Any]) -> bool:
-    """Whether every number can be told in the wanted type."""
+    """Return True where the wanted type can hold every number."""
     if wanted.kind != "f":
         limits = np.iinfo(wanted)
         return bool(array.min() >= limits.min and array.max() <= limits.max)
@@ -90,7 +90,7 @@ def _fits(array: npt.NDArray[Any], wanted: np.dtype[Any]) -> bool:
 
 
 def _holds_bool(value: Any) -> bool:
-    """numpy takes true for 1 where it stands among numbers; TensorFlow Serving does not."""
+    """Find true and false among numbers: numpy takes them for 1 and 0, TensorFlow Serving does not."""
     if isinstance(value, list):
         if value and not isinstance(value[0], list):
             return any(item is True or item is False for item in value)
@@ -99,7 +99,7 @@ def _holds_bool(value: Any) -> bool:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """The shape, judged by the first element of each level."""
+    """Read the shape from the first element of each level."""
     sides = []
     while isinstance(value, list):
         sides.append(len(value))
@@ -129,7 +129,7 @@ def _fill(value: Any, shape: tuple[int, ...], level: int, add: Callable[[Any], N
 
 
 def _adder(dtype: int, tensor: wire.TensorProto) -> Callable[[Any], None]:
-    """A function that checks one JSON value and appends it to the tensor's typed field."""
+    """Make a function that checks one JSON value and appends it to the tensor's typed field."""
     if dtype in _NUMBERS:
         field = getattr(tensor, BY_CODE[dtype].field)
         check = _number if _NUMBERS[dtype].kind == "f" else _integer

@@ -1,4 +1,4 @@
-"""Tensors into JSON text, with TensorFlow Serving's formatting of numbers.
+"""Write tensors as JSON text, with TensorFlow Serving's formatting of numbers.
 
 Source: tensorflow_serving/util/json_tensor.cc: a float is the shorter of %.6g and %.9g that reads back as the same
 float (a double: %.15g and %.17g), with `.0` where it would look like an integer; NaN and Infinity are bare words.
@@ -73,7 +73,7 @@ def regressions(result: wire.RegressionResult) -> str:
 
 
 def float_text(value: float) -> str:
-    """A float32 as text. value: exactly representable as float32."""
+    """Write a float32. value: exactly representable as float32."""
     if not math.isfinite(value):
         return _special(value)
     short = f"{value:.6g}"
@@ -81,7 +81,7 @@ def float_text(value: float) -> str:
 
 
 def double_text(value: float) -> str:
-    """A float64 as text."""
+    """Write a float64."""
     if not math.isfinite(value):
         return _special(value)
     short = f"{value:.15g}"
@@ -105,7 +105,7 @@ def _sides(tensor: wire.TensorProto) -> list[int]:
 
 
 def _values(alias: str, tensor: wire.TensorProto) -> list[str]:
-    """Every value as text, in C order."""
+    """Write every value, in C order."""
     write = _writer(alias, tensor.dtype)
     return [write(value) for value in to_numpy(tensor).reshape(-1).tolist()]
 
@@ -144,7 +144,7 @@ def _rows(alias: str, tensor: wire.TensorProto) -> list[str]:
 
 
 def _nested(values: list[str], sides: Sequence[int]) -> list[str]:
-    """The entries along the first dimension, inner dimensions as lists within them."""
+    """Join values to the entries along the first dimension, inner dimensions as lists within them."""
     for side in reversed(sides[1:]):
         if side == 0:
             values = ["[]"] * (len(values) or math.prod(sides[:-1]))

@@ -1,4 +1,4 @@
-"""The routes, and what each does with JSON.
+"""The routes of TensorFlow Serving's REST API, and each one's work with JSON.
 
 Source: tensorflow_serving/model_servers/http_rest_api_handler.cc and http_rest_api_util.cc.
 """
@@ -53,7 +53,7 @@ _V1 = re.compile(r"/v1/.*", re.I | re.S)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to answer. model, method (such as `predict` or `status`) and code are for metrics."""
+    """An answer. model, method (such as `predict` or `status`) and code are for metrics."""
 
     status: int
     body: bytes
@@ -65,7 +65,7 @@ class Reply:
 
 @dataclass(slots=True)
 class _Call:
-    """One request on its way: what it asks for is filled in as it is read."""
+    """One request; its parts are filled in as they are read."""
 
     spec: wire.ModelSpec
     method: str = ""
@@ -217,7 +217,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
 
 
 def _require_unicode(document: dict[str, Any]) -> None:
-    """Refuse half of a surrogate pair: no string on the wire can hold it."""
+    """Refuse half of a surrogate pair: no string of protobuf can hold it."""
     try:
         json_text(document).encode()
     except UnicodeEncodeError as exc:

@@ -24,6 +24,7 @@ from serving.contract.errors import DeadlineExceeded, ModelServerUnavailable, Us
 from serving.runtimes.status import CallError
 from tests.backend.certificates import Authority
 from tests.backend.color_server import RED, ColorServer, handler
+from tests.waiting import until
 
 SECONDS = 20  # the longest that anything here may take
 
@@ -106,13 +107,6 @@ def ask(backends: Backends, name: str = "x", timeout: float = 5.0) -> int:
     return int(backends.call(PREDICT, request, timeout=timeout).model_spec.name)
 
 
-def until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @dataclass
 class Seen:
     """What a watcher was told last."""
@@ -175,9 +169,11 @@ def test_a_name_that_moves_is_followed(servers: Any, connect: Any) -> None:
 def test_a_name_that_cannot_be_resolved_is_unavailable_until_it_can(servers: Any, connect: Any) -> None:
     server = servers()
     found: list[str] = []
+    failures: list[str] = []
 
     def resolve(target: str) -> list[str]:
         if not found:
+            failures.append(target)
             raise socket.gaierror(f"no {target}")
         return found
 
@@ -192,8 +188,9 @@ def test_a_name_that_cannot_be_resolved_is_unavailable_until_it_can(servers: Any
         return False
 
     until(answers)
+    before = len(failures)
     del found[:]
-    time.sleep(0.1)
+    until(lambda: len(failures) > before + 1)  # so the first of them has been dealt with
     assert ask(backends) == server.port  # what was known is kept
 
 

@@ -31,3 +31,9 @@ def test_errors_are_defined_in_one_file() -> None:
 
 def test_an_error_says_what_to_do() -> None:
     assert str(SightlineError("it broke.", hint="Mend it.")) == "it broke. Mend it."
+
+
+def test_detail_and_hint_are_sentences_where_they_are_printed_together() -> None:
+    assert str(errors.UsageError("every port is off", hint="Give --port.")) == "every port is off. Give --port."
+    assert str(errors.UsageError("Is it there?", hint="Look.")) == "Is it there? Look."
+    assert str(errors.UsageError("every port is off")) == "every port is off"

@@ -1,4 +1,4 @@
-"""Predict and GetModelMetadata: what is checked, in which order, and in which words.
+"""Predict and GetModelMetadata: TensorFlow Serving's checks, in its order and its words.
 
 Source: tensorflow_serving/servables/tensorflow/predict_impl.cc, predict_util.cc and get_model_metadata_impl.cc.
 """
@@ -25,7 +25,7 @@ def require_spec(request: Any) -> None:
 
 
 def version_of(spec: Any) -> tuple[int | None, str | None]:
-    """The version and the label that a ModelSpec asks for; at most one of them."""
+    """Return the version and the label that a ModelSpec asks for; at most one of them."""
     choice = spec.WhichOneof("version_choice")
     return (
         spec.version.value if choice == "version" else None,
@@ -75,7 +75,7 @@ def check_metadata_fields(fields: Sequence[str]) -> None:
 
 
 def _feeds(signature: Any, inputs: Mapping[str, Any]) -> dict[str, Array]:
-    """The arrays by tensor name: the request's, and the signature's defaults where it has any."""
+    """Collect the arrays by tensor name: the request's, and the signature's defaults where it has any."""
     given, wanted = set(inputs), set(signature.inputs)
     defaults = set(signature.defaults)
     if len(given) > len(wanted) or (len(given) < len(wanted) and not defaults):
@@ -125,7 +125,7 @@ def _check_rank(info: Any, array: Array) -> None:
 
 
 def _fetched_aliases(signature: Any, output_filter: Sequence[str]) -> list[str]:
-    """The outputs to compute: those asked for, or all."""
+    """Return the outputs to compute: those asked for, or all."""
     chosen: list[str] = []
     for alias in output_filter:
         if alias not in signature.outputs:

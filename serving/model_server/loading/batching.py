@@ -60,7 +60,7 @@ class BatchSettings:
 
     @property
     def largest_run(self) -> int:
-        """The most rows of one run."""
+        """The largest number of rows of one run."""
         return (self.max_execution_size or self.max_batch_size) if self.split else self.max_batch_size
 
 
@@ -69,7 +69,7 @@ OWN_DEFAULTS = BatchSettings(max_batch_size=32, max_enqueued_batches=100, strict
 
 
 def read_batch_settings(path: Path) -> BatchSettings:
-    """A --batching_parameters_file. Raises CallError."""
+    """Read a --batching_parameters_file. Raises CallError."""
     given = read_text_file(path, BatchingParameters)
     values: dict[str, Any] = {
         "max_batch_size": "max_batch_size",
@@ -117,7 +117,7 @@ class _Batch:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """One request that waits: `wake` is set when one of its tasks is done or it is to run a batch."""
+    """One waiting request. `wake` is set when one of its tasks is done, or when it is to run a batch."""
 
     tasks: list[_Task] = field(default_factory=list)
     to_run: list[_Batch] = field(default_factory=list)
@@ -133,7 +133,7 @@ class _Queue:
 
 
 class BatchScheduler:
-    """Shares the batch threads among all models. A thread here is the right to run one batch."""
+    """Share the batch threads among all models. A thread here is the right to run one batch."""
 
     def __init__(self, settings: BatchSettings, metrics: Metrics) -> None:
         self.settings = settings
@@ -153,8 +153,8 @@ class BatchScheduler:
         call.tasks = [
             _Task(part, len(next(iter(part.values()))), deadline, call, now) for part in self._cut(feeds, rows)
         ]
-        self._metrics.input_batch_size.observe(rows)
         with self._lock:
+            self._metrics.input_batch_size.observe(rows)
             queue = self._queues.get(key)
             if queue is None:
                 queue = self._queues[key] = _Queue(key, run, fetches)
@@ -225,7 +225,7 @@ class BatchScheduler:
             call.wake.set()
 
     def _wait(self, call: _Call) -> None:
-        """Until all tasks of the call are done: run the batches that fall to it, give up when the deadline passes."""
+        """Run the batches that fall to the call until all its tasks are done or its deadline has passed."""
         while True:
             with self._lock:
                 batch = call.to_run.pop(0) if call.to_run else None
@@ -239,7 +239,7 @@ class BatchScheduler:
                 self._on_timeout(call)
 
     def _patience(self, call: _Call) -> float | None:
-        """Seconds until something has to be done unasked: the batch timeout or the deadline. None: wait for ever."""
+        """Return the seconds to the batch timeout or the deadline, whichever is first; None: wait without limit."""
         now = time.monotonic()
         task = call.tasks[0]
         left = [] if task.deadline is None else [task.deadline - now]
@@ -321,8 +321,8 @@ class BatchScheduler:
             at += task.rows
 
 
-class BatchedModel:
-    """A model whose runs are merged with those of other requests."""
+class BatchingRuntime:
+    """A runtime whose runs are merged with those of other requests."""
 
     def __init__(self, model: Runtime, scheduler: BatchScheduler) -> None:
         self._model = model
@@ -330,7 +330,7 @@ class BatchedModel:
         self.signatures = model.signatures
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], deadline: float | None = None) -> list[Array]:
-        """As the model's own. Raises CallError for what cannot be batched, where the settings are strict."""
+        """Run merged with others. Raises CallError; strict settings also refuse inputs that cannot be batched."""
         settings = self._scheduler.settings
         refusal = _refusal(feeds, settings)
         if refusal is not None:
@@ -348,7 +348,7 @@ class BatchedModel:
 
 
 def _refusal(feeds: Mapping[str, Array], settings: BatchSettings) -> CallError | None:
-    """Why these inputs cannot be batched, or None."""
+    """Return the reason that these inputs cannot be batched, or None."""
     if not feeds:
         return invalid_argument("Batching Run() must have at least one input tensor")
     if any(array.ndim == 0 for array in feeds.values()):
@@ -367,7 +367,7 @@ def _has_expired(task: _Task, now: float) -> bool:
 
 
 def _merged(arrays: Sequence[Array], size: int) -> Array:
-    """One array of `size` rows: padded to the largest inner shape, filled up with the last array's first row."""
+    """Join arrays to `size` rows, padded to the largest inner shape, filled up with the last array's first row."""
     if len({array.shape[1:] for array in arrays}) > 1:
         inner = tuple(max(sides) for sides in zip(*(array.shape[1:] for array in arrays), strict=True))
         arrays = [_padded(array, inner) for array in arrays]
@@ -378,7 +378,7 @@ def _merged(arrays: Sequence[Array], size: int) -> Array:
 
 
 def _padded(array: Array, inner: tuple[int, ...]) -> Array:
-    """The array with its inner sides grown to `inner`; new places hold its first element, as in TensorFlow Serving."""
+    """Grow the inner sides to `inner`; new places hold the array's first element, as in TensorFlow Serving."""
     grown = np.full((len(array), *inner), array.flat[0] if array.size else 0, dtype=array.dtype)
     grown[(slice(None), *(slice(side) for side in array.shape[1:]))] = array
     return grown

@@ -1,4 +1,4 @@
-"""From a directory to something that answers: load, batch, warm up, count."""
+"""Load a version from its directory: open, batch, warm up, count."""
 
 import ctypes
 import gc
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.contract.versions import SERVE_TAG
-from serving.model_server.loading.batching import BatchedModel, BatchScheduler, BatchSettings
+from serving.model_server.loading.batching import BatchingRuntime, BatchScheduler, BatchSettings
 from serving.model_server.loading.warmup import warm_up
 from serving.model_server.metrics import Metrics
 from serving.runtimes.opening import LITERT, TENSORFLOW, RuntimeName, open_version
@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """batching: None runs every request on its own. warm_up: replay recorded requests, `warmup_iterations` times.
+    """Settings of a load. batching: None runs every request on its own. warm_up: replay recorded requests, each
+    `warmup_iterations` times.
 
     intra_op_threads: of one run, 0 for as many as there are CPUs. prefer_tflite: a version's model.tflite answers where
     its golden examples agree.
@@ -40,24 +41,24 @@ class LoadSettings:
 class Servable:
     """A version that answers, perhaps batched."""
 
-    def __init__(self, model: Runtime, batched: BatchedModel | None) -> None:
+    def __init__(self, model: Runtime, batched: BatchingRuntime | None) -> None:
         self._model = model
         self._runs = batched if batched is not None else model
         self.signatures: Mapping[str, Any] = model.signatures
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], deadline: float | None = None) -> list[Array]:
-        """As the model's own."""
+        """Run the graph, batched where batching is on. See Runtime.run."""
         return self._runs.run(feeds, fetches, deadline)
 
     def close(self) -> None:
-        """Give the memory back, to the system too: the allocator would keep most of it."""
+        """Free the memory and hand it to the system: the allocator would keep most of it."""
         self._model.close()
         gc.collect()
         _trim()
 
 
 def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path], Servable]:
-    """How a Repository loads: a function of name, version and directory that raises CallError."""
+    """Make the function that loads a version for a Repository, of name, version, directory. It raises CallError."""
     scheduler = BatchScheduler(settings.batching, metrics) if settings.batching is not None else None
     runtimes: tuple[RuntimeName, ...] = (LITERT, TENSORFLOW) if settings.prefer_tflite else (TENSORFLOW,)
 
@@ -83,7 +84,7 @@ def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path
         else:
             logger.info("%s version %d runs on %s", name, version, opened.name)
         metrics.load_stages.observe((time.monotonic() - started) * 1e6, str(directory), "load")
-        return Servable(opened.runtime, BatchedModel(opened.runtime, scheduler) if scheduler is not None else None)
+        return Servable(opened.runtime, BatchingRuntime(opened.runtime, scheduler) if scheduler is not None else None)
 
     def _warm_up(servable: Servable, name: str, version: int, directory: Path) -> None:
         if not settings.warm_up:

@@ -16,11 +16,11 @@ MASK_DELTA = 0xA282EAD8
 
 
 class DamagedRecord(Exception):
-    """A file that is cut short or whose bytes are not those that were written."""
+    """A file is cut short, or its bytes are not those that were written."""
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """The records of a file, in order. Raises DamagedRecord, OSError."""
+    """Read the records of a file, in order. Raises DamagedRecord, OSError."""
     size = path.stat().st_size
     with path.open("rb") as file:
         while (at := file.tell()) < size:
@@ -31,7 +31,7 @@ def read_records(path: Path) -> Iterator[bytes]:
 
 
 def masked_crc(data: bytes) -> int:
-    """CRC-32C, rotated and shifted, so that the checksum of bytes that hold checksums is a good one."""
+    """Compute CRC-32C, rotated and shifted, so that bytes that hold checksums can be checked as well."""
     crc = int(google_crc32c.value(data))
     return (((crc >> 15) | (crc << 17)) + MASK_DELTA) & 0xFFFFFFFF
 

@@ -1,4 +1,4 @@
-"""gRPC's face of the model server: the official services, thin over `service.py`."""
+"""The official gRPC services, thin over `service.py`."""
 
 import time
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def _list_models_handler(service: ModelServerService) -> grpc.GenericRpcHandler:
 
 
 def _answer(context: grpc.ServicerContext, call: Callable[[], Any]) -> Any:
-    """The border: a CallError becomes a status, anything else is logged and becomes INTERNAL without details."""
+    """Turn a CallError into a gRPC status; log anything else and answer INTERNAL without details."""
     try:
         return call()
     except CallError as exc:
@@ -109,6 +109,6 @@ def _abort(context: grpc.ServicerContext, error: CallError) -> NoReturn:
 
 
 def _deadline(context: grpc.ServicerContext) -> float | None:
-    """The call's deadline on time.monotonic, or None where the client waits for ever."""
+    """Return the call's deadline on time.monotonic, None where the client waits without limit."""
     left = context.time_remaining()
     return None if left is None or left > NO_DEADLINE_SECONDS else time.monotonic() + left

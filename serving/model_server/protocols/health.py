@@ -17,20 +17,20 @@ WATCH_SECONDS = 1.0  # how often a watcher looks whether its client has gone
 
 
 class Health:
-    """The state of the server, and the service that tells it."""
+    """The health of the server, and the gRPC service that reports it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._status = SERVING
 
     def drain(self) -> None:
-        """Say NOT_SERVING from now on."""
+        """Answer NOT_SERVING from now on."""
         with self._changed:
             self._status = NOT_SERVING
             self._changed.notify_all()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The service for a gRPC server."""
+        """Make the service for a gRPC server."""
         encode, decode = HealthCheckResponse.SerializeToString, HealthCheckRequest.FromString
         methods = {
             "Check": grpc.unary_unary_rpc_method_handler(self._check, decode, encode),

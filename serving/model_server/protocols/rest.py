@@ -79,7 +79,7 @@ class HttpServer(ThreadingHTTPServer):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """While a request is being answered, so that the end of the server waits for it."""
+        """Count a request as running, so that the server's end waits for it."""
         with self._idle:
             self._running += 1
         try:
@@ -90,12 +90,12 @@ class HttpServer(ThreadingHTTPServer):
                 self._idle.notify_all()
 
     def wait_until_idle(self, seconds: float) -> None:
-        """Block until no request is being answered, or so long."""
+        """Block until no request is being answered, for so many seconds at most."""
         with self._idle:
             self._idle.wait_for(lambda: not self._running, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """A client that goes away is no error of ours; anything else was answered with a 500 and logged."""
+        """Ignore a client that goes away; anything else was answered with a 500 and logged."""
         logger.debug("connection from %s ended", client_address, exc_info=True)
 
 
@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_POST()
 
     def _body(self) -> bytes | None:
-        """The request's body, or None when it was refused."""
+        """Read the request's body; None when it was refused."""
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             return self._chunks()
         try:
@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers_with(reply.body)
 
     def end_headers_with(self, body: bytes) -> None:
-        """Headers and body in one write: two small packets would wait for each other."""
+        """Write headers and body at once: two small packets would wait for each other."""
         self._headers_buffer.append(b"\r\n" + body)  # type: ignore[attr-defined]
         self.flush_headers()
 

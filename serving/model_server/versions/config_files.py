@@ -18,7 +18,7 @@ TENSORFLOW_TYPE = 1  # ModelServerConfig.ModelType.TENSORFLOW, deprecated but re
 
 
 def read_text_file(path: Path, kind: Any) -> Any:
-    """A message of that class from a text file. Raises CallError (INVALID_ARGUMENT) in TensorFlow Serving's words."""
+    """Read a message of that class from a text file. Raises CallError in TensorFlow Serving's words."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
@@ -31,7 +31,7 @@ def read_text_file(path: Path, kind: Any) -> Any:
 
 
 def read_model_config_file(path: Path) -> list[ModelConfig]:
-    """The models of a --model_config_file. Raises CallError."""
+    """Read the models of a --model_config_file. Raises CallError."""
     config = read_text_file(path, model_server_config_pb2.ModelServerConfig)
     if config.WhichOneof("config") != "model_config_list":
         raise invalid_argument("Invalid ModelServerConfig: only model_config_list is supported")
@@ -39,7 +39,7 @@ def read_model_config_file(path: Path) -> list[ModelConfig]:
 
 
 def model_configs(config_list: Any) -> list[ModelConfig]:
-    """A ModelConfigList as ours. Raises CallError for one that is listed twice or cannot be served."""
+    """Convert a ModelConfigList. Raises CallError for a model that is listed twice or cannot be served."""
     configs: dict[str, ModelConfig] = {}
     for config in config_list.config:
         if config.name in configs:
@@ -80,6 +80,6 @@ def _policy(policy: Any) -> Policy:
 
 
 def parse_channel_arguments(text: str) -> Sequence[tuple[str, int | str]]:
-    """`k=v,k=v`: a value is a number where it can be, as TensorFlow Serving reads --grpc_channel_arguments."""
+    """Parse `k=v,k=v`: a value is a number where it can be, as TensorFlow Serving reads --grpc_channel_arguments."""
     pairs = (item.partition("=") for item in text.split(",") if item)
     return tuple((key, int(value) if value.lstrip("-").isdigit() else value) for key, _, value in pairs)

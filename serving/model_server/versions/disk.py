@@ -8,7 +8,7 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 def fingerprint(directory: Path) -> Fingerprint:
-    """The names, sizes and times of every file of a version: it differs when a copy has gone on."""
+    """List the name, size and time of every file of a version: the list differs when a copy has gone on."""
     files = []
     for path in sorted(directory.rglob("*")):
         try:
@@ -20,7 +20,7 @@ def fingerprint(directory: Path) -> Fingerprint:
 
 
 def find_models(root: Path) -> dict[str, Path]:
-    """The models of a folder: each subfolder is one, but for hidden ones and TensorFlow Serving's files.
+    """Find the models of a folder: each subfolder is one, but for hidden ones and TensorFlow Serving's files.
 
     Raises OSError when it cannot be listed.
     """

@@ -1,4 +1,4 @@
-"""What to serve: a model's name, where its versions lie, which are wanted, and the labels that point at them."""
+"""The configuration of a model: its name, its folder, the versions that are wanted, its labels."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -63,7 +63,7 @@ class RepositorySettings:
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """A version as GetModelStatus tells it."""
+    """A version as GetModelStatus reports it."""
 
     version: int
     state: State
@@ -71,7 +71,7 @@ class VersionStatus:
 
 
 @dataclass(slots=True)
-class _Version(Generic[Servable]):
+class _VersionRecord(Generic[Servable]):
     number: int
     path: Path
     state: State = State.START
@@ -81,22 +81,22 @@ class _Version(Generic[Servable]):
     in_flight: bool = False
     failures: int = 0
     retry_at: float = 0.0
-    tried: Fingerprint = ()  # what lay in the directory when it was tried last
-    listed: Fingerprint = ()  # what lies there now, read only for a version that has failed
-    is_quiet: bool = False  # it was the same at the poll before
+    tried: Fingerprint = ()  # the files of the directory at the last attempt
+    listed: Fingerprint = ()  # its files now; read only for a version that has failed
+    is_quiet: bool = False  # unchanged since the poll before
 
 
 @dataclass(slots=True)
-class _Model(Generic[Servable]):
+class _ModelRecord(Generic[Servable]):
     config: ModelConfig
-    versions: dict[int, _Version[Servable]] = field(default_factory=dict)
+    versions: dict[int, _VersionRecord[Servable]] = field(default_factory=dict)
     on_disk: dict[int, Path] | None = None  # None: never listed
     wanted: bool = True
-    complaint: str = ""  # what was last logged about its folder: once is enough
+    complaint: str = ""  # last logged about its folder, so that it is logged once
 
 
 class Repository(Generic[Servable]):
-    """Loads what the configuration and the disk ask for, and lends it to calls.
+    """Load what the configuration and the disk ask for, and lend it to calls.
 
     load: turns a model's name, version and directory into something that answers; raises CallError.
     """
@@ -112,7 +112,7 @@ class Repository(Generic[Servable]):
         self._load = load
         self._settings = settings
         self._models_dir = models_dir
-        self._models: dict[str, _Model[Servable]] = {}
+        self._models: dict[str, _ModelRecord[Servable]] = {}
         self._labels: dict[str, dict[str, int]] = {}
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -131,7 +131,7 @@ class Repository(Generic[Servable]):
         self._thread.join()
         self._loaders.shutdown(wait=False, cancel_futures=True)
 
-    # What calls ask.
+    # For calls.
 
     @contextmanager
     def use(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[tuple[int, Servable]]:
@@ -148,7 +148,7 @@ class Repository(Generic[Servable]):
                 chosen.users -= 1
 
     def statuses(self, name: str, version: int | None = None) -> list[VersionStatus]:
-        """Every version that was ever seen, newest first, or the one asked for. Raises CallError."""
+        """List every version that was ever seen, newest first, or the one asked for. Raises CallError."""
         with self._changed:
             model = self._models.get(name)
             known = dict(model.versions) if model else {}
@@ -160,7 +160,7 @@ class Repository(Generic[Servable]):
             return [VersionStatus(v.number, v.state, v.error) for v in chosen]
 
     def model_names(self) -> list[str]:
-        """The models that are wanted, loaded or not, sorted."""
+        """List the models that are wanted, loaded or not, sorted."""
         with self._changed:
             return sorted(name for name, model in self._models.items() if model.wanted)
 
@@ -181,7 +181,7 @@ class Repository(Generic[Servable]):
             message = f"{len(broken)} {what}(s) did not become available: {{{each}}}"
             raise CallError(grpc.StatusCode.UNKNOWN, message)
 
-    # What the configuration asks.
+    # For the configuration.
 
     def configure(self, configs: Sequence[ModelConfig]) -> list[str]:
         """Replace the list of models. Returns the names that are new. Raises CallError and then changes nothing."""
@@ -192,7 +192,7 @@ class Repository(Generic[Servable]):
             for name, model in self._models.items():
                 model.wanted = any(config.name == name for config in configs)
             for config in configs:
-                model = self._models.setdefault(config.name, _Model(config))
+                model = self._models.setdefault(config.name, _ModelRecord(config))
                 model.config, model.wanted = config, True
                 if config.name in new:
                     model.on_disk = None
@@ -201,7 +201,7 @@ class Repository(Generic[Servable]):
 
     # The rest runs with the lock held, but for `_watch`, `_list_disk` and `_try_load`.
 
-    def _choose(self, name: str, version: int | None, label: str | None) -> _Version[Servable]:
+    def _choose(self, name: str, version: int | None, label: str | None) -> _VersionRecord[Servable]:
         if label is not None:
             version = self._labels.get(name, {}).get(label)
             if version is None:
@@ -260,7 +260,7 @@ class Repository(Generic[Servable]):
         for model in models:
             self._list_model(model, model.config)
 
-    def _list_model(self, model: _Model[Servable], config: ModelConfig) -> None:
+    def _list_model(self, model: _ModelRecord[Servable], config: ModelConfig) -> None:
         try:
             on_disk = find_versions(config.base_path)
         except OSError as exc:
@@ -286,13 +286,13 @@ class Repository(Generic[Servable]):
             return
         with self._changed:
             for name, path in found.items():
-                model = self._models.setdefault(name, _Model(ModelConfig(name, path)))
+                model = self._models.setdefault(name, _ModelRecord(ModelConfig(name, path)))
                 model.wanted = True
             for name, model in self._models.items():
                 model.wanted = name in found
 
-    def _aspired(self, model: _Model[Servable]) -> dict[int, Path]:
-        """The versions that the policy asks for, and, where none of them can be loaded, the next older one."""
+    def _aspired(self, model: _ModelRecord[Servable]) -> dict[int, Path]:
+        """Return the versions that the policy asks for and, where none of them can be loaded, the next older one."""
         if not model.wanted or not model.on_disk:
             return {}
         chosen = model.config.policy.select(model.on_disk)
@@ -303,7 +303,7 @@ class Repository(Generic[Servable]):
                 chosen.add(version)
         return {version: model.on_disk[version] for version in chosen}
 
-    def _reconcile(self, model: _Model[Servable], now: float) -> None:
+    def _reconcile(self, model: _ModelRecord[Servable], now: float) -> None:
         if model.on_disk is None and model.wanted:
             return
         aspired = self._aspired(model)
@@ -321,12 +321,12 @@ class Repository(Generic[Servable]):
             if version.state == State.UNLOADING and not version.users:
                 self._unload(model, version)
 
-    def _advance(self, model: _Model[Servable], number: int, path: Path, now: float) -> None:
+    def _advance(self, model: _ModelRecord[Servable], number: int, path: Path, now: float) -> None:
         """Take a wanted version one step further: note it, or try to load it."""
         version = model.versions.get(number)
         has_changed = bool(version and version.failures and version.is_quiet and version.listed != version.tried)
         if version is None or (version.state == State.END and (not version.failures or has_changed)):
-            version = model.versions[number] = _Version(number, path)
+            version = model.versions[number] = _VersionRecord(number, path)
         if version.state not in (State.START, State.LOADING) or version.in_flight:
             return
         if now >= version.retry_at or has_changed:
@@ -334,7 +334,7 @@ class Repository(Generic[Servable]):
             self._set(model, version, State.LOADING)
             self._loaders.submit(self._try_load, model, version)
 
-    def _try_load(self, model: _Model[Servable], version: _Version[Servable]) -> None:
+    def _try_load(self, model: _ModelRecord[Servable], version: _VersionRecord[Servable]) -> None:
         """Load one version; the lock is not held meanwhile."""
         name, started, found = model.config.name, time.monotonic(), fingerprint(version.path)
         logger.info("loading %s version %d from %s", name, version.number, version.path)
@@ -350,7 +350,7 @@ class Repository(Generic[Servable]):
         logger.info("%s version %d is available after %.2f s", name, version.number, time.monotonic() - started)
 
     def _note_failure(
-        self, model: _Model[Servable], version: _Version[Servable], error: CallError, found: Fingerprint
+        self, model: _ModelRecord[Servable], version: _VersionRecord[Servable], error: CallError, found: Fingerprint
     ) -> None:
         """Wait and try again; give up after so many attempts at the same files. A copy that goes on begins anew."""
         version.failures = version.failures + 1 if found == version.tried else 1
@@ -363,26 +363,26 @@ class Repository(Generic[Servable]):
             self._set(model, version, State.END)
 
     def _droppable(
-        self, model: _Model[Servable], aspired: Mapping[int, Path], gone: Sequence[_Version[Servable]]
-    ) -> list[_Version[Servable]]:
-        """Old versions that may go: all once a wanted one answers or none is wanted; else all but the newest."""
+        self, model: _ModelRecord[Servable], aspired: Mapping[int, Path], gone: Sequence[_VersionRecord[Servable]]
+    ) -> list[_VersionRecord[Servable]]:
+        """Choose the old versions to drop: all once a wanted one answers or none is wanted, else all but the newest."""
         ready = sorted((v for v in gone if v.state == State.AVAILABLE), key=lambda v: v.number)
         answers = any(v.state == State.AVAILABLE for v in model.versions.values() if v.number in aspired)
         return ready if answers or not aspired else ready[:-1]
 
-    def _unload(self, model: _Model[Servable], version: _Version[Servable]) -> None:
+    def _unload(self, model: _ModelRecord[Servable], version: _VersionRecord[Servable]) -> None:
         servable, version.servable = version.servable, None
         self._set(model, version, State.END)
         if servable is not None:
             self._loaders.submit(servable.close)
 
-    def _set(self, model: _Model[Servable], version: _Version[Servable], state: State) -> None:
+    def _set(self, model: _ModelRecord[Servable], version: _VersionRecord[Servable], state: State) -> None:
         logger.debug("%s version %d: %s", model.config.name, version.number, state.name)
         version.state = state
         self._changed.notify_all()
 
     def _is_settled(self, name: str) -> bool:
-        """Every wanted version has ended or answers; one that is being retried counts where another answers."""
+        """Return True once all wanted versions answer or have ended; a retried one counts where another answers."""
         model = self._models[name]
         wanted = [model.versions.get(number) for number in self._aspired(model)]
         return bool(wanted) and all(
@@ -394,7 +394,7 @@ class Repository(Generic[Servable]):
         return any(v.state == State.AVAILABLE for v in self._models[name].versions.values())
 
 
-def _complain(model: _Model[Servable], complaint: str) -> None:
+def _complain(model: _ModelRecord[Servable], complaint: str) -> None:
     if complaint and complaint != model.complaint:
         logger.warning(complaint)
     model.complaint = complaint

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.model_server.loading.batching import BatchedModel, BatchScheduler, BatchSettings, read_batch_settings
+from serving.model_server.loading.batching import BatchingRuntime, BatchScheduler, BatchSettings, read_batch_settings
 from serving.model_server.metrics import Metrics
 from serving.runtimes.status import CallError, invalid_argument
 from serving.runtimes.tensors import Array
 from tests.model_server.server_process import running
+from tests.waiting import until
 
 
 class Doubler:
@@ -37,8 +38,8 @@ class Doubler:
         return [x + x for _ in fetches]
 
 
-def batched(model: Doubler, **settings: Any) -> BatchedModel:
-    return BatchedModel(model, BatchScheduler(BatchSettings(**{"threads": 1, **settings}), Metrics()))
+def batched(model: Doubler, **settings: Any) -> BatchingRuntime:
+    return BatchingRuntime(model, BatchScheduler(BatchSettings(**{"threads": 1, **settings}), Metrics()))
 
 
 def rows(*values: float) -> dict[str, Array]:
@@ -48,13 +49,16 @@ def rows(*values: float) -> dict[str, Array]:
 class Clients:
     """Calls that run beside the test."""
 
-    def __init__(self, model: BatchedModel) -> None:
+    def __init__(self, model: BatchingRuntime) -> None:
         self.model = model
+        self.arrivals = model._scheduler._metrics.input_batch_size
         self.pool = ThreadPoolExecutor(32)
 
     def call(self, feeds: dict[str, Array], deadline: float | None = None) -> Any:
+        """Start a call and wait until the scheduler has it, so that calls arrive in the order of the test."""
+        before = self.arrivals.total()
         future = self.pool.submit(self.model.run, feeds, ["y"], deadline)
-        time.sleep(0.03)  # so that calls arrive in the order of the test
+        until(lambda: self.arrivals.total() > before or future.done())
         return future
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from serving.local_calls.client import LocalClient, NotReached
 from serving.runtimes.status import CallError
 from serving.runtimes.tensors import to_content_proto, to_numpy
 from tests.model_server.server_process import ModelServer, free_port, launch, running
+from tests.waiting import cpu_ticks, until
 
 pytestmark = pytest.mark.integration
 
@@ -137,11 +137,12 @@ def test_a_server_that_is_told_to_stop_answers_what_runs(models_dir: Path, tmp_p
     with running(tmp_path, *only("slow", models_dir), "--predict_socket_path", path) as server:
         where = at(path)
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(ask, where, request_of("slow", {"n": np.array(2_000_000, np.int32)}))
-            time.sleep(0.3)
+            answer = pool.submit(ask, where, request_of("slow", {"n": np.array(2_000_000, np.int32)}), timeout=60)
+            before = cpu_ticks(server.process.pid)
+            until(lambda: cpu_ticks(server.process.pid) > before + 10)  # it computes
             assert not answer.done()
             server.process.send_signal(signal.SIGTERM)
-            assert to_numpy(answer.result(20).outputs["counted"]) == 2_000_000
+            assert to_numpy(answer.result(60).outputs["counted"]) == 2_000_000
         assert server.process.wait(15) == 0
         assert not path.exists()
         with pytest.raises(NotReached):

@@ -1,6 +1,5 @@
 """Configuration files, policies, labels and reloads of a running server: sections 4 and 5 of the facts."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from tensorflow_serving.apis import model_management_pb2
 
 from tests.model_server import saved_models
 from tests.model_server.server_process import ModelServer, free_port, launch, running
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -165,9 +165,8 @@ def test_the_file_is_read_again_and_new_labels_may_come_early(root: Path, tmp_pa
     flags += [f"--grpc_socket_path={socket}", "--enable_grpc_healthcheck_service=true"]
     with running(tmp_path, "--model_config_file", file, *flags) as server:
         file.write_text("nonsense {")
-        time.sleep(1.5)
+        until(lambda: "Error parsing text-format tensorflow.serving.ModelServerConfig" in server.log.read_text())
         assert server.states("n") == {1: "AVAILABLE"}
-        assert "Error parsing text-format tensorflow.serving.ModelServerConfig" in server.log.read_text()
         file.write_text(listed(entry(root, "m", "model_version_policy { specific { versions: 2 } }")))
         server.wait_for("m", 2)
         server.wait_for("n", 1, "END")

@@ -1,10 +1,8 @@
-"""model.tflite: LiteRT answers as TensorFlow does, refuses what it must, and gives way where it does not agree."""
+"""LiteRT answers as TensorFlow does, and refuses what the signature does not declare."""
 
-import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +10,15 @@ import numpy as np
 import pytest
 
 from serving.contract.card import CARD_FILE
-from serving.contract.golden import ANSWERS_FILE, GoldenExamples, read_golden, write_golden
-from serving.contract.versions import GOLDEN_DIR, TFLITE_FILE
-from serving.model_server.loading.servable import LoadSettings, Servable, loader
-from serving.model_server.metrics import Metrics
+from serving.contract.versions import TFLITE_FILE
 from serving.runtimes.litert import LiteRtRuntime
-from serving.runtimes.opening import LITERT, open_version
 from serving.runtimes.runtime import NotFit
 from serving.runtimes.status import CallError
 from serving.runtimes.tensorflow_session import TensorFlowRuntime
-from tests.model_server.server_process import ModelServer, running
 
 pytestmark = pytest.mark.integration
 
 IMAGE, PROBABILITIES = "serving_default_image:0", "StatefulPartitionedCall:0"
-LIBRARY = "libtensorflow"  # part of the names of TensorFlow's native code
 
 
 def pictures(n: int, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -46,10 +38,6 @@ def full(bars_version: Path) -> TensorFlowRuntime:
 @pytest.fixture
 def copied(tmp_path: Path, bars_version: Path) -> Path:
     return Path(shutil.copytree(bars_version, tmp_path / "bars" / "1"))
-
-
-def load(directory: Path) -> Servable:
-    return loader(LoadSettings(prefer_tflite=True), Metrics())("bars", 1, directory)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 31, 32, 33, 100])
@@ -146,35 +134,6 @@ def test_an_interpreter_that_fails_is_replaced_and_one_that_is_late_is_kept(bars
     assert lite.run({IMAGE: pictures(1)}, [PROBABILITIES])[0].shape == (1, 2)
 
 
-def other_answers(version: Path) -> None:
-    golden = read_golden(version)
-    write_golden(version, GoldenExamples(golden.pictures, golden.tensors, golden.probabilities + np.float32(1e-4)))
-
-
-DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "cut short": (lambda v: (v / TFLITE_FILE).write_bytes((v / TFLITE_FILE).read_bytes()[:3000]), "cannot be"),
-    "no model": (lambda v: (v / TFLITE_FILE).write_bytes(b"not a model"), "cannot be loaded"),
-    "a folder": (lambda v: ((v / TFLITE_FILE).unlink(), (v / TFLITE_FILE).mkdir()), "cannot be read"),
-    "no golden examples": (lambda v: (v / GOLDEN_DIR / ANSWERS_FILE).unlink(), "cannot be replayed"),
-    "other answers": (other_answers, "differs by 0.0001 from the exported model"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_tensorflow_runs_what_litert_does_not_run_rightly(
-    copied: Path, full: TensorFlowRuntime, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    change, words = DAMAGES[damage]
-    change(copied)
-    with pytest.raises(NotFit, match=words):
-        open_version(copied, [LITERT])
-    with caplog.at_level(logging.WARNING):
-        servable = load(copied)
-    assert "bars version 1 runs on TensorFlow, which takes longer: " in caplog.text
-    (expected,), (answers,) = (model.run({IMAGE: pictures(3)}, [PROBABILITIES]) for model in (full, servable))
-    assert np.array_equal(answers, expected)
-
-
 def test_a_file_of_other_signatures_is_not_used(copied: Path, bars_version: Path) -> None:
     import tensorflow as tf
 
@@ -182,40 +141,3 @@ def test_a_file_of_other_signatures_is_not_used(copied: Path, bars_version: Path
     (copied / TFLITE_FILE).write_bytes(converter.convert())
     with pytest.raises(NotFit, match="model_card"):
         LiteRtRuntime(copied, threads=1, runs=1)
-
-
-def test_a_damaged_saved_model_is_no_version_even_where_litert_could_run_it(copied: Path) -> None:
-    (copied / "saved_model.pb").write_bytes(b"\xff\xff")
-    with pytest.raises(CallError):
-        load(copied)
-
-
-def has_tensorflow(server: ModelServer) -> bool:
-    return LIBRARY in Path(f"/proc/{server.process.pid}/maps").read_text()
-
-
-def test_a_server_loads_tensorflow_with_the_first_model_that_needs_it(
-    copied: Path, models_dir: Path, tmp_path: Path, full: TensorFlowRuntime
-) -> None:
-    folder = copied.parents[1]
-    (expected,) = full.run({IMAGE: pictures(5)}, [PROBABILITIES])
-    with running(tmp_path, "--models", folder, "--enable_batching", "--prefer_tflite_model=true") as server:
-        server.wait_for("bars", 1)
-        before = server.predict("bars", {"image": pictures(5)})
-        assert np.allclose(np.reshape(before.outputs["probabilities"].float_val, (5, 2)), expected, atol=1e-5, rtol=0)
-        assert "runs on LiteRT" in server.log.read_text()
-        assert not has_tensorflow(server)
-        shutil.copytree(models_dir / "half_plus_two", tmp_path / "half")
-        (tmp_path / "half").rename(folder / "half")
-        server.wait_for("half", 123)
-        assert has_tensorflow(server)
-        answer = server.predict("half", {"x": np.array([[4.0]], np.float32)})
-        assert list(answer.outputs["y"].float_val) == [4.0]
-        assert server.predict("bars", {"image": pictures(5)}) == before
-        assert server.stop() == 0
-
-
-def test_a_server_that_is_told_to_runs_tensorflow(copied: Path, tmp_path: Path) -> None:
-    with running(tmp_path, "--models", copied.parents[1], "--prefer_tflite_model=false") as server:
-        server.wait_for("bars", 1)
-        assert has_tensorflow(server)
