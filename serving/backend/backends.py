@@ -29,10 +29,10 @@ SERVICE_CONFIG = json.dumps(
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),  # gRPC's default of 4 MiB is seven photos of 448 x 448
     ("grpc.max_receive_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),  # a model server that returns is found at once;
+    ("grpc.initial_reconnect_backoff_ms", 100),  # a model server that restarts is found at once;
     ("grpc.max_reconnect_backoff_ms", 250),  # gRPC's own back-off grows to two minutes
-    ("grpc.min_reconnect_backoff_ms", 2000),  # in truth the time that one attempt to connect may take
-    ("grpc.keepalive_time_ms", 30_000),  # a peer that vanished without a word is noticed
+    ("grpc.min_reconnect_backoff_ms", 2000),  # in effect the timeout of one attempt to connect
+    ("grpc.keepalive_time_ms", 30_000),  # notices a peer that vanished
     ("grpc.service_config", SERVICE_CONFIG),
 )
 FIRST_CONTACT_SECONDS = 0.5  # two pauses between attempts: when the first worker says "ready", the others soon are
@@ -244,7 +244,7 @@ class Backends:
             self._wanted.clear()
             if not self._closed.is_set():
                 self._refresh()
-                self._closed.wait(min(1.0, self._refresh_seconds))  # failures by the hundred resolve once a second
+                self._closed.wait(min(1.0, self._refresh_seconds))  # hundreds of failures cause one look-up a second
 
     def _refresh(self) -> None:
         """Resolve the targets again: connect to new addresses, drop those that are gone."""
@@ -252,7 +252,7 @@ class Backends:
         for target in self.targets:
             try:
                 found: Iterable[str] = self._resolve(target)
-            except OSError as exc:  # what was known a moment ago is better than nothing
+            except OSError as exc:  # keep the last known addresses
                 log.warning("the backend %s cannot be resolved: %s", target, exc)
                 found = [address for known, address in self._backends if known == target]
             wanted |= dict.fromkeys((target, address) for address in found)

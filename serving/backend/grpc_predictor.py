@@ -30,7 +30,7 @@ from serving.contract.preprocessing import Tensor
 from serving.runtimes.status import CallError
 from serving.runtimes.tensors import to_content_proto, to_numpy
 
-CARD_SECONDS = 5.0  # how long a card is believed before it is read again; costs one small RPC
+CARD_SECONDS = 5.0  # how long a card is cached; reading it costs one small RPC
 LOADING = ("START", "LOADING")
 
 # The error of a status where the call itself has nothing better to say.
@@ -117,7 +117,7 @@ class GrpcPredictor:
         for name in self._model_names():
             try:
                 models[name] = self.versions(name)
-            except UnknownModel:  # a folder without a version, or one that has just gone
+            except UnknownModel:  # a folder without a version, or one that was just removed
                 models[name] = ()
         return models
 
@@ -148,7 +148,7 @@ class GrpcPredictor:
 
     def _timeout(self, call: Call) -> float:
         left = call.seconds_left()
-        if left == 0:  # gRPC would still accept an answer that comes quickly
+        if left == 0:  # gRPC would still accept a quick answer
             raise DeadlineExceeded("the time allowed for the request has run out", hint=HINTS[DeadlineExceeded])
         return self._timeout_seconds if left is None else min(left, self._timeout_seconds)
 

@@ -66,8 +66,8 @@ class VersionState:
 class Call:
     """The deadline and the metadata of one request.
 
-    deadline: monotonic seconds after which nobody waits for the answer; None leaves it to the predictor.
-    metadata: pairs that travel with the RPC, such as `traceparent`. is_abandoned: nobody waits for the answer any more.
+    deadline: monotonic seconds after which the answer is no longer wanted; None leaves it to the predictor.
+    metadata: pairs that travel with the RPC, such as `traceparent`. is_abandoned: the client has gone.
     """
 
     deadline: float | None = None

@@ -4,7 +4,7 @@ import logging
 import re
 from pathlib import Path
 
-GOLDEN_DIR = Path("assets.extra") / "golden"  # in a version: pictures to try, and Keras's answers to them
+GOLDEN_DIR = Path("assets.extra") / "golden"  # in a version: sample images and Keras's answers to them
 SAVED_MODEL_FILE = "saved_model.pb"  # in a version: the graph and its signatures
 TFLITE_FILE = "model.tflite"  # in a version: the same model for LiteRT; TensorFlow Serving's name for it
 SERVE_TAG = "serve"  # of the graph in a SavedModel that is served

@@ -29,7 +29,7 @@ class LocalClient:
             answer = receive_frame(connection)
             if answer is None:
                 raise ConnectionError("it closed the connection")
-        except BaseException:  # whatever came between, the answer would be taken for that of the next request
+        except BaseException:  # whatever happened: a late answer would be taken for the next request's
             connection.close()
             raise
         self._idle.put(connection)
@@ -54,7 +54,7 @@ class LocalClient:
         connection.settimeout(timeout_seconds)
         try:
             connection.connect(self.path)
-        except OSError as exc:  # among them BlockingIOError: more connect at once than it takes
+        except OSError as exc:  # BlockingIOError among them: its backlog is full
             connection.close()
             raise NotReached(str(exc)) from exc
         return connection

@@ -4,7 +4,7 @@ import socket
 import struct
 
 LENGTH = struct.Struct("<I")
-LARGEST = 2**31 - 1  # bytes, as much as a protobuf message may have; a length beyond it is no frame of ours
+LARGEST = 2**31 - 1  # bytes, the most that a protobuf message may have
 
 
 def send_frame(connection: socket.socket, data: bytes) -> None:

@@ -68,7 +68,7 @@ class LocalServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         with self._ended:
             for connection in self._open:
                 with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RD)  # what was sent is read to its end, and answered
+                    connection.shutdown(socket.SHUT_RD)  # requests that were sent are still read and answered
             self._ended.wait_for(lambda: not self._open, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002

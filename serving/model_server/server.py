@@ -30,7 +30,7 @@ from serving.runtimes.status import CallError
 logger = logging.getLogger(__name__)
 
 UNLIMITED = -1
-DRAIN_SECONDS = 30.0  # how long running calls may take to end once the server is told to
+DRAIN_SECONDS = 30.0  # how long running calls may take once the server is told to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def serve(repository: Repository[Servable], service: ModelServerService, setting
             return
         server = grpc_server(service, health, settings)
         with _rest(service, settings), _polled_config(service, settings, stop), _predict_socket(service, settings):
-            server.start()  # after the socket is open: whoever is connected to this may use that
+            server.start()  # after the socket is open: a client connected over gRPC may use it
             _log_addresses(settings)
             stop.wait()
             logger.info("draining")
@@ -86,7 +86,7 @@ def serve(repository: Repository[Servable], service: ModelServerService, setting
 def grpc_server(service: ModelServerService, health: Health, settings: ServerSettings) -> grpc.Server:
     """Make a server with every service and its ports bound, not yet started. Raises PortTaken, CallError."""
     options = (
-        ("grpc.so_reuseport", 0),  # two servers must not share a port in silence
+        ("grpc.so_reuseport", 0),  # two servers must not share a port silently
         ("grpc.max_receive_message_length", UNLIMITED),
         ("grpc.max_send_message_length", UNLIMITED),
         *settings.channel_arguments,
@@ -191,7 +191,7 @@ def _polled_config(service: ModelServerService, settings: ServerSettings, stop: 
             try:
                 service.configure(read_model_config_file(path), lambda: not stop.is_set())
             except CallError as exc:
-                logger.error("the configuration is left as it is: %s", exc)
+                logger.error("the configuration is unchanged: %s", exc)
 
     thread = threading.Thread(target=poll, args=(path,), name="config", daemon=True)
     thread.start()

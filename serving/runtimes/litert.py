@@ -27,8 +27,8 @@ from serving.runtimes.tensors import NUMPY_TYPES, Array
 
 INIT_SIGNATURE = "__saved_model_init_op"  # TensorFlow writes it into every SavedModel; clients never call it
 LARGEST_RUN = 32  # rows; more at once is not faster
-CACHE_BYTES = 256 * 1024  # of input in one run; more only grows the memory for what lies between the layers
-LARGE_FILE_BYTES = 100_000_000  # a model whose weights are not packed once for each thread
+CACHE_BYTES = 256 * 1024  # of input in one run; more only takes memory for activations
+LARGE_FILE_BYTES = 100_000_000  # beyond it, one interpreter packs the weights and uses all CPUs
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class LiteRtRuntime:
             interpreter = self._resting.pop() if self._resting else self._start()
             try:
                 yield interpreter
-            except CallError:  # the caller's: it is as it was
+            except CallError:  # the caller's fault; the interpreter is unharmed
                 self._resting.append(interpreter)
                 raise
             self._resting.append(interpreter)

@@ -27,8 +27,8 @@ from serving.runtimes.tensors import Array
 
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 INLINE_SECONDS = 0.005  # a model that runs for less gains more from staying on the calling thread (measured: 140 us)
-TRUSTED_RUNS = 10  # so many runs tell how long a model takes
-TIMEOUT_FACTOR = 20  # a deadline farther off than so many of its slowest runs needs no timeout, which costs 100 us
+TRUSTED_RUNS = 10  # after so many runs a model's time is known
+TIMEOUT_FACTOR = 20  # a deadline beyond so many of the slowest runs needs no timeout, which costs 100 us
 FADING = 0.999  # how much of the slowest run is remembered from one run to the next
 
 
@@ -128,7 +128,7 @@ def _load(session: Any, graph: Any, directory: Path, tags: Sequence[str]) -> Any
         with graph.as_default():
             meta_graph = tf.compat.v1.saved_model.load(session, list(tags), str(directory))
             _require_restored(session, graph, meta_graph.signature_def.values())
-        session._extend_graph()  # `run` calls the C API, which knows only what has been handed to it
+        session._extend_graph()  # `run` calls the C API, which has to be given the graph first
         return meta_graph
     except tf.errors.OpError as exc:
         raise from_tensorflow(exc) from exc

@@ -26,12 +26,12 @@ def start_tensorflow(*, keras: bool = True) -> Any:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
             modules: dict[str, Any] = sys.modules
             if not keras:
-                modules.setdefault("keras", None)  # TensorFlow goes without what cannot be imported
+                modules.setdefault("keras", None)  # TensorFlow does without Keras where it cannot be imported
             with native_stderr_held_back():
                 import tensorflow as tf
 
                 tf.get_logger().setLevel("ERROR")
-                if keras:  # the first look for devices writes notes; a server's sessions configure theirs
+                if keras:  # the first listing of devices writes notes; a server's sessions configure their own
                     for gpu in tf.config.list_physical_devices("GPU"):
                         tf.config.experimental.set_memory_growth(gpu, True)
                     tf.config.list_logical_devices()

@@ -146,10 +146,7 @@ def _status(backend: Backend, call: _Call) -> str:
 
 
 def _metadata(backend: Backend, call: _Call) -> str:
-    response = backend.call(
-        GET_MODEL_METADATA, wire.GetModelMetadataRequest(model_spec=call.spec, metadata_field=[METADATA_FIELD])
-    )
-    signatures = wire.SignatureDefMap.FromString(response.metadata[METADATA_FIELD].value)
+    response, signatures = _signatures(backend, call.spec)
     document = {
         "model_spec": {
             "name": response.model_spec.name,
@@ -238,10 +235,7 @@ def _signatures(backend: Backend, spec: wire.ModelSpec) -> tuple[wire.GetModelMe
 
 
 def _signature(backend: Backend, spec: wire.ModelSpec, name: str) -> wire.SignatureDef:
-    response = backend.call(
-        GET_MODEL_METADATA, wire.GetModelMetadataRequest(model_spec=spec, metadata_field=[METADATA_FIELD])
-    )
-    signatures = wire.SignatureDefMap.FromString(response.metadata[METADATA_FIELD].value)
+    _, signatures = _signatures(backend, spec)
     if name not in signatures.signature_def:
         raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
     return signatures.signature_def[name]
@@ -282,7 +276,7 @@ def _stacked(values: list[Any], dtype: wire.DataType, where: Callable[[int], str
         return tensor_from_json(values, dtype)
     except CallError:
         first = None
-        for at, value in enumerate(values):  # once more, row by row, to name the one that is wrong
+        for at, value in enumerate(values):  # again row by row, to name the wrong one
             try:
                 row = tensor_from_json(value, dtype)
                 first = first or row

@@ -64,7 +64,7 @@ class BatchSettings:
         return (self.max_execution_size or self.max_batch_size) if self.split else self.max_batch_size
 
 
-# What `--models` uses: no request is refused for its size or shape, and none waits while a thread is free.
+# The defaults of `--models`: no request is refused for its size or shape, and none waits while a thread is free.
 OWN_DEFAULTS = BatchSettings(max_batch_size=32, max_enqueued_batches=100, strict=False)
 
 

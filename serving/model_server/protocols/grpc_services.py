@@ -22,7 +22,7 @@ from serving.runtimes.messages import (
 from serving.runtimes.status import CallError, cut, unexpected
 
 ENTRYPOINT = "GRPC"
-NO_DEADLINE_SECONDS = 10 * 365 * 24 * 3600  # gRPC tells "for ever" as a very long time
+NO_DEADLINE_SECONDS = 10 * 365 * 24 * 3600  # gRPC reports no deadline as a very long one
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]

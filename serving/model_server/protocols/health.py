@@ -13,7 +13,7 @@ from serving.model_server.versions.protos import HealthCheckRequest, HealthCheck
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 SERVICES = frozenset({"", "ModelService", "PredictionService"})
-WATCH_SECONDS = 1.0  # how often a watcher looks whether its client has gone
+WATCH_SECONDS = 1.0  # how often a watcher checks that its client is there
 
 
 class Health:

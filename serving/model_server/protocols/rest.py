@@ -29,7 +29,7 @@ from serving.tfserving_rest import Reply, answer
 logger = logging.getLogger(__name__)
 
 ENTRYPOINT = "REST"
-IDLE_SECONDS = 60.0  # a connection that says nothing for so long is closed
+IDLE_SECONDS = 60.0  # an idle connection is closed after so long
 MAX_BODY_BYTES = 2**31 - 1  # as many as over gRPC
 
 
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         started = time.perf_counter()
         try:
             reply = answer(self.server.backend, method, path, body, self.headers.get("Content-Encoding", ""))
-        except Exception:  # the border: logged, and answered without details
+        except Exception:  # logged, and answered without details
             logger.exception("a REST request failed that should not have")
             reply = Reply(
                 500,

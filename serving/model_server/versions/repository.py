@@ -314,7 +314,7 @@ class Repository(Generic[Servable]):
             if version.state in (State.START, State.LOADING) and not version.in_flight:
                 self._set(model, version, State.END)
             elif version.state == State.END and not (model.on_disk and version.number in model.on_disk):
-                version.failures = 0  # its directory has gone: should it return, it is tried again
+                version.failures = 0  # its directory is gone; should it return, it is tried again
         for version in self._droppable(model, aspired, gone):
             self._set(model, version, State.UNLOADING)
         for version in model.versions.values():
