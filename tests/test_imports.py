@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,11 @@ def room_of(module: str) -> str | None:
     return max((room for room in BELOW if f"{module}.".startswith(f"{room}.")), key=len, default=None)
 
 
+def nearest(name: str, modules: set[str]) -> str | None:
+    """The module that an imported name is, or belongs to; None where it is not one of ours."""
+    return next((module for module in (name, name.rpartition(".")[0]) if module in modules), None)
+
+
 def imports_of(path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -77,6 +83,12 @@ def test_imports_go_downwards_only(path: Path) -> None:
             continue
         target = room_of(name)
         assert target == room or target in BELOW[room], f"{module} imports {name}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {module_of(path) for path in SOURCES}
+    imported = {module_of(path): {nearest(name, modules) for name in imports_of(path)} for path in SOURCES}
+    TopologicalSorter({module: names - {module, None} for module, names in imported.items()}).prepare()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
