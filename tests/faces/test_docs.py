@@ -1,4 +1,4 @@
-"""What can be set is documented."""
+"""Settings, reasons and commands of faces are documented."""
 
 from pathlib import Path
 

@@ -62,7 +62,7 @@ def stored(file: Path) -> set[str]:
 
 
 def count(file: Path) -> int:
-    """How many encodings the file holds, looked up from outside; 0 before there is a table."""
+    """Count the encodings in the file from outside; 0 before there is a table."""
     with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(file)) as db:
         return int(db.execute("SELECT count(*) FROM face").fetchone()[0])
     return 0

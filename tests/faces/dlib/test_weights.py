@@ -27,7 +27,7 @@ def python(code: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_face_recognition_quits_silently_where_pkg_resources_is_missing() -> None:
-    """What the guard is for; should it fail one day, the guard can go."""
+    """The reason for the guard; when this test fails one day, the guard can go."""
     pytest.importorskip("dlib")
     done = python(WITHOUT_PKG_RESOURCES + "import face_recognition; print('imported')")
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""What is SQLite's own: the file, its key, its failures, kill -9."""
+"""The SQLite store's file: its key, its failures, kill -9."""
 
 import os
 import signal

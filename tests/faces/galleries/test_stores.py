@@ -1,4 +1,4 @@
-"""What every store promises. A new store is a row of `open_anew`."""
+"""The promises of every store. To test a new store, add a row to `open_anew`."""
 
 import datetime
 import json
