@@ -14,6 +14,8 @@ COMPILE := $(UV) pip compile -q pyproject.toml --universal --python-version 3.11
 SERVE_EXTRAS := --extra gateway --extra heic --extra tensorflow --extra faces
 DEV_EXTRAS := $(SERVE_EXTRAS) --extra otel --extra postgres --extra redis --extra parquet --extra s3 --extra dev
 PROTOS := serving/backend/protos
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 
@@ -65,12 +67,16 @@ down: ## Stop the containers; models and known faces stay
 	@MODELS=$(abspath $(MODELS)) docker compose --file docker/compose.yaml --profile '*' down
 
 .PHONY: test
-test: $(VENV)/dev.done ## Run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/dev.done ## Run the tests but for the slow ones; ARGS="tests/gateway --lf", COVERAGE=1
+	@$(PYTEST) $(PARALLEL) $(if $(COVERAGE),--cov) $(ARGS)
+
+.PHONY: test-fast
+test-fast: $(VENV)/dev.done ## Run the unit tests: no TensorFlow, no child process
+	@$(PYTEST) $(PARALLEL) -m unit $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/dev.done ## Run the tests that take minutes
-	@$(BIN)/python -m pytest -m slow $(ARGS)
+	@$(PYTEST) -m slow $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/dev.done ## Check style, types, generated files and locks
@@ -122,4 +128,4 @@ bench-peers: $(VENV)/uv.done ## Install the peers, each in an environment of its
 
 .PHONY: clean
 clean: ## Remove the environment and what tools left; models stay
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .test-cache .coverage

@@ -91,6 +91,24 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     TopologicalSorter({module: names - {module, None} for module, names in imported.items()}).prepare()
 
 
+PACKAGES = sorted(module_of(path) for path in SOURCES if path.name == "__init__.py")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_rooms_of_a_package_do_not_import_each_other_in_a_circle(package: str) -> None:
+    def room(module: str | None) -> str:
+        inside = (module or "").startswith(f"{package}.")
+        return str(module).removeprefix(f"{package}.").split(".")[0] if inside else ""
+
+    modules = {module_of(path) for path in SOURCES}
+    imported: dict[str, set[str]] = {}
+    for path in SOURCES:
+        mine = room(module_of(path))
+        imported.setdefault(mine, set()).update({room(nearest(name, modules)) for name in imports_of(path)} - {mine})
+    del imported[""]
+    TopologicalSorter({name: others - {""} for name, others in imported.items()}).prepare()
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_tensorflow_stays_in_its_rooms(path: Path) -> None:
     used = {name.split(".")[0] for name in imports_of(path)} & TENSORFLOW

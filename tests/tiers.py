@@ -20,6 +20,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 FOLDERS = (TESTS / "e2e", TESTS / "docker", TESTS / "export" / "families")
+LONGEST = (TESTS / "e2e", TESTS / "export", TESTS / "model_server", TESTS / "faces")
 REAL = {"bars_version", "face_encoder", "pool", "postgres_server", "redis_url"}
 TENSORFLOW = ("tensorflow.python", "keras")  # not tensorflow.core: its messages load in a moment (runtimes/messages.py)
 CHILDREN = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "multiprocessing.spawn"}
@@ -61,6 +62,7 @@ class Tiers:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=begin_with)
         for item in items:
             if in_folders(item.path) or not REAL.isdisjoint(getattr(item, "fixturenames", ())):
                 item.add_marker("integration")
@@ -83,6 +85,11 @@ class Tiers:
             return (yield)
         finally:
             self._guarded = False
+
+
+def begin_with(item: pytest.Item) -> int:
+    """A key to sort by: what takes longest first, so that no worker is left alone with it at the end."""
+    return next((n for n, folder in enumerate(LONGEST) if folder in item.path.parents), len(LONGEST))
 
 
 def in_folders(path: Path) -> bool:
