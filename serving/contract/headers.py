@@ -42,6 +42,7 @@ IN_DATA = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # the marker that ends the
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, without DHT, JPG, DAC
 ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
 SOS, EOI = 0xDA, 0xD9
+NOTABLE = FRAMES | ALONE | {SOS, EOI}  # all others are skipped by their length
 
 PPM_HEADER = re.compile(
     rb"(P[0-6f]|P0CMYK|PyP|PyRGBA|PyCMYK)(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})"
@@ -153,20 +154,26 @@ def _jpeg(data: bytes) -> Header:
     """ITU-T T.81, annex B. Tolerates junk and fill bytes between segments, as Pillow and libjpeg do."""
     at, junk, frame, bits, components = 2, 0, None, 0, 0
     for _ in range(MAX_SEGMENTS):
-        found = SEGMENT.search(data, at)
-        if found is None:
-            raise ValueError("no scan")
-        junk += found.start() - at
-        marker, at = found[1][0], found.end()
-        _bounded(junk, MAX_JUNK, "bytes between its segments")
-        if marker in ALONE:
+        marker = data[at + 1]
+        if data[at] == 0xFF and marker not in (0, 0xFF):
+            at += 2
+        else:
+            found = SEGMENT.search(data, at)
+            if found is None:
+                raise ValueError("no scan")
+            junk += found.start() - at
+            _bounded(junk, MAX_JUNK, "bytes between its segments")
+            marker, at = found[1][0], found.end()
+        if marker not in NOTABLE:
+            pass
+        elif marker in ALONE:
             continue
-        if marker == EOI:
+        elif marker == EOI:
             raise ValueError("no scan")
-        if marker in FRAMES:
+        elif marker in FRAMES:
             precision, height, width, components = struct.unpack_from(">BHHB", data, at + 2)
             frame, bits = (width, height), precision * components
-        if marker == SOS:
+        else:
             if frame is None:
                 raise ValueError("a scan before the frame")
             in_scan = data[at + 2]
@@ -174,14 +181,14 @@ def _jpeg(data: bytes) -> Header:
             if scans > MAX_SCANS:
                 raise _costly(f"it has more than {MAX_SCANS} scans")
             return _header("JPEG", *frame, bits=bits, scans=scans)
-        at += struct.unpack_from(">H", data, at)[0]
+        at += data[at] << 8 | data[at + 1]
     raise _costly(f"it has more than {MAX_SEGMENTS:,} segments before its pixels")
 
 
 def _is_progressive(data: bytes, scan: int) -> bool:
     """Whether a scan leaves out coefficients. scan: where the length of SOS stands."""
-    length = struct.unpack_from(">H", data, scan)[0]
-    return data[scan + length - 3 : scan + length] != b"\x00\x3f\x00"
+    end = scan + (data[scan] << 8 | data[scan + 1])
+    return data[end - 3 : end] != b"\x00\x3f\x00"
 
 
 def _scans(data: bytes, at: int) -> int:

@@ -179,7 +179,11 @@ def _within(width: int, height: int, max_side: int) -> tuple[int, int]:
 def _open(data: bytes, header: Header) -> Image.Image:
     """Pillow's picture, no pixel of it decoded, and no larger than its header says."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if header.format == HEIC:  # its brands may be AVIF's, too: let Pillow find out
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        else:  # Image.open would offer the bytes to every decoder in turn: a tenth of a small picture's time
+            opener, _ = Image.OPEN[header.format]
+            image = opener(io.BytesIO(data), "")
     except Image.DecompressionBombError as exc:
         raise TooManyPixels(
             f"The picture is far too large: {exc}", hint="Scale the picture down before sending it."

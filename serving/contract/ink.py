@@ -29,13 +29,14 @@ SAME_SIZE = 0.12  # a digit within 12 % of its box is not resampled: it would on
 THIN_STROKE = 2.0  # pixels in the 28 x 28 frame; MNIST's strokes measure 2 to 4 (2 x area / outline)
 
 
-def has_light_ground(gray: Image.Image) -> bool:
-    """Tell dark ink on light paper from light ink on a dark ground. gray: of mode L.
+def has_light_ground(gray: Image.Image, values: Pixels | None = None) -> bool:
+    """Tell dark ink on light paper from light ink on a dark ground.
 
+    gray: of mode L. values: its pixels, uint8 (H, W), where the caller has them already.
     The ground is the median of the border. It is light when it is nearer to the brightest than to the darkest part of
     the picture, so that a page in a dim room counts as light.
     """
-    ground = _median(_edges(gray))
+    ground = _median(_edges(gray) if values is None else _border(values))
     if max(gray.size) > GROUND_SIDE:
         gray = gray.copy()
         gray.thumbnail((GROUND_SIDE, GROUND_SIDE), Image.Resampling.BOX)

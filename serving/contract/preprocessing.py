@@ -122,10 +122,10 @@ class Preprocessing:
     def _on_dark(self, picture: Image.Image) -> Pixels:
         """The picture fitted, and inverted before that when its ground is light."""
         gray = picture if picture.mode == "L" else picture.convert("L")
-        is_light = has_light_ground(gray)
         if gray is picture and self.fit in ("stretch", "pad") and picture.size == (self.width, self.height):
-            values = np.asarray(gray)
-            return 255 - values if is_light else values  # making the array again would take as long as all the rest
+            values = np.asarray(gray)  # making the array again would take as long as all the rest
+            return 255 - values if has_light_ground(gray, values) else values
+        is_light = has_light_ground(gray)
         return np.asarray(self._fitted(ImageOps.invert(picture) if is_light else picture))
 
     def _fitted(self, picture: Image.Image) -> Image.Image:
