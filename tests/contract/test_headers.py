@@ -239,6 +239,9 @@ COSTLY: dict[str, Callable[[], bytes]] = {
     "a WebP of 100,000 frames": lambda: (
         saved(noise(), "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0") + b"ANMF\0\0\0\0" * 100_000
     ),
+    "JPEG 2000 in tiles of 8 pixels": lambda: saved(Image.new("L", (64, 64)), "JPEG2000").replace(
+        struct.pack(">4I", 64, 64, 0, 0) * 2, struct.pack(">8I", 1048, 1048, 0, 0, 8, 8, 0, 0)
+    ),
     "millions of JPEG 2000 packets without data": lambda: saved(noise(), "JPEG2000").replace(
         b"\xff\x52\0\x0c\0\0\0\1", b"\xff\x52\0\x0c\0\0\xff\xff"
     ),
