@@ -1,4 +1,4 @@
-"""What the pages on the client say exists, and what exists they say."""
+"""The pages on the client name what exists, and nothing else."""
 
 import re
 from pathlib import Path

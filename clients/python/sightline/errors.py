@@ -25,7 +25,7 @@ import httpx
 
 
 class SightlineError(Exception):
-    """What went wrong, in words for the person who can mend it.
+    """An error, in words for the person who can correct it.
 
     code: machine-readable, and never changes. detail: what was given and what was expected. hint: what to do about it,
     or "" where nothing is known. status, request_id: of the answer; None where no answer came.
@@ -222,7 +222,7 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
 
 
 def install_hint(extra: str) -> str:
-    """How to install one or several extras of this distribution."""
+    """Tell how to install one or several extras of this distribution."""
     return f"Install it: pip install 'sightline-serving[{extra}] @ file:///path/to/clone'."
 
 

@@ -93,7 +93,7 @@ class Identified:
 
     @property
     def names(self) -> tuple[str | None, ...]:
-        """Who they are, None for a stranger."""
+        """The names of the faces, None for a stranger."""
         return tuple(face.name for face in self.faces)
 
 

@@ -61,7 +61,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def _is_a(value: object, module: str, name: str) -> bool:
-    """Whether a value is of a class of a module, which whoever made the value has imported."""
+    """Check the class of a value without importing its module: whoever made the value has done so."""
     return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 

@@ -1,4 +1,4 @@
-"""When a request is sent again."""
+"""Retries: which requests are sent again, and after which pauses."""
 
 import random
 import time
@@ -18,7 +18,7 @@ REFUSED_STATUSES = frozenset({429, 503})  # the request was not carried out: eve
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a request is sent again, and after which pauses. jitter: draws a number from 0 to 1."""
+    """The retries of a client. most: how often a request is sent again; jitter: draws a number from 0 to 1."""
 
     most: int
     jitter: Callable[[], float] = random.random
