@@ -1,4 +1,4 @@
-"""What happens when processes die, versions come and the port is taken. Each test has a service of its own."""
+"""What happens when processes die, versions come and the port is taken. A test that changes its service has its own."""
 
 import contextlib
 import hashlib
@@ -38,9 +38,13 @@ def own_service(models: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def ask(http: httpx.Client, own_service: Service) -> Ask:
-    """Send the first golden picture to the digits model."""
-    picture = next((version_dirs(own_service.models / "digits")[0] / "assets.extra/golden").glob("*.png")).read_bytes()
-    url, headers = f"{own_service.url}/predict/digits", {"content-type": "image/png"}
+    return asking(http, own_service)
+
+
+def asking(http: httpx.Client, service: Service) -> Ask:
+    """Return a call that sends the first golden picture to the digits model."""
+    picture = next((version_dirs(service.models / "digits")[0] / "assets.extra/golden").glob("*.png")).read_bytes()
+    url, headers = f"{service.url}/predict/digits", {"content-type": "image/png"}
     return lambda: http.post(url, content=picture, headers=headers)
 
 
@@ -78,9 +82,9 @@ def test_ctrl_c_stops_everything_within_five_seconds(own_service: Service) -> No
             os.kill(pid, 0)
 
 
-def test_a_second_one_on_the_same_port_is_told_so(own_service: Service) -> None:
-    port = own_service.url.rpartition(":")[2]
-    command = [sys.executable, "-m", "serving", "--port", port, "--models", str(own_service.models)]
+def test_a_second_one_on_the_same_port_is_told_so(service: Service) -> None:
+    port = service.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "serving", "--port", port, "--models", str(service.models)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 2
     assert f"port {port}" in done.stderr
@@ -214,9 +218,9 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_gateway_workers_never_load_tensorflow(own_service: Service, ask: Ask) -> None:
-    workers = own_service.workers()
-    assert ask().status_code == 200
+def test_gateway_workers_never_load_tensorflow(service: Service, http: httpx.Client) -> None:
+    workers = service.workers()
+    assert asking(http, service)().status_code == 200
     assert workers
     for pid in workers:
         assert "tensorflow" not in Path(f"/proc/{pid}/maps").read_text()
