@@ -48,7 +48,9 @@ def errors_of_the_service(kind: type[contract.SightlineError]) -> Iterator[type[
         yield from errors_of_the_service(child)
 
 
-@pytest.mark.parametrize("kind", set(errors_of_the_service(contract.SightlineError)), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", dict.fromkeys(errors_of_the_service(contract.SightlineError)), ids=lambda kind: kind.__name__
+)
 def test_every_error_of_the_service_has_a_class_and_keeps_its_code(kind: type[contract.SightlineError]) -> None:
     problem = {"code": kind.code, "detail": "it is so", "hint": "Do this.", "request_id": "r1"}
     request = httpx.Request("GET", "http://x")
