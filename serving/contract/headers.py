@@ -15,7 +15,11 @@ from dataclasses import dataclass
 from serving.contract.errors import CostlyImage, EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels, TruncatedImage
 from serving.contract.image_limits import ImageLimits
 
-# Progressive JPEGs: libjpeg writes 10 scans (6 in gray), Photoshop 3 to 5, mozjpeg's search for the smallest file 12.
+# Time for a pixel of the worst file found that is let through, in ns of processor time: JPEG 11 (and 0.5 for each
+# scan), PNG 18 (34 with 16 bits and alpha), GIF 8, TIFF 8, WebP 17; noise at the best quality: HEIC 80, AVIF 115,
+# JPEG 2000 370.
+
+# Progressive JPEGs: libjpeg writes 10 scans (6 in gray), Photoshop 3 to 5; the most of 330 photos tried was 14.
 # Each scan, even one without data, passes over every coefficient: 26 ms for 50 megapixels of gray.
 MAX_SCANS = 32
 MAX_SEGMENTS = 4_096  # before a JPEG's pixels: 20 MB of XMP or ICC in whole segments are 310
@@ -50,7 +54,26 @@ PPM_HEADER = re.compile(
     rb"(?:(?:\s|#[^\r\n]*[\r\n])+([^\s#]{1,10}))?"
 )
 TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-TIFF_BLOBS = (1, 2, 6, 7)  # types that Pillow keeps as bytes
+RATIONAL = (5, 10)  # types
+UNPACKED = (
+    254,
+    256,
+    257,
+    258,
+    259,
+    262,
+    266,
+    274,
+    277,
+    278,
+    284,
+    296,
+    322,
+    323,
+    338,
+    339,
+    530,
+)  # tags that Pillow reads
 TIFF_TABLES = (273, 279, 324, 325)  # offsets and lengths of strips and of tiles
 
 
@@ -314,7 +337,7 @@ def _tiff(data: bytes) -> Header:
             continue
         if tag in TIFF_TABLES:
             strips = max(strips, count)
-        elif kind not in TIFF_BLOBS and tag != COLOR_MAP:
+        elif kind in RATIONAL or tag in UNPACKED:
             _bounded(count, MAX_VALUES, f"values of tag {tag}")
         values[tag] = _first(value, kind, count, order, data)
     _bounded(strips, MAX_STRIPS, "strips or tiles")
@@ -323,9 +346,6 @@ def _tiff(data: bytes) -> Header:
     return _header(
         "TIFF", width, height, bits=values.get(258, 1) * values.get(277, 1), pixels=max(pixels, width * height)
     )
-
-
-COLOR_MAP = 320  # of 3 x 2^bits values
 
 
 def _first(value: bytes, kind: int, count: int, order: str, data: bytes) -> int:

@@ -235,6 +235,9 @@ COSTLY: dict[str, Callable[[], bytes]] = {
     "a resolution of millions of numbers": lambda: gray_tiff(
         2, 2, (282, 5, 2_400_000, 110), rest=struct.pack("<II", 3, 7) * 2_400_000
     ),
+    "a depth of millions of numbers": lambda: gray_tiff(2, 2).replace(
+        struct.pack("<HHII", 258, 3, 1, 8), struct.pack("<HHII", 258, 3, 5_000_000, 86)
+    ),
     "60,000 tags": lambda: tiff(*((1000 + index, 3, 1, 0) for index in range(60_000))),
     "a WebP of 100,000 frames": lambda: (
         saved(noise(), "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0") + b"ANMF\0\0\0\0" * 100_000
@@ -273,6 +276,11 @@ def test_what_would_keep_a_decoder_busy_is_refused_at_once(kind: str) -> None:
 )
 def test_unusual_files_of_an_ordinary_cost_decode(data: bytes) -> None:
     assert decode_image(data, LIMITS).ndim == 3
+
+
+def test_a_tag_that_nobody_unpacks_may_be_long() -> None:
+    data = saved(noise(), "TIFF", tiffinfo={50712: tuple(range(4_096))})  # a camera's table in a DNG
+    assert decode_image(data, LIMITS).shape == (37, 53, 3)
 
 
 def test_a_header_of_endless_comments_is_no_picture() -> None:
