@@ -19,6 +19,8 @@ from serving.runtimes.status import CallError
 from serving.runtimes.tensorflow_session import TensorFlowRuntime
 from tests.model_server.server_process import ModelServer, running
 
+pytestmark = pytest.mark.integration
+
 IMAGE, PROBABILITIES = "serving_default_image:0", "StatefulPartitionedCall:0"
 LIBRARY = "libtensorflow"  # part of the names of TensorFlow's native code
 
