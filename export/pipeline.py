@@ -65,7 +65,7 @@ def export(recipe: Recipe, target: Target) -> Path:
         golden = golden_examples(trained)
         trained = to_served_form(trained, golden, target.precision)
         card = make_card(recipe.family, target.name, trained, Golden(len(golden), ATOL[target.precision]))
-        write_version(draft.path, trained.servable, card, golden)
+        write_version(draft.path, trained.servable, card, golden, trained.notice)
         if target.tflite and target.precision == FLOAT32 and not trained.servable.copied_from:
             write_tflite(draft.path, [card.input.signature, CARD_SIGNATURE], proof_of(card, golden))
         verdict = require_verified(draft.path)

@@ -87,7 +87,8 @@ class TrainedModel:
     """A model, its labels and preprocessing, and how it was trained and evaluated.
 
     examples: images for the golden examples. history: a number per epoch, under Keras's names. train, validation, test:
-    None where the model was not trained here. temperature: already part of the servable.
+    None where the model was not trained here. temperature: already part of the servable. notice: of the licence of
+    weights that others made, which travels with the version.
     """
 
     servable: Servable
@@ -104,6 +105,7 @@ class TrainedModel:
     train: Split | None = None
     validation: Evaluated | None = None
     test: Evaluated | None = None
+    notice: str = ""
 
 
 def servable_of_keras(call: KerasCall) -> Servable:

@@ -13,19 +13,22 @@ from serving.contract.golden import GoldenExamples, write_golden
 from serving.contract.versions import SAVED_MODEL_FILE, SERVE_TAG
 
 SIGNATURE, INPUT, OUTPUT = "serving_default", "image", "probabilities"
+NOTICE_FILE = Path("assets.extra") / "NOTICE"  # of the licence of weights that others made
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 WARMUP_BATCHES = (1, 8, 32)  # the first request of a shape is slow
 WARMUP_BYTES = 8_000_000  # upper bound of a request; photos are warmed up in smaller batches
 
 
-def write_version(folder: Path, servable: Servable, card: ModelCard, golden: GoldenExamples) -> None:
-    """Write all files of a version but model.tflite."""
+def write_version(folder: Path, servable: Servable, card: ModelCard, golden: GoldenExamples, notice: str = "") -> None:
+    """Write all files of a version but model.tflite. notice: "" where the licence of no weights asks for one."""
     if servable.copied_from:
         copy_saved_model(folder, servable.copied_from, card)
     else:
         write_saved_model(folder, servable, card)
     (folder / CARD_FILE).parent.mkdir(exist_ok=True)
     (folder / CARD_FILE).write_text(card_to_json(card) + "\n", encoding="utf-8")
+    if notice:
+        (folder / NOTICE_FILE).write_text(notice, encoding="utf-8")
     write_golden(folder, golden)
     write_warmup(folder, card, golden.tensors)
 

@@ -7,6 +7,8 @@ from typing import Any
 from serving.contract.card import Class
 from serving.contract.errors import InvalidData
 
+IMAGENET = Path(__file__).with_name("imagenet_classes.txt")  # a class per line: its WordNet id and its name
+
 
 def read_labels(path: Path, expected: int | None = None) -> tuple[Class, ...]:
     """Read the classes, in the order of the model's output.
@@ -25,6 +27,12 @@ def read_labels(path: Path, expected: int | None = None) -> tuple[Class, ...]:
             hint="Give one name per class, in the order of the model's output.",
         )
     return labels
+
+
+def imagenet_classes() -> tuple[Class, ...]:
+    """The thousand classes of ImageNet (ILSVRC 2012), in the order of pretrained networks."""
+    rows = (line.split(maxsplit=1) for line in IMAGENET.read_text(encoding="utf-8").splitlines())
+    return tuple(Class(identity, name) for identity, name in rows)
 
 
 def numbered(n: int) -> tuple[Class, ...]:

@@ -10,29 +10,27 @@ from serving.contract.errors import DataNotFound
 from serving.contract.image import Pixels
 
 GOLDEN_EXAMPLES = 8  # images in a version
+SAMPLES = Path(__file__).with_name("samples")
 
 
 def example_photos(folder: Path | None, places: Places) -> tuple[Pixels, ...]:
-    """Read a few photos: from --examples, else SIGHTLINE_DATA/imagenet/photos, else the two that scikit-learn brings.
+    """Read a few photos: from --examples and its folders, else SIGHTLINE_DATA/imagenet/photos, else Sightline's own.
 
     Returns uint8 (H, W, 3) each. Raises DataNotFound where the named folder holds no image.
     """
     for place in (folder, places.root / "imagenet" / "photos" if places.root else None):
-        files = [p for p in sorted(place.iterdir()) if p.suffix.lower() in SUFFIXES] if place and place.is_dir() else []
+        files = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()] if place else []
         if files:
             return tuple(read_photo(path) for path in files[:GOLDEN_EXAMPLES])
         if folder is not None:
             raise DataNotFound(f"--examples {folder} holds no images.")
-    return _from_scikit_learn()
+    return _samples()
 
 
-def _from_scikit_learn() -> tuple[Pixels, ...]:
-    """Cut `china.jpg` and `flower.jpg`, 427 x 640, into quarters."""
-    from sklearn.datasets import load_sample_images
-
-    quarters = []
-    for photo in load_sample_images().images:
-        for top in (0, 213):
-            for left in (0, 320):
-                quarters.append(np.ascontiguousarray(photo[top : top + 213, left : left + 320]))
-    return tuple(quarters[:GOLDEN_EXAMPLES])
+def _samples() -> tuple[Pixels, ...]:
+    """The sample photos, then quarters of them, until there are enough."""
+    photos = [read_photo(path) for path in sorted(SAMPLES.glob("*.jpg"))]
+    quarters = [
+        quarter for photo in photos for half in np.array_split(photo, 2) for quarter in np.array_split(half, 2, 1)
+    ]
+    return tuple(np.ascontiguousarray(photo) for photo in [*photos, *quarters][:GOLDEN_EXAMPLES])

@@ -1,4 +1,4 @@
-"""Any classifier of keras.applications with its pretrained weights: the thousand classes of ImageNet."""
+"""A classifier with its pretrained weights: the thousand classes of ImageNet."""
 
 import time
 from functools import partial
@@ -7,26 +7,37 @@ from pathlib import Path
 import click
 import numpy as np
 
-from export.data.class_names import numbered, read_labels
-from export.data.datasets import Places, check_host, sha256_of_files
+from export.data.class_names import imagenet_classes, numbered, read_labels
+from export.data.datasets import Places
 from export.data.example_photos import example_photos
 from export.data.folders import FileSplit
-from export.networks.pretrained import BACKBONES, classifier, find_weights
-from export.options import Environment, Target, arch_option, publishing_options
+from export.networks.pretrained import (
+    BACKBONES,
+    LITE,
+    classifier,
+    default_arch,
+    find_weights,
+    notice_of,
+    source_of,
+)
+from export.options import Environment, Target, publishing_options
 from export.pipeline import Recipe, export
 from export.progress import say
 from export.trained_model import Evaluated, KerasCall, TrainedModel, servable_of_keras
 from export.training.evaluation import metrics_of, predict
-from serving.contract.card import Class, Source
-from serving.contract.errors import DataNotFound
+from serving.contract.card import Class
 
 CLASSES = 1000
 INDEX_FILE = "imagenet_class_index.json"
-INDEX_URL = "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
+PREFERRED = next(iter(BACKBONES))  # without --arch, where its weights are on this machine
 
 
 @click.command("imagenet")
-@arch_option(BACKBONES)
+@click.option(
+    "--arch",
+    type=click.Choice(tuple(BACKBONES)),
+    help=f"By default {PREFERRED}, if its weights are on this machine, else {LITE}, whose weights are installed.",
+)
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, none (random), or a FILE.")
 @click.option("--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="File of class names.")
 @click.option("--classes", type=click.IntRange(2), default=CLASSES, show_default=True)
@@ -47,7 +58,7 @@ def command(
     environment: Environment,
     *,
     target: Target,
-    arch: str,
+    arch: str | None,
     weights: str,
     labels: Path | None,
     classes: int,
@@ -55,15 +66,18 @@ def command(
     examples: Path | None,
     seed: int,
 ) -> None:
-    """A pretrained classifier of keras.applications.
+    """A pretrained classifier of photos: the thousand classes of ImageNet.
 
     \b
     sightline export imagenet
+    sightline export imagenet --arch efficientnetlite0
     sightline export imagenet --arch mobilenetv2 --weights mobilenet_v2.weights.h5 --labels class_index.json
     """
+    places = environment.places()
+    arch = arch or default_arch(PREFERRED, weights, places)
     make = partial(
         load_pretrained,
-        environment.places(),
+        places,
         arch=arch,
         weights=weights,
         labels=labels,
@@ -101,14 +115,12 @@ def load_pretrained(
     metrics = metrics_of(evaluated.probabilities, evaluated.split.labels) if evaluated else {}
     if evaluated:
         say(f"accuracy {metrics['test_accuracy']:.1%} on {len(evaluated.split)} photos")
-    digest = sha256_of_files([found]) if isinstance(found, Path) else "0" * 64
     return TrainedModel(
         servable=servable,
         preprocessing=preprocessing,
         labels=names,
-        source=Source(
-            "weights", found.name if isinstance(found, Path) else f"keras {arch} {found or 'random'}", digest
-        ),
+        source=source_of(arch, found),
+        notice=notice_of(arch, found),
         examples=example_photos(examples, places),
         seed=seed,
         seconds=time.monotonic() - started,
@@ -118,33 +130,16 @@ def load_pretrained(
 
 
 def class_names(path: Path | None, classes: int, places: Places) -> tuple[Class, ...]:
-    """Read ImageNet's class names from `path`, SIGHTLINE_DATA, or Keras's cache or download.
+    """Read the class names from `path`; of a thousand classes, those of SIGHTLINE_DATA, else ImageNet's.
 
-    Without a path, a number of classes other than a thousand is numbered.
+    Without a path, another number of classes is numbered.
     """
-    known = [places.root / "imagenet" / INDEX_FILE] if places.root else []
-    known.append(places.keras / "models" / INDEX_FILE)
     if path:
         return read_labels(path, classes)
     if classes != CLASSES:
         return numbered(classes)
-    for candidate in known:
-        if candidate.is_file():
-            return read_labels(candidate, classes)
-    return read_labels(_downloaded_index(), classes)
-
-
-def _downloaded_index() -> Path:
-    import keras
-
-    try:
-        check_host(INDEX_URL)
-        return Path(keras.utils.get_file(INDEX_FILE, INDEX_URL, cache_subdir="models"))
-    except Exception as exc:  # Keras raises a bare Exception when a download fails
-        raise DataNotFound(
-            f"The class index is not in SIGHTLINE_DATA/imagenet or Keras's cache, and downloading it failed: {exc}",
-            hint="Name a file of class names with --labels.",
-        ) from exc
+    own = places.root / "imagenet" / INDEX_FILE if places.root else None
+    return read_labels(own, classes) if own and own.is_file() else imagenet_classes()
 
 
 def _photos(places: Places, names: tuple[Class, ...]) -> dict[Path, int]:

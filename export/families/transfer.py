@@ -19,7 +19,7 @@ import numpy as np
 from export.data.augmentation import PHOTO_AUGMENTATION, layers_of
 from export.data.datasets import DataSet, Places
 from export.networks.keras_graph import KerasModel
-from export.networks.pretrained import BACKBONES, feature_extractor, find_weights, normalised
+from export.networks.pretrained import BACKBONES, feature_extractor, find_weights, normalised, notice_of
 from export.options import Environment, FolderOptions, Target, TrainingOptions, folder_options, training_options
 from export.pipeline import Recipe, export
 from export.progress import say
@@ -140,6 +140,7 @@ def transfer(
     import keras
 
     found = find_weights(backbone, weights, places)
+    notice = notice_of(backbone, found)
     data = load()
     started = time.monotonic()
     keras.utils.set_random_seed(plan.seed)
@@ -150,10 +151,12 @@ def transfer(
         held_out = replace(new.fitted, core=_joined(extractor, new.held_out, backbone, size))
         whole = fine_tune_backbone(data, held_out.core, extractor, fine_tune, plan=plan, head=held_out)
         if whole is not held_out:
-            return calibrate_and_evaluate(whole, data, new.metrics, plan.seed, time.monotonic() - started)
+            trained = calibrate_and_evaluate(whole, data, new.metrics, plan.seed, time.monotonic() - started)
+            return replace(trained, notice=notice)
     fitted = replace(new.fitted, core=_joined(extractor, new.fitted.core, backbone, size))
     seconds = time.monotonic() - started
-    return calibrate_and_evaluate(fitted, data, new.metrics, plan.seed, seconds, temperature=new.temperature)
+    trained = calibrate_and_evaluate(fitted, data, new.metrics, plan.seed, seconds, temperature=new.temperature)
+    return replace(trained, notice=notice)
 
 
 def train_head(data: DataSet, extractor: KerasModel, backbone: str, head: Head, plan: Plan) -> TrainedHead:

