@@ -75,15 +75,15 @@ class MergingPredictor:
         self._lanes: dict[tuple[ModelRef, int], _Lane] = {}
 
     def describe(self, ref: ModelRef, call: Call = ANYTIME) -> ServedModel:
-        """As the inner predictor."""
+        """Ask the inner predictor."""
         return self._inner.describe(ref, call)
 
     def models(self) -> Mapping[str, Sequence[VersionState]]:
-        """As the inner predictor."""
+        """Ask the inner predictor."""
         return self._inner.models()
 
     def versions(self, name: str) -> Sequence[VersionState]:
-        """As the inner predictor."""
+        """Ask the inner predictor."""
         return self._inner.versions(name)
 
     def predict(self, served: ServedModel, batch: Tensor, call: Call = ANYTIME) -> Scores:

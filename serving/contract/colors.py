@@ -1,4 +1,4 @@
-"""Colours to sRGB, as the ICC profile inside a picture says. Profiles are as little trusted as the pictures."""
+"""Convert colours to sRGB by the ICC profile inside a picture. Profiles are untrusted input, like the pictures."""
 
 import functools
 import io
@@ -14,7 +14,7 @@ GRAYS = ("1", "L", "LA", "La")
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """The picture with its colours in sRGB; opaque where it is converted.
+    """Return the picture with its colours in sRGB; it is opaque if it was converted.
 
     profile: the ICC profile that the file holds, or None.
     Returns the very picture where it has no profile, the profile is sRGB's, or is of no use: it is damaged, or made for
@@ -35,7 +35,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @functools.lru_cache(maxsize=8)
 def _transform(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform, str] | None:
-    """What brings pictures of this profile to sRGB, and the mode that it takes; None where nothing should be done.
+    """Return the transform from this profile to sRGB and the mode that it takes; None if there is nothing to convert.
 
     mode: the picture's, of L, RGB and CMYK. A gray picture may have a profile for three channels.
     """

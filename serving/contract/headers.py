@@ -79,7 +79,7 @@ TIFF_TABLES = (273, 279, 324, 325)  # offsets and lengths of strips and of tiles
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a picture file says. Not verified: `decode_image` refuses a file that turns out larger.
+    """Size and cost of a picture, from its header. Unverified: `decode_image` refuses a file that turns out larger.
 
     format: Pillow's name. width, height: as stored, in pixels, before EXIF turns them.
     pixels: what is decoded, at least width x height; more where a TIFF's tiles reach over its edge.
@@ -136,7 +136,7 @@ def read_header(data: bytes, limits: ImageLimits) -> Header:
 
 
 def _reader(data: bytes) -> tuple[str, Callable[[bytes], Header]]:
-    """The format that the first bytes announce, and its reader. Raises NotAnImage."""
+    """Return the format that the first bytes announce, and its reader. Raises NotAnImage."""
     for signature, name, reader in SIGNATURES:
         if data.startswith(signature):
             return name, reader
@@ -210,13 +210,13 @@ def _jpeg(data: bytes) -> Header:
 
 
 def _is_progressive(data: bytes, scan: int) -> bool:
-    """Whether a scan leaves out coefficients. scan: where the length of SOS stands."""
+    """Tell whether a scan leaves out coefficients. scan: the offset of the length of SOS."""
     end = scan + (data[scan] << 8 | data[scan + 1])
     return data[end - 3 : end] != b"\x00\x3f\x00"
 
 
 def _scans(data: bytes, at: int) -> int:
-    """The scans up to the end of the picture, counted no further than past the limit. at: after the first SOS."""
+    """Count the scans of a JPEG, up to one more than the limit. at: the offset after the first SOS."""
     scans = 1
     while scans <= MAX_SCANS:
         found = IN_DATA.search(data, at)

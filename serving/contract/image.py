@@ -29,10 +29,9 @@ from serving.contract.errors import BadImage, NotAnImage, TooManyPixels, Truncat
 from serving.contract.headers import Header, read_header
 from serving.contract.image_limits import ImageLimits
 
-# Decoders that are offered to strangers. Left out on purpose: formats that start other programs (EPS)
-# and those that no camera, browser or scanner writes.
-# Pillow opens a camera's MPO by the name of JPEG.
-# Imported above, each is there from the start: Pillow would import all it has in the middle of a request.
+# The decoders for untrusted input. Left out on purpose: formats that start other programs (EPS) and those that no
+# camera, browser or scanner writes. A camera's MPO is opened as JPEG. They are imported above so that Pillow does not
+# import all of its plugins in the middle of a request.
 PLUGINS = (
     AvifImagePlugin.AvifImageFile,
     BmpImagePlugin.BmpImageFile,
@@ -57,7 +56,7 @@ with contextlib.suppress(ImportError):  # the extra `heic`: its wheels hold an e
 WHITE = (255, 255, 255, 255)
 STRIP_PIXELS = 1 << 18  # converted at once, of a larger picture, where converting takes more memory than its result
 
-# EXIF 2.32, 4.6.4: how a camera held that way has stored the picture, undone.
+# EXIF 2.32, 4.6.4: the transpose that undoes each orientation.
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -145,7 +144,7 @@ class _Decoded:
 def _decode(data: bytes, limits: ImageLimits, max_side: int | None) -> _Decoded:
     header = probe(data, limits)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what is checked here: size, odd metadata
+        warnings.simplefilter("ignore")  # Pillow warns about size and odd metadata, which are checked here
         image = _open(data, header)
         width, height = image.size
         try:
@@ -163,7 +162,7 @@ def _decode(data: bytes, limits: ImageLimits, max_side: int | None) -> _Decoded:
             return _Decoded(upright, width, height)
         except (MemoryError, BadImage):
             raise
-        except Exception as exc:  # decoders raise whatever their format taught them: one border, one error
+        except Exception as exc:  # decoders raise many kinds of exception; this is where they become one
             raise TruncatedImage(
                 f"The {image.format} picture of {width} x {height} cannot be decoded to its end: {exc}.",
                 hint="The file is cut off or damaged: send it again, whole.",
@@ -177,9 +176,9 @@ def _within(width: int, height: int, max_side: int) -> tuple[int, int]:
 
 
 def _open(data: bytes, header: Header) -> Image.Image:
-    """Pillow's picture, no pixel of it decoded, and no larger than its header says."""
+    """Open a picture without decoding a pixel. Raises TruncatedImage if it is larger than its header says."""
     try:
-        if header.format == HEIC:  # its brands may be AVIF's, too: let Pillow find out
+        if header.format == HEIC:  # its brands may be AVIF's, too: let Pillow decide
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         else:  # Image.open would offer the bytes to every decoder in turn: a tenth of a small picture's time
             opener, _ = Image.OPEN[header.format]
@@ -220,7 +219,7 @@ def _heic_not_installed() -> NotAnImage:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's. Pillow's `getexif` would parse every tag, of which a hostile file may hold millions."""
+    """Read the EXIF orientation alone: `getexif` would parse every tag, of which a hostile file may hold millions."""
     if image.format == "TIFF":
         return _number(image.tag_v2.get(ORIENTATION))  # type: ignore[attr-defined]  # of TiffImageFile
     info = image.info
@@ -241,7 +240,7 @@ def _number(value: object) -> int:
 
 
 def _orientation_of(exif: bytes) -> int:
-    """The orientation that EXIF's first directory holds (TIFF 6.0, 2), 0 where there is none."""
+    """Return the orientation in EXIF's first directory (TIFF 6.0, section 2); 0 if there is none."""
     while exif.startswith(b"Exif\0\0"):
         exif = exif[6:]
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
@@ -288,20 +287,19 @@ def _on_white(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _is_blank_alpha(image: Image.Image) -> bool:
-    """Whether a bitmap's fourth byte was never written: most programs leave it 0, and mean an opaque picture."""
+    """Tell a bitmap whose fourth byte was never written: most programs leave it 0 and mean an opaque picture."""
     return image.format in BITMAPS and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit gray to 8-bit gray; Pillow's own convert would clip at 255."""
+    """Scale 16-bit gray to 8-bit gray; Pillow's own convert would clip at 255."""
     return _gray(image, lambda values: values // 257)
 
 
 def _scaled_to_bytes(image: Image.Image) -> Image.Image:
-    """Numbers of 32 bits, whole or floating, to 8-bit gray, by the range that they lie in.
+    """Scale 32-bit integers or floats to 8-bit gray, by the range that they lie in.
 
-    Floats of 0-1 are stretched to 0-255. Up to 255 both are taken as they are; whole numbers up to 65,535 as 16-bit
-    gray.
+    Floats of 0-1 are stretched to 0-255. Values up to 255 are kept; integers up to 65,535 are read as 16-bit gray.
     Raises UnknownPixelRange for all others.
     """
     lowest, highest = image.getextrema()
@@ -326,7 +324,7 @@ def _unknown_range(found: str) -> UnknownPixelRange:
 
 
 def _array(picture: Image.Image) -> Pixels:
-    """The pixels of a picture, without the second copy that `np.asarray` makes on its way."""
+    """Return the pixels of a picture without the second copy that `np.asarray` makes."""
     if picture.width * picture.height <= STRIP_PIXELS:
         return np.asarray(picture)
     pixels = np.empty((picture.height, picture.width, 3), np.uint8)
@@ -340,7 +338,7 @@ def _is_finite(image: Image.Image) -> bool:
 
 
 def _gray(image: Image.Image, to_bytes: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Image.Image:
-    """A gray picture, made a strip of rows at a time: a copy of all in a wider type would double the memory."""
+    """Convert to gray in strips of rows: a copy of the whole in a wider type would double the memory."""
     gray = np.empty((image.height, image.width), np.uint8)
     for top, values in _strips(image):
         gray[top : top + len(values)] = to_bytes(values)
@@ -348,7 +346,7 @@ def _gray(image: Image.Image, to_bytes: Callable[[npt.NDArray[Any]], npt.NDArray
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """(first row, values of its rows) of each strip of a picture."""
+    """Yield (first row, values) for each strip of rows of a picture."""
     rows = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))

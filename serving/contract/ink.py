@@ -46,13 +46,13 @@ def has_light_ground(gray: Image.Image, values: Pixels | None = None) -> bool:
 
 
 def _median(values: Pixels) -> float:
-    """numpy's median, a tenth of its time for a few hundred numbers. values: (n,)."""
+    """Return the median, in a tenth of numpy's time for a few hundred numbers. values: (n,)."""
     ordered = np.sort(values)
     return (float(ordered[(len(ordered) - 1) // 2]) + float(ordered[len(ordered) // 2])) / 2
 
 
 def _edges(gray: Image.Image) -> Pixels:
-    """`_border` of a picture, without an array of all of it where that would be large."""
+    """Return `_border` of a picture without an array of the whole where that would be large."""
     if gray.width * gray.height <= SMALL_PICTURE:
         return _border(np.asarray(gray))
     right, bottom = gray.width - 1, gray.height - 1
@@ -66,7 +66,7 @@ def _edges(gray: Image.Image) -> Pixels:
 
 
 def _border(gray: Pixels) -> Pixels:
-    """The outermost pixels of a picture. gray: (H, W). Returns (2 H + 2 W,)."""
+    """Return the outermost pixels of a picture. gray: (H, W). Returns (2 H + 2 W,)."""
     return np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
 
 
@@ -92,7 +92,7 @@ def frame_ink(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _is_framed(gray: Pixels) -> bool:
-    """Whether a picture of the frame's size is black round a drawing of the right size, its mass in the middle."""
+    """Tell whether a picture of the frame's size is framed already: black round a centred drawing of the right size."""
     peak = int(gray.max())
     if peak <= FAINTEST or int(_border(gray).max()) > INK_FLOOR * peak:
         return False
@@ -104,7 +104,7 @@ def _is_framed(gray: Pixels) -> bool:
 
 
 def _ink(picture: Image.Image) -> Pixels:
-    """What stands out from the ground, 0-255, 255 where the ink is darkest. Returns uint8 (H, W), at most WORK_SIDE."""
+    """Subtract the ground: 0 for paper, 255 where the ink is darkest. Returns uint8 (H, W), at most WORK_SIDE."""
     picture = picture.copy()
     picture.thumbnail((WORK_SIDE, WORK_SIDE), Image.Resampling.BOX)
     above = np.asarray(picture).astype(np.float32) - _ground(picture)
@@ -120,7 +120,7 @@ def _ink(picture: Image.Image) -> Pixels:
 
 
 def _ground(picture: Image.Image) -> npt.NDArray[np.float32]:
-    """How bright the paper is under the ink: a grayscale opening, which takes away what is narrower than its window.
+    """Estimate how bright the paper is under the ink, by a grayscale opening wider than the strokes.
 
     Returns float32 (H, W). Source: Serra, "Image Analysis and Mathematical Morphology", 1982 (the top-hat transform).
     """
@@ -133,7 +133,7 @@ def _ground(picture: Image.Image) -> npt.NDArray[np.float32]:
 
 
 def _cut_out(ink: Pixels) -> Pixels | None:
-    """The rectangle that holds the drawing, or None where there is none. ink: (H, W)."""
+    """Cut out the rectangle that holds the drawing; None if there is none. ink: (H, W)."""
     marks = ink > INK_FLOOR * 255
     if not marks.any():
         return None
@@ -142,7 +142,7 @@ def _cut_out(ink: Pixels) -> Pixels | None:
 
 
 def _without_specks(ink: Pixels, marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Where the marks are that hold a fair share of the ink, on a coarse grid. Returns bool (H, W)."""
+    """Mask the marks that hold a fair share of the ink, on a coarse grid. Returns bool (H, W)."""
     cell = max(1, -(-max(ink.shape) // GROUND_SIDE))
     height, width = -(-ink.shape[0] // cell), -(-ink.shape[1] // cell)
     padded = np.zeros((height * cell, width * cell), np.int64)
@@ -156,7 +156,7 @@ def _without_specks(ink: Pixels, marks: npt.NDArray[np.bool_]) -> npt.NDArray[np
 
 
 def _connected(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """A number from 1 for each group of cells that touch, corners included; 0 for empty cells. cells: (H, W)."""
+    """Number the groups of cells that touch, corners included, from 1; empty cells are 0. cells: (H, W)."""
     groups = np.zeros(cells.shape, np.int64)
     count = 0
     for start in zip(*np.nonzero(cells), strict=True):
@@ -176,13 +176,13 @@ def _connected(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 
 def _extent(marks: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The rows and columns of the smallest rectangle that holds all marks. marks: (H, W), at least one of them set."""
+    """Return the rows and columns of the smallest rectangle that holds all marks. marks: (H, W), at least one set."""
     rows, columns = np.flatnonzero(marks.any(axis=1)), np.flatnonzero(marks.any(axis=0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _scaled_into(drawing: Image.Image, width: int, height: int) -> Image.Image:
-    """The drawing at the size of the box, its strokes thick enough to be seen."""
+    """Scale the drawing to the box, its strokes thickened where they would vanish."""
     scale = min(width / drawing.width, height / drawing.height)
     if abs(scale - 1) <= SAME_SIZE:
         return drawing
@@ -197,7 +197,7 @@ def _scaled_into(drawing: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _stroke_width(ink: Pixels) -> float:
-    """The mean width of a drawing's strokes in pixels: twice its area over the length of its outline."""
+    """Return the mean width of the strokes in pixels: twice the area over the length of the outline."""
     marks = np.pad(ink > INK_FLOOR * 255, 1)
     inner = marks[1:-1, 1:-1] & marks[:-2, 1:-1] & marks[2:, 1:-1] & marks[1:-1, :-2] & marks[1:-1, 2:]
     outline = int(marks.sum()) - int(inner.sum())
@@ -205,13 +205,13 @@ def _stroke_width(ink: Pixels) -> float:
 
 
 def _thickened(drawing: Image.Image, pixels: float) -> Image.Image:
-    """The drawing with strokes wider by `pixels` (rounded to an even number), its frame grown by as much."""
+    """Widen the strokes by `pixels` (rounded to an even number); the frame grows by as much."""
     margin = max(1, round(pixels / 2))
     return Image.fromarray(_spread(np.pad(np.asarray(drawing), margin), margin))
 
 
 def _spread(values: Pixels, margin: int) -> Pixels:
-    """The largest value within `margin` pixels of each, diagonals included (a dilation). values: (H, W).
+    """Dilate: the largest value within `margin` pixels of each, diagonals included. values: (H, W).
 
     Pillow's MaxFilter gives the same in time that grows with the window's area, and holds the interpreter meanwhile:
     230 ms for a drawing of one thin line. This grows with the logarithm of the margin.
@@ -231,7 +231,7 @@ def _spread_down(values: Pixels, margin: int) -> Pixels:
 
 
 def _centred(patch: Pixels, height: int, width: int) -> tuple[int, int]:
-    """(top, left) that bring the patch's centre of mass to the middle of the frame, the patch kept inside."""
+    """Return the (top, left) that centres the patch by its mass, kept inside the frame."""
     row, column = _middle_of_mass(patch)
     top, left = round(height / 2 - row), round(width / 2 - column)
     return (
@@ -241,7 +241,7 @@ def _centred(patch: Pixels, height: int, width: int) -> tuple[int, int]:
 
 
 def _middle_of_mass(gray: Pixels) -> tuple[float, float]:
-    """(row, column) of the centre of mass; (0, 0) is the middle of the first pixel. gray: (H, W), not all 0."""
+    """Return (row, column) of the centre of mass; (0, 0) is the middle of the first pixel. gray: (H, W), not all 0."""
     mass = gray.astype(np.float64)
     return (
         float((mass.sum(axis=1) * np.arange(gray.shape[0])).sum() / mass.sum()),

@@ -1,4 +1,4 @@
-"""Pixels to the tensor that a model was trained on: the only resize, crop and scale code in the project.
+"""Turn pixels into the tensor that a model was trained on: the only resize, crop and scale code in the project.
 
 `Preprocessing` has no defaults: whoever trains or adopts a model says every number, and the numbers travel
 with the model in its card. Training, verification, gateway and clients all call `Preprocessing.apply`.
@@ -41,7 +41,7 @@ WITHOUT_ANTIALIAS = ("nearest", "bilinear", "bicubic")  # what Image.transform c
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a decoded picture becomes a model's input. Frozen, and without defaults on purpose.
+    """The steps from a decoded picture to a model's input. Frozen, and without defaults on purpose.
 
     color: channels that the model wants. height, width: pixels of the tensor.
     fit: `stretch` resizes both sides; `crop` resizes the short side and crops the centre; `pad` resizes the long
@@ -70,7 +70,7 @@ class Preprocessing:
     channel_order: ChannelOrder
 
     def __post_init__(self) -> None:
-        """Refuse what `apply` could not carry out. Raises InvalidCard."""
+        """Refuse steps that `apply` could not carry out. Raises InvalidCard."""
         for problem in self._problems():
             raise InvalidCard(f"preprocessing: {problem}")
 
@@ -112,7 +112,7 @@ class Preprocessing:
         return self._scaled(self.pixels(image))
 
     def pixels(self, image: Pixels | Image.Image) -> Pixels:
-        """What the model sees, as a picture: `apply` without the arithmetic. uint8 (height, width, channels)."""
+        """Return what the model sees as a picture, `apply` without the arithmetic: uint8 (height, width, channels)."""
         picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
         if self.color == "gray":
             picture = picture.convert("L")  # ITU-R 601-2 luma; gray pixels keep their value exactly
@@ -120,7 +120,7 @@ class Preprocessing:
         return values.reshape(self.height, self.width, self.channels)
 
     def _on_dark(self, picture: Image.Image) -> Pixels:
-        """The picture fitted, and inverted before that when its ground is light."""
+        """Fit the picture, inverted first if its ground is light."""
         gray = picture if picture.mode == "L" else picture.convert("L")
         if gray is picture and self.fit in ("stretch", "pad") and picture.size == (self.width, self.height):
             values = np.asarray(gray)  # making the array again would take as long as all the rest
@@ -164,7 +164,7 @@ class Preprocessing:
         return self._resized(picture, width, height).crop((left, top, left + self.width, top + self.height))
 
     def _window(self, picture: Image.Image, width: int, height: int, left: int, top: int) -> Image.Image:
-        """The window at (left, top) of the picture resized to width x height, without making the rest of it.
+        """Resize the picture to width x height, but make the window at (left, top) only.
 
         Pillow keeps the window's corners as float32, so that a pixel may differ by 1 of 255 from one that is cut out
         of the whole. Memory and time are bounded by the picture and the tensor.
@@ -203,7 +203,7 @@ class Preprocessing:
 
 
 def _reach(start: float, end: float, scale: float, side: int) -> tuple[int, int]:
-    """The pixels of the source, (first, last + 1), that a filter needs for those between start and end.
+    """Return the source pixels (first, last + 1) that a filter needs for those between start and end.
 
     scale: source pixels for one of the result, as `start` and `end` in pixels of the source. side: all that there are.
     """

@@ -1,1 +1,1 @@
-"""Which versions are served: what is on disk, policies, configuration files, the repository."""
+"""Decide which versions are served: folders on disk, policies, configuration files, the repository."""
