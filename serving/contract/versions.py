@@ -16,6 +16,17 @@ _VERSION = re.compile(r"[0-9]+")
 logger = logging.getLogger(__name__)
 
 
+def number_of_version(name: str) -> int | None:
+    """Parse a version's name; None where it is not a number in ASCII digits up to 2^63 - 1.
+
+    The digits are counted first: int() raises ValueError for more than 4,300 of them.
+    """
+    digits = name.lstrip("0") or "0"
+    if not _VERSION.fullmatch(name) or len(digits) > len(str(LARGEST_VERSION)) or int(digits) > LARGEST_VERSION:
+        return None
+    return int(digits)
+
+
 def find_versions(model_dir: Path) -> dict[int, Path]:
     """Map the version numbers of a model on disk to their paths, by TensorFlow Serving's rule.
 
@@ -26,11 +37,12 @@ def find_versions(model_dir: Path) -> dict[int, Path]:
     """
     versions: dict[int, Path] = {}
     for child in sorted(model_dir.iterdir(), key=lambda path: path.name):
-        if not _VERSION.fullmatch(child.name) or int(child.name) > LARGEST_VERSION:
+        number = number_of_version(child.name)
+        if number is None:
             continue
-        if int(child.name) in versions:
-            logger.warning("%s: %s and %s are the same version", model_dir, versions[int(child.name)].name, child.name)
-        versions[int(child.name)] = child
+        if number in versions:
+            logger.warning("%s: %s and %s are the same version", model_dir, versions[number].name, child.name)
+        versions[number] = child
     return versions
 
 

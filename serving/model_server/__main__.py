@@ -77,6 +77,13 @@ def file(name: str, text: str) -> Decorator:
     flag_value=True,
     help="Answer from a version's model.tflite where its golden examples agree; default: true without an NVIDIA GPU.",
 )
+@click.option(
+    "--max_repeated_tensor_bytes",
+    type=click.IntRange(0),
+    default=4 * 2**20,
+    help="Most bytes of an input that the request gives as a shape and a repeated value; 128 rows of the model's input "
+    "are always allowed. 0: no limit, as in TensorFlow Serving.",
+)
 @click.option("--saved_model_tags", default="serve", help="Tags of the graph to load, separated by commas.")
 def model_server(**flags: Any) -> None:
     """Serve SavedModels over TensorFlow Serving's gRPC and REST APIs.
@@ -144,7 +151,12 @@ def _serve(flags: dict[str, Any]) -> None:
         fall_back=flags["models"] is not None,
     )
     repository = Repository(loader(loading, metrics), settings, models_dir=flags["models"], configs=configs)
-    service = ModelServerService(repository, metrics, tensor_content=flags["enable_serialization_as_tensor_content"])
+    service = ModelServerService(
+        repository,
+        metrics,
+        tensor_content=flags["enable_serialization_as_tensor_content"],
+        max_repeated_bytes=flags["max_repeated_tensor_bytes"],
+    )
     ports = ServerSettings(
         host=flags["host"],
         port=flags["port"],

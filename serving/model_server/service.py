@@ -12,7 +12,14 @@ from typing import Any
 import grpc
 
 from serving.model_server.calls import tf_examples
-from serving.model_server.calls.predict import check_metadata_fields, fill_metadata, predict, require_spec, version_of
+from serving.model_server.calls.predict import (
+    MAX_REPEATED_BYTES,
+    check_metadata_fields,
+    fill_metadata,
+    predict,
+    require_spec,
+    version_of,
+)
 from serving.model_server.loading.servable import Servable
 from serving.model_server.metrics import Metrics
 from serving.model_server.versions.config_files import model_configs
@@ -28,10 +35,18 @@ TensorWriter = Callable[[Array, Any], None]
 class ModelServerService:
     """PredictionService and ModelService."""
 
-    def __init__(self, repository: Repository[Servable], metrics: Metrics, *, tensor_content: bool = False) -> None:
+    def __init__(
+        self,
+        repository: Repository[Servable],
+        metrics: Metrics,
+        *,
+        tensor_content: bool = False,
+        max_repeated_bytes: int = MAX_REPEATED_BYTES,
+    ) -> None:
         self._repository = repository
         self._metrics = metrics
         self._write: TensorWriter = to_content_proto if tensor_content else to_proto
+        self._max_repeated_bytes = max_repeated_bytes
         self._reloading = threading.Lock()
 
     def predict(self, request: Any, response: Any, deadline: float | None = None) -> Any:
@@ -39,7 +54,9 @@ class ModelServerService:
         require_spec(request)
         spec = request.model_spec
         with self._repository.use(spec.name, *version_of(spec)) as (version, model), self._timed(spec.name, "Predict"):
-            name = predict(model, request, response.outputs, deadline, self._write)
+            name = predict(
+                model, request, response.outputs, deadline, self._write, max_repeated_bytes=self._max_repeated_bytes
+            )
         _echo(spec, version, name, response.model_spec)
         return response
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session
@@ -69,7 +70,7 @@ class TensorFlowRuntime:
             if options is not None and options is not INLINE:
                 pywrap_tf_session.TF_DeleteBuffer(options)
         self._remember(time.monotonic() - started)
-        return results
+        return [_string_array(result) if isinstance(result, bytes) else result for result in results]
 
     def close(self) -> None:
         """Free the memory. No call may be running."""
@@ -104,6 +105,11 @@ class TensorFlowRuntime:
             if not is_known or left < TIMEOUT_FACTOR * self._slowest_seconds:
                 return _buffer(config_pb2.RunOptions(timeout_in_ms=max(1, int(left * 1000))))
         return INLINE if is_known and self._usual_seconds < INLINE_SECONDS else None
+
+
+def _string_array(value: bytes) -> Array:
+    """Make the array of a scalar string, which TensorFlow returns as bytes; numpy's own would drop its last zeros."""
+    return np.array(value, dtype=object)
 
 
 def _session_config(intra_op_threads: int) -> Any:

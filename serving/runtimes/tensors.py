@@ -38,16 +38,26 @@ CODES = {dtype: code for code, dtype in NUMPY_TYPES.items()}
 _PACKED_TAGS = {"float_val": b"\x2a", "double_val": b"\x32"}
 
 
+def repeated_bytes(tensor: Any) -> int:
+    """Count the bytes of the array whose values the message repeats or leaves out; 0 where it holds each of them.
+
+    Raises ValueError where `to_numpy` does for the type or the shape.
+    """
+    count, dtype = _count(tensor), NUMPY_TYPES[tensor.dtype]
+    if tensor.tensor_content:
+        return 0
+    field = BY_CODE[tensor.dtype].field
+    given = len(getattr(tensor, field)) // (2 if field in PAIRS else 1)
+    return max(0, count - given) * dtype.itemsize
+
+
 def to_numpy(tensor: Any) -> Array:
     """Read a TensorProto; strings become bytes in an object array. The array may be read-only.
 
     Loose values: too many are dropped, too few are filled up with the last, none at all are zeros.
     Raises ValueError where C++ refuses the tensor: an unknown type, an unknown shape, contents of another length.
     """
-    if tensor.dtype not in NUMPY_TYPES:
-        raise ValueError(f"type {tensor.dtype} cannot be read")
-    shape = _shape(tensor.tensor_shape)
-    count = math.prod(shape)
+    count, shape = _count(tensor), _shape(tensor.tensor_shape)
     if tensor.tensor_content and count:
         return _from_content(tensor.tensor_content, tensor.dtype, count).reshape(shape)
     return _from_values(tensor, count).reshape(shape)
@@ -85,6 +95,13 @@ def _code(array: Array) -> int:
     if code is None:
         raise TypeError(f"TensorFlow has no type for {array.dtype}")
     return code
+
+
+def _count(tensor: Any) -> int:
+    """Count the values of a tensor. Raises ValueError where its type or its shape cannot be read."""
+    if tensor.dtype not in NUMPY_TYPES:
+        raise ValueError(f"type {tensor.dtype} cannot be read")
+    return math.prod(_shape(tensor.tensor_shape))
 
 
 def _shape(proto: Any) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import binascii
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -18,9 +18,10 @@ import numpy.typing as npt
 from serving.backend.protos import wire_pb2 as wire
 from serving.contract.dtypes import BY_CODE, dtype_name
 from serving.runtimes.status import CallError, invalid_argument
-from serving.runtimes.tensors import NUMPY_TYPES
+from serving.runtimes.tensors import NUMPY_TYPES, to_numpy
 
 B64 = "b64"
+MOST_DIMENSIONS = 254  # tensorflow::TensorShape::MaxDimensions()
 
 # The types that take JSON's numbers; TensorFlow Serving converts neither half nor complex ones.
 _NUMBERS = {code: dtype for code, dtype in NUMPY_TYPES.items() if dtype.kind in "iuf" and dtype != np.float16}
@@ -56,6 +57,12 @@ def tensor_from_json(value: Any, dtype: wire.DataType) -> wire.TensorProto:
     for side in shape:
         tensor.tensor_shape.dim.add(size=side)
     return tensor
+
+
+def array_from_json(value: Any, dtype: int) -> npt.NDArray[Any]:
+    """Convert a value or a nested list to an array, checked as `tensor_from_json` does. Raises CallError."""
+    fast = _fast_array(value, dtype)
+    return fast if fast is not None else to_numpy(tensor_from_json(value, cast(wire.DataType, dtype)))
 
 
 def size_of(tensor: wire.TensorProto) -> int:
@@ -100,8 +107,10 @@ def _holds_bool(value: Any) -> bool:
 
 def _shape(value: Any) -> tuple[int, ...]:
     """Read the shape from the first element of each level."""
-    sides = []
+    sides: list[int] = []
     while isinstance(value, list):
+        if len(sides) == MOST_DIMENSIONS:
+            raise invalid_argument(f"JSON Value: lists nested more than {MOST_DIMENSIONS} deep")
         sides.append(len(value))
         if not value:
             break

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 
 from serving.backend.methods import CLASSIFY, GET_MODEL_METADATA, GET_MODEL_STATUS, PREDICT, REGRESS
 from serving.backend.protos import wire_pb2 as wire
-from serving.contract.versions import LARGEST_VERSION
+from serving.contract.versions import number_of_version
 from serving.runtimes.status import STATUS_CODES, CallError, invalid_argument
 from serving.tfserving_rest import json_output
 from serving.tfserving_rest.backend import Backend
@@ -86,10 +86,16 @@ def answer(backend: Backend, method: str, path: str, body: bytes = b"", content_
     except _UnusableVersion as exc:
         return Reply(400, b"", JSON, code=exc.code)
     except CallError as exc:
-        text = json.dumps({"error": exc.message}, indent=4, ensure_ascii=False)
-        status = HTTP_STATUS.get(exc.code, 500)
-        return Reply(status, text.encode("utf-8", "replace"), JSON, call.spec.name, call.method, exc.code)
+        return _refusal(call, exc)
+    except RecursionError:
+        return _refusal(call, invalid_argument("JSON Parse error: it is nested too deeply"))
     return Reply(200, text.encode("utf-8", "replace"), JSON, call.spec.name, call.method)
+
+
+def _refusal(call: _Call, error: CallError) -> Reply:
+    text = json.dumps({"error": error.message}, indent=4, ensure_ascii=False)
+    status = HTTP_STATUS.get(error.code, 500)
+    return Reply(status, text.encode("utf-8", "replace"), JSON, call.spec.name, call.method, error.code)
 
 
 class _UnusableVersion(CallError):
@@ -113,11 +119,12 @@ def _answer(backend: Backend, method: str, path: str, call: _Call) -> str:
 def _model_spec(parts: dict[str, str | None]) -> wire.ModelSpec:
     spec = wire.ModelSpec(name=unquote(parts["name"] or ""))
     if parts["version"] is not None:
-        if int(parts["version"]) > LARGEST_VERSION:
+        version = number_of_version(parts["version"])
+        if version is None:
             raise _UnusableVersion(
                 grpc.StatusCode.INVALID_ARGUMENT, f"Failed to convert version: {parts['version']} to numeric."
             )
-        spec.version.value = int(parts["version"])
+        spec.version.value = version
     if parts["label"] is not None:
         spec.version_label = unquote(parts["label"])
     return spec

@@ -104,3 +104,16 @@ def test_backend_errors_become_http_statuses() -> None:
     reply = answer(Echo(), "GET", "/v1/models/down")
     assert (reply.status, reply.code) == (503, grpc.StatusCode.UNAVAILABLE)
     assert json.loads(reply.body) == {"error": "failed to connect"}
+
+
+@pytest.mark.parametrize("depth", [300, 940])
+@pytest.mark.parametrize("method", ["predict", "classify"])
+def test_json_nested_too_deeply_is_refused(depth: int, method: str) -> None:
+    nested = "[" * depth + "1" + "]" * depth
+    for body in (f'{{"signature_name": "f", "instances": {nested}}}', f'{{"examples": [{{"x": {nested}}}]}}'):
+        assert post(body, f"/v1/models/m:{method}").status == 400
+
+
+def test_a_version_of_thousands_of_digits_is_no_version() -> None:
+    assert answer(Echo(), "GET", f"/v1/models/m/versions/{'9' * 5000}").status == 400
+    assert answer(Echo(), "GET", f"/v1/models/m/versions/{'0' * 5000}7").status == 200

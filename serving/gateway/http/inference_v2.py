@@ -21,10 +21,16 @@ from serving.contract.errors import BadImage, InvalidBase64, InvalidJson
 from serving.contract.prediction import top_k
 from serving.contract.preprocessing import Tensor
 from serving.gateway.http import schemas
+from serving.runtimes.status import CallError
+from serving.tfserving_rest.json_input import array_from_json
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 PLATFORM = "tensorflow_savedmodel"
 EXTENSIONS = ("classification", "binary_tensor_data", "model_repository")
+MOST_DIGITS = 19  # of a number in a header; int() refuses more than 4,300
+MOST_DIMENSIONS = 8  # of a shape
+LARGEST_SIDE = 2**31 - 1  # of a shape
+SHOWN = 64  # characters of a header in an error
 HINT = 'An input: {"name": ..., "shape": [n, height, width, channels], "datatype": ..., "data": [...]}'
 
 
@@ -112,9 +118,10 @@ def _classified(row: npt.NDArray[np.float32], card: ModelCard, classes: int) -> 
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     if header_length is None:
         return body, b""
-    if not (header_length.isascii() and header_length.isdecimal()) or int(header_length) > len(body):
-        raise InvalidJson(f"{HEADER_LENGTH} is {header_length!r}; the body has {len(body)} bytes.")
-    return body[: int(header_length)], body[int(header_length) :]
+    digits = header_length.lstrip("0") or "0"
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > MOST_DIGITS or int(digits) > len(body):
+        raise InvalidJson(f"{HEADER_LENGTH} is {header_length[:SHOWN]!r}; the body has {len(body)} bytes.")
+    return body[: int(digits)], body[int(digits) :]
 
 
 def _parsed(head: bytes) -> Any:
@@ -156,8 +163,10 @@ def _input(given: Mapping[str, Any], tail: bytes, card: ModelCard, max_images: i
     if given.get("name") != card.input.tensor:
         raise InvalidJson(f"inputs[0].name is {given.get('name')!r}; the model has {card.input.tensor!r}.", hint=HINT)
     shape = given.get("shape")
-    if not isinstance(shape, list) or not shape or not all(type(side) is int and side >= 0 for side in shape):
-        raise InvalidJson(f"inputs[0].shape is {shape!r}; it must be a list of whole numbers.", hint=HINT)
+    if not isinstance(shape, list) or not 1 <= len(shape) <= MOST_DIMENSIONS:
+        raise InvalidJson(f"inputs[0].shape must be a list of 1 to {MOST_DIMENSIONS} whole numbers.", hint=HINT)
+    if not all(type(side) is int and 0 <= side <= LARGEST_SIDE for side in shape):
+        raise InvalidJson(f"inputs[0].shape must hold whole numbers from 0 to {LARGEST_SIDE}.", hint=HINT)
     if not 1 <= shape[0] <= max_images:
         raise InvalidJson(f"inputs[0].shape asks for {shape[0]} images; allowed are 1 to {max_images}.")
     size = _parameters(given, "inputs[0]").get("binary_data_size")
@@ -182,9 +191,12 @@ def _tensor(given: Mapping[str, Any], raw: bytes | None, shape: list[int], card:
         if raw is not None:
             values = np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype)
         else:
-            values = np.array(given.get("data"), dtype).ravel()
-    except (ValueError, TypeError, OverflowError) as exc:
-        raise InvalidJson(f"inputs[0].data cannot be read as {wanted}: {exc}.") from exc
+            values = array_from_json(given.get("data"), BY_NUMPY[card.input.dtype].code).ravel()
+    except (ValueError, CallError, RecursionError) as exc:
+        reason = exc.message if isinstance(exc, CallError) else str(exc)
+        raise InvalidJson(f"inputs[0].data cannot be read as {wanted}: {reason}.") from exc
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InvalidJson("inputs[0].data holds NaN or infinity.")
     if values.size != math.prod(shape):
         raise InvalidJson(f"inputs[0].data has {values.size} values; its shape {shape} wants {math.prod(shape)}.")
     return values.reshape(shape)

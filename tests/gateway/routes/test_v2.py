@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,16 @@ from werkzeug.serving import make_server
 
 from serving.gateway.app import create_app
 from serving.gateway.settings import Settings
+from tests.cards import COLORS
 
 triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
 
 URL = "/v2/models/colors/infer"
+FLOATS = replace(
+    COLORS,
+    input=replace(COLORS.input, dtype="float32"),
+    preprocessing=replace(COLORS.preprocessing, dtype="float32"),
+)
 RED_AND_BLUE = np.array([[[[200, 0, 0]] * 2] * 2, [[[0, 0, 9]] * 2] * 2], np.uint8)
 
 
@@ -171,3 +178,36 @@ def test_not_ready_is_503(client: FlaskClient) -> None:
     assert client.get("/v2/models/dogs/ready").status_code == 404
     assert client.get("/v2/health/live").get_json() == {"live": True}
     assert client.get("/v2/models").get_json() == {"models": ["colors"]}
+
+
+@pytest.mark.parametrize("value", [1.9, "7", True, -1, 256, None, 10**400], ids=str)
+def test_a_value_that_the_datatype_does_not_have_is_refused(client: FlaskClient, value: Any) -> None:
+    given = {"name": "image", "shape": [1, 2, 2, 3], "datatype": "UINT8", "data": [0] * 11 + [value]}
+    response = client.post(URL, json={"inputs": [given]})
+    assert (response.status_code, response.get_json()["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e39", "true", '"1"'])
+def test_a_float_input_takes_finite_numbers_only(settings: Settings, predictor: Any, value: str) -> None:
+    predictor.card = FLOATS
+    client = create_app(settings, predictor).test_client()
+    head = '{"inputs": [{"name": "image", "shape": [1, 2, 2, 3], "datatype": "FP32", "data": [1.5, 2,'
+    for last, status in (("3", 200), (value, 400)):
+        data = head + ", ".join(["0"] * 9 + [last]) + "]}]}"
+        assert client.post(URL, data=data, content_type="application/json").status_code == status
+
+
+@pytest.mark.parametrize(
+    "shape", [[1] + [10**19] * 230, [1, 10**4000], [1] * 100, []], ids=["wide", "long", "deep", "no"]
+)
+def test_a_shape_without_bounds_is_refused(client: FlaskClient, shape: list[int]) -> None:
+    given = {"name": "image", "shape": shape, "datatype": "BYTES", "data": ["aGk="]}
+    response = client.post(URL, json={"inputs": [given]})
+    assert (response.status_code, response.get_json()["code"]) == (400, "invalid_json")
+
+
+def test_numbers_of_thousands_of_digits_are_refused(client: FlaskClient) -> None:
+    digits = "9" * 5000
+    sent = client.post(URL, data=b"{}", headers={"Inference-Header-Content-Length": digits})
+    assert sent.status_code == 400
+    assert client.get(f"/v2/models/colors/versions/{digits}").status_code == 400

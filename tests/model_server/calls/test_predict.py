@@ -200,3 +200,24 @@ def test_an_unknown_method_is_unimplemented(server: ModelServer) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         call(b"")
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_scalar_string_is_answered(server: ModelServer) -> None:
+    answer = server.predict("echo", {"x": np.array(b"a\0", object)}, signature="string").outputs["y"]
+    assert list(answer.string_val) == [b"a\0"]
+    assert not answer.tensor_shape.dim
+
+
+def test_a_small_message_does_not_unpack_to_a_large_tensor(server: ModelServer, refused: Refused) -> None:
+    image = tf.make_tensor_proto(1, tf.uint8, shape=[1])
+    image.tensor_shape.CopyFrom(tf.TensorShape([2_000_000, 8, 8, 1]).as_proto())
+    assert refused(server.predict, "picture", {"image": image}) == (
+        "INVALID_ARGUMENT",
+        "tensor image repeats a value for 127999999 bytes; the limit is 4194304 (--max_repeated_tensor_bytes). "
+        "Send every value.",
+    )
+    image.tensor_shape.dim[0].size = 128
+    assert len(server.predict("picture", {"image": image}).outputs["probabilities"].float_val) == 256
+    many = tf.make_tensor_proto(1.0, shape=[1])
+    many.tensor_shape.CopyFrom(tf.TensorShape([2**62, 2**62]).as_proto())
+    assert refused(server.predict, "half_plus_two", {"x": many})[0] == "INVALID_ARGUMENT"
