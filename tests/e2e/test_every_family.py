@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from PIL import Image
 from serving.contract.versions import TFLITE_FILE
 from tests.e2e.conftest import ROOT, Service, start_service, stop_service
 from tests.export.idx_files import noise, write_idx_files
+from tests.exported import cached
 
 pytest.importorskip("tensorflow", reason="the extra `tensorflow` is not installed")
 pytestmark = [
@@ -109,18 +111,27 @@ def export_all(keras_home: Path, wanted: list[list[str]]) -> "subprocess.Complet
     )
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """All families, exported and served."""
-    folder = tmp_path_factory.mktemp("families")
-    make_data(folder)
+def export_families(folder: Path) -> None:
+    """Export every one of them into folder/models."""
+    data = folder / "data"
+    data.mkdir()
+    make_data(data)
     places = ["--out", str(folder / "models"), "--reports", str(folder / "reports")]
-    wanted = {family.name: [*family.arguments, "--name", family.name, *places] for family in families(folder)}
+    wanted = {family.name: [*family.arguments, "--name", family.name, *places] for family in families(data)}
     halves = [[wanted.pop(name) for name in FIRST_HALF], list(wanted.values())]
     with ThreadPoolExecutor() as pool:
         for done in pool.map(partial(export_all, folder / "keras"), halves):
             assert done.returncode == 0, done.stderr[-3000:]
-    service = start_service(folder / "models")
+    for made_from in (data, folder / "reports"):
+        shutil.rmtree(made_from)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """All families, exported and served."""
+    models = tmp_path_factory.mktemp("families") / "models"
+    shutil.copytree(cached("families", export_families, ROOT / "tests/export/idx_files.py") / "models", models)
+    service = start_service(models)
     yield service
     stop_service(service)
 
