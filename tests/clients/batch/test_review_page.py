@@ -84,5 +84,5 @@ def test_results_are_looked_through_corrected_and_taken_as_data(browser: Browser
     assert [url for url in asked if url.startswith(("http", "ws"))] == []
 
     folders = pytest.importorskip("export.data.folders", reason="the extra `tensorflow` is not installed")
-    files = folders.readable(folders.listed(saved), strict=True).files["train"]
+    files = folders.check_files(folders.list_files(saved), strict=True).files["train"]
     assert files == [(page.parent / "cat" / "2.png", "cat"), (page.parent / "dog" / "3 ,.png", "bird")]

@@ -1,5 +1,4 @@
 import json
-import resource
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -56,24 +55,22 @@ def test_a_row_of_jsonl_reads_like_an_answer(tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path: Path) -> None:
     code = (
-        "import sys\n"
+        "import resource, sys\n"
         "from clients.batch.rows import Row\n"
         "from clients.batch.writers import write_rows\n"
         "from clients.batch.errors import OutputFailed\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"
         "    write_rows(sys.argv[1], (Row(str(n), 'ok') for n in range(100_000)))\n"
         "except OutputFailed as exc:\n"
         "    print(exc)\n"
     )
 
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
     for ending in ENDINGS:
         path = tmp_path / f"rows{ending}"
         path.write_text("old")
         command = [sys.executable, "-c", code, str(path)]
-        done = subprocess.run(command, preexec_fn=limited, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "cannot be written" in done.stdout, done.stderr
         assert "journal" in done.stdout
         assert path.read_text() == "old"
