@@ -40,6 +40,7 @@ MAX_RLE_BMP = 2_000_000  # pixels, and bytes, of a run-length BMP
 MAX_ODD_PPM_BYTES = 1_000_000  # of a PPM whose brightest value is neither 255 nor 65,535
 MAX_PLAIN_PPM_BYTES = 65_536  # of a PPM written as text: its comments take time that grows with the square of the bytes
 PPM_HEADER_BYTES = 1_024
+START_BYTES = PPM_HEADER_BYTES  # of a file, which tell whether it is a picture
 META_BYTES = 1_048_576  # of a HEIC or AVIF file, in which its sizes stand
 
 SEGMENT = re.compile(rb"\xff([^\x00\xff])")  # a JPEG's next marker
@@ -133,6 +134,27 @@ def read_header(data: bytes, limits: ImageLimits) -> Header:
             hint="Scale the picture down before sending it, or raise the limit.",
         )
     return header
+
+
+def announces_picture(start: bytes) -> bool:
+    """Tell whether a file begins as a picture does. start: its first START_BYTES.
+
+    Stricter than `read_header` with the formats that two letters announce: a text may begin with BM, P1 or RIFF.
+    """
+    if start.startswith(b"RIFF"):
+        return start[8:12] == b"WEBP"
+    if start.startswith(b"BM"):
+        return start[14:18] in DIB_SIZES
+    if start[:4] in DIB_SIZES:
+        planes = start[8:10] if start[:4] == DIB_SIZES[0] else start[12:14]
+        return planes == b"\1\0"
+    if start.startswith(b"P"):
+        return PPM_HEADER.match(start) is not None
+    try:
+        _reader(start)
+    except NotAnImage:
+        return False
+    return True
 
 
 def _reader(data: bytes) -> tuple[str, Callable[[bytes], Header]]:

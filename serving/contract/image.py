@@ -52,6 +52,7 @@ with contextlib.suppress(ImportError):  # the extra `heic`: its wheels hold an e
 
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     FORMATS.append(HEIC)
+ENDINGS = frozenset(ending for ending, name in Image.EXTENSION.items() if name in FORMATS)  # .jpg, .jfif, .png, ...
 
 WHITE = (255, 255, 255, 255)
 STRIP_PIXELS = 1 << 18  # converted at once, of a larger picture, where converting takes more memory than its result
