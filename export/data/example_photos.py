@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from export.data.datasets import Places
-from export.data.folders import SUFFIXES, read_photo
+from export.data.folders import read_photo
 from serving.contract.errors import DataNotFound
 from serving.contract.image import Pixels
+from serving.contract.picture_files import LeftOut, picture_files
 
 GOLDEN_EXAMPLES = 8  # images in a version
 SAMPLES = Path(__file__).with_name("samples")
@@ -19,7 +20,7 @@ def example_photos(folder: Path | None, places: Places) -> tuple[Pixels, ...]:
     Returns uint8 (H, W, 3) each. Raises DataNotFound where the named folder holds no image.
     """
     for place in (folder, places.root / "imagenet" / "photos" if places.root else None):
-        files = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()] if place else []
+        files = sorted(map(Path, picture_files(str(place), LeftOut()))) if place and place.is_dir() else []
         if files:
             return tuple(read_photo(path) for path in files[:GOLDEN_EXAMPLES])
         if folder is not None:

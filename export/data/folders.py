@@ -4,6 +4,8 @@ Files are read when they are needed, never all at once: a hundred thousand photo
 """
 
 import csv
+import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +23,19 @@ from serving.contract.card import Class, Source
 from serving.contract.errors import BadImage, DataNotFound, InvalidData
 from serving.contract.image import Pixels, decode_image
 from serving.contract.image_limits import ImageLimits
+from serving.contract.names import existing_path, is_utf8, nfc, readings_text, shown_path
+from serving.contract.picture_files import LeftOut, folder_reason, name_reason, picture_files
 from serving.contract.preprocessing import Preprocessing
+from serving.contract.text_files import is_marked, read_text, unguarded
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".jp2"}
-TRAIN_FOLDERS, VALIDATION_FOLDERS, TEST_FOLDERS = ("train", "training"), ("val", "valid", "validation"), ("test",)
+SPLIT_FOLDERS = {  # in lower case; the first that is there counts
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 CSV_COLUMNS = {"path": ("path", "file", "filename", "image"), "label": ("label", "class", "category")}
+NO_CLASS, OTHERS = "not in a class folder", "beside train/ and the other splits"
+INCOMPLETE = "without a path or a label"
 LISTED = 10  # unreadable files that are named; the rest are counted
 READERS = 4  # threads; decoding releases the GIL
 AT_ONCE = 1024  # files that are checked at the same time
@@ -34,9 +44,13 @@ SHUFFLED = 50_000  # paths, not images
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Image files and the names of their classes, by split: `train`, `validation`, `test`."""
+    """Image files and the names of their classes, by split: `train`, `validation`, `test`.
+
+    classes: every name in NFC, those of classes without images too.
+    """
 
     files: dict[str, list[tuple[Path, str]]]
+    classes: frozenset[str]
 
 
 class FileSplit:
@@ -78,10 +92,13 @@ class FileSplit:
     def _tensor(self, path: Path) -> npt.NDArray[Any]:
         return self.preprocessing.apply(read_photo(path))
 
+    def _tensor_of(self, name: bytes) -> npt.NDArray[Any]:
+        return self._tensor(Path(os.fsdecode(name)))
+
     def _files(self) -> Any:
         import tensorflow as tf
 
-        return tf.data.Dataset.from_tensor_slices(([str(path) for path in self.paths], self._labels))
+        return tf.data.Dataset.from_tensor_slices(([os.fsencode(path) for path in self.paths], self._labels))
 
     def _read(self, files: Any) -> Any:
         """Read and preprocess with the code that serves. files: a tf.data.Dataset of (path, label)."""
@@ -91,7 +108,9 @@ class FileSplit:
         dtype = tf.uint8 if p.dtype == "uint8" else tf.float32
 
         def read(path: Any, label: Any) -> Any:
-            tensor = tf.numpy_function(lambda name: self._tensor(Path(name.decode())), [path], dtype, stateful=False)
+            tensor = tf.numpy_function(
+                lambda name: self._tensor(Path(os.fsdecode(name))), [path], dtype, stateful=False
+            )
             return tf.ensure_shape(tensor, (p.height, p.width, p.channels)), label
 
         return files.map(read, num_parallel_calls=READERS, deterministic=True)
@@ -111,11 +130,15 @@ def load_photos(
     decides which. strict: an unreadable file is an error; otherwise it is named, counted and left out.
     Raises DataNotFound, InvalidData.
     """
-    listing = check_files(list_files(path), strict)
-    names = sorted({name for files in listing.files.values() for _, name in files})
+    listing = list_files(path)
+    check_classes(listing)
+    listing = check_files(listing, strict)
+    check_classes(listing)
+    names = sorted(listing.classes)
     if len(names) < 2:
         raise InvalidData(
-            f"{path} has {len(names)} class with images ({', '.join(names) or 'none'}); a classifier needs two.",
+            f"{shown_path(str(path))} has {len(names)} class with images ({', '.join(names) or 'none'}); a classifier "
+            "needs two.",
             hint="Give a folder with a folder per class, train/ and val/ of such folders, or a CSV of path and label.",
         )
     splits = {split: _file_split(files, names, preprocessing) for split, files in listing.files.items() if files}
@@ -126,26 +149,44 @@ def load_photos(
         validation=splits["validation"],
         test=splits["test"],
         labels=tuple(Class(name, name) for name in names),
-        source=Source("dataset", path.name, sha256_of_files(paths)),
+        source=Source("dataset", shown_path(nfc(path.name)), sha256_of_files(paths)),
         preprocessing=preprocessing,
     )
 
 
 def list_files(path: Path) -> Listing:
-    """List the image files of a folder or a CSV. Raises DataNotFound for an unknown layout."""
-    if path.is_file():
-        return Listing({"train": _from_csv(path)})
-    parts = {
-        split: next((path / name for name in names if (path / name).is_dir()), None)
-        for split, names in (("train", TRAIN_FOLDERS), ("validation", VALIDATION_FOLDERS), ("test", TEST_FOLDERS))
-    }
-    if parts["train"] is None:
-        return Listing({"train": _from_class_folders(path)})
-    found = {split: _from_class_folders(folder) if folder else [] for split, folder in parts.items()}
-    if found["validation"] and not found["test"]:
-        # val/ was held out by the makers of the folder: test on it, and take a validation split from train/
-        found = {"train": found["train"], "validation": [], "test": found["validation"]}
-    return Listing(found)
+    """List the image files of a folder or a CSV, and print what is left out. Raises DataNotFound, InvalidData."""
+    left_out = LeftOut()
+    listing = _from_csv(path, left_out) if path.is_file() else _from_folder(path, left_out)
+    for line in left_out.lines():
+        say(line)
+    return listing
+
+
+def check_classes(listing: Listing) -> None:
+    """Refuse classes that no model can learn or that people would mistake for one another. Raises InvalidData."""
+    spellings: dict[str, str] = {}
+    for name in sorted(listing.classes):
+        if not is_utf8(name):
+            raise InvalidData(
+                f"The class name {shown_path(name)!r} is not UTF-8; it may be {readings_text(name) or 'damaged'}.",
+                hint="Rename the folder, or all of them with `convmv -r -f ENCODING -t utf8 --notest FOLDER`.",
+            )
+        other = spellings.setdefault(nfc(name.casefold()), name)
+        if other != name:
+            raise InvalidData(
+                f"The classes {other!r} and {name!r} differ in case alone.",
+                hint="Spell the class alike in every folder or row, or give two classes names of their own.",
+            )
+    trained = Counter(name for _, name in listing.files["train"])
+    for name in sorted(listing.classes):
+        if not trained[name]:
+            others = {split: sum(name == own for _, own in files) for split, files in listing.files.items()}
+            elsewhere = ", ".join(f"{count} of {split}" for split, count in others.items() if count)
+            raise InvalidData(
+                f"The class {name!r} has no training images that can be read ({elsewhere or 'and none elsewhere'}).",
+                hint="Add images of that class, correct its spelling, or remove its folder.",
+            )
 
 
 def check_files(listing: Listing, strict: bool) -> Listing:
@@ -163,7 +204,7 @@ def check_files(listing: Listing, strict: bool) -> Listing:
                 f"{len(broken)} images cannot be read; the first is {broken[0].rstrip('.')}.",
                 hint="Repair or remove them, or leave out --strict.",
             )
-    return Listing(kept)
+    return Listing(kept, listing.classes)
 
 
 def record_split(splits: Mapping[str, Split], labels: Sequence[Class], path: Path) -> None:
@@ -174,7 +215,7 @@ def record_split(splits: Mapping[str, Split], labels: Sequence[Class], path: Pat
         for name, split in splits.items():
             assert isinstance(split, FileSplit)
             for picture, label in zip(split.paths, split.labels, strict=True):
-                writer.writerow((name, labels[label].name, picture))
+                writer.writerow((name, labels[label].name, shown_path(str(picture))))
 
 
 def _checked(files: list[tuple[Path, str]], broken: list[str]) -> Iterable[tuple[Path, str]]:
@@ -185,7 +226,7 @@ def _checked(files: list[tuple[Path, str]], broken: list[str]) -> Iterable[tuple
                 if problem is None:
                     yield entry
                 else:
-                    broken.append(f"{entry[0]}: {problem}")
+                    broken.append(f"{shown_path(str(entry[0]))}: {shown_path(problem)}")
 
 
 def _problem(path: Path) -> str | None:
@@ -198,39 +239,78 @@ def _problem(path: Path) -> str | None:
     return None
 
 
-def _from_class_folders(folder: Path) -> list[tuple[Path, str]]:
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _from_folder(path: Path, left_out: LeftOut) -> Listing:
+    parts = {split: _split_folder(path, names) for split, names in SPLIT_FOLDERS.items()}
+    if parts["train"] is None:
+        files, classes = _from_class_folders(path, left_out)
+        return Listing({"train": files}, classes)
+    _note_others(path, [part for part in parts.values() if part], left_out)
+    found = {split: _from_class_folders(part, left_out) for split, part in parts.items() if part}
+    listing = {split: found[split][0] if split in found else [] for split in SPLIT_FOLDERS}
+    if listing["validation"] and not listing["test"]:
+        # val/ was held out by the makers of the folder: test on it, and take a validation split from train/
+        listing = {"train": listing["train"], "validation": [], "test": listing["validation"]}
+    return Listing(listing, frozenset().union(*(classes for _, classes in found.values())))
+
+
+def _split_folder(path: Path, names: Sequence[str]) -> Path | None:
+    folders = {entry.name.lower(): entry for entry in sorted(path.iterdir(), reverse=True) if entry.is_dir()}
+    return next((folders[name] for name in names if name in folders), None)
+
+
+def _note_others(path: Path, parts: Sequence[Path], left_out: LeftOut) -> None:
+    for entry in sorted(path.iterdir()):
+        if entry not in parts:
+            left_out.add(name_reason(entry.name) or OTHERS, entry.name)
+
+
+def _from_class_folders(folder: Path, left_out: LeftOut) -> tuple[list[tuple[Path, str]], frozenset[str]]:
+    """(image files with their classes, all classes). A folder is a class; its name is taken in NFC."""
+    files, classes = [], set()
+    for entry in sorted(folder.iterdir()):
+        if reason := folder_reason(entry.name) if entry.is_dir() else name_reason(entry.name) or NO_CLASS:
+            left_out.add(reason, entry.name)
+            continue
+        name = nfc(entry.name)
+        classes.add(name)
+        files += [(Path(path), name) for path in picture_files(str(entry), left_out)]
     if not classes:
         raise DataNotFound(
             f"{folder} contains no folders, so it has no classes.",
             hint="Put the images of each class into a folder of its own, named after the class.",
         )
-    return [
-        (path, entry.name)
-        for entry in classes
-        for path in sorted(entry.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    ]
+    return files, frozenset(classes)
 
 
-def _from_csv(path: Path) -> list[tuple[Path, str]]:
-    """Read rows of path and label; a path is relative to the CSV's folder."""
+def _from_csv(path: Path, left_out: LeftOut) -> Listing:
+    """Read rows of path and label; a path is relative to the CSV's folder.
+
+    A file with a byte order mark comes from a spreadsheet or the review page: the apostrophes before formulas go.
+    """
+    text = read_text(path)
+    clean = unguarded if is_marked(path) else str
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = {
-                wanted: next((c for c in reader.fieldnames or () if c.strip().lower() in names), None)
-                for wanted, names in CSV_COLUMNS.items()
-            }
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as exc:
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        columns = {
+            wanted: next((c for c in reader.fieldnames or () if c.strip().lower() in names), None)
+            for wanted, names in CSV_COLUMNS.items()
+        }
+        rows = list(reader)
+    except csv.Error as exc:
         raise InvalidData(f"{path} is not a CSV file: {exc}.", hint="Save it as UTF-8.") from exc
     picture, label = columns["path"], columns["label"]
     if picture is None or label is None:
         raise InvalidData(
             f"{path} needs a header with the columns path and label.", hint="Make the first line `path,label`."
         )
-    return [(path.parent / row[picture], (row[label] or "").strip()) for row in rows if row[picture] and row[label]]
+    files = []
+    for number, row in enumerate(rows, 1):
+        name = nfc(clean((row[label] or "").strip()))
+        if row[picture] and name:
+            files.append((Path(existing_path(str(path.parent / clean(row[picture])))), name))
+        else:
+            left_out.add(INCOMPLETE, f"row {number}")
+    return Listing({"train": files}, frozenset(name for _, name in files))
 
 
 def _file_split(files: list[tuple[Path, str]], names: list[str], preprocessing: Preprocessing) -> FileSplit:
@@ -259,7 +339,7 @@ def _check_counts(train: FileSplit, fewest: int) -> None:
     if short:
         example = train.paths[int(np.flatnonzero(train.labels == short[0])[0])]
         raise InvalidData(
-            f"{len(short)} classes have fewer than {fewest} images ({example.parent.name} has {counts[short[0]]}): "
-            "too few for a split.",
+            f"{len(short)} classes have fewer than {fewest} images ({shown_path(example.parent.name)} has "
+            f"{counts[short[0]]}): too few for a split.",
             hint="Add images, or leave the classes out.",
         )
