@@ -63,3 +63,22 @@ def bars_recipe(epochs: int = 12, seed: int = 0, build: Callable[..., Any] = tin
 def export_bars(models: Path) -> Path:
     """Train and publish it. Returns the version's directory."""
     return export(bars_recipe(), Target(models, "bars"))
+
+
+def scale_weights(version: Path, factor: float) -> None:
+    """Write the SavedModel's variables anew, with other numbers."""
+    import tensorflow as tf
+
+    prefix = str(version / "variables" / "variables")
+    stored = tf.train.load_checkpoint(prefix)
+    values = {name: stored.get_tensor(name) for name in stored.get_variable_to_shape_map()}
+    changed = [v * np.float32(factor) if getattr(v, "dtype", None) == np.float32 else v for v in values.values()]
+    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=list(values), shape_and_slices=[""] * len(values), tensors=changed)
+
+
+def swap_labels(file: Path) -> None:
+    """Swap the labels of the card in a file; its length stays."""
+    content = file.read_bytes()
+    names = b'"name": "upright"}, {"id": "1", "name": "lying"}', b'"name": "lying"}, {"id": "1", "name": "upright"}'
+    assert content.count(names[0]) >= 1
+    file.write_bytes(content.replace(*names))

@@ -17,6 +17,7 @@ from pathlib import Path
 from export.artifact import serving_config
 from export.progress import say
 from serving.contract.errors import NoSpace, UsageError
+from serving.contract.manifest import write_manifest
 from serving.contract.versions import SERVING_CONFIG, find_versions
 
 DRAFT_PREFIX = ".tmp-"
@@ -32,11 +33,12 @@ class Draft:
         self.path = path
 
     def publish(self) -> Path:
-        """Rename the draft to the next version number. Returns `shelf/<number>`.
+        """Write the manifest, then rename the draft to the next version number. Returns `shelf/<number>`.
 
         If another export takes the number first, the rename fails and the next number is tried. Then TensorFlow
         Serving's files are refreshed; a failure to do so is printed, and the version stays published.
         """
+        write_manifest(self.path)
         _flush_tree(self.path)
         while True:
             version = self.shelf / str(next_number(self.shelf))

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from export.trained_model import Servable
 from serving.contract.card import CARD_FILE, CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_to_json
 from serving.contract.golden import GoldenExamples, write_golden
-from serving.contract.versions import SAVED_MODEL_FILE, SERVE_TAG
+from serving.contract.manifest import MANIFEST_FILE
+from serving.contract.versions import SAVED_MODEL_FILE, SERVE_TAG, TFLITE_FILE
 
 SIGNATURE, INPUT, OUTPUT = "serving_default", "image", "probabilities"
 NOTICE_FILE = Path("assets.extra") / "NOTICE"  # of the licence of weights that others made
@@ -55,7 +56,9 @@ def write_saved_model(folder: Path, servable: Servable, card: ModelCard) -> None
 
 
 def copy_saved_model(folder: Path, source: Path, card: ModelCard) -> None:
-    """Copy a SavedModel and add the signature `model_card` to its graph; nothing else changes.
+    """Copy a SavedModel and add the signature `model_card` to its graph; nothing else of it changes.
+
+    The manifest and the model.tflite of a source that is a version of Sightline's stay behind: they hold its old card.
 
     The signature is four nodes (a placeholder, its shape, the card's text, a fill) in the meta graph that TensorFlow
     Serving loads, so that a gateway reads this card over gRPC like any other.
@@ -64,6 +67,8 @@ def copy_saved_model(folder: Path, source: Path, card: ModelCard) -> None:
     from tensorflow.core.protobuf import saved_model_pb2
 
     shutil.copytree(source, folder, dirs_exist_ok=True)
+    for stale in (MANIFEST_FILE, TFLITE_FILE):
+        (folder / stale).unlink(missing_ok=True)
     path = folder / SAVED_MODEL_FILE
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     with tf.Graph().as_default() as graph:

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_from_json, read_card
+from serving.contract.card import CARD_SIGNATURE, ModelCard, card_from_json, read_card
 from serving.contract.errors import SightlineError, VerificationFailed
 from serving.contract.golden import GoldenExamples, Proof, proof_of, read_golden
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
+from serving.contract.manifest import MANIFEST_FILE, check_files
 from serving.contract.versions import TFLITE_FILE
-from serving.runtimes.opening import LITERT, TENSORFLOW, open_version
-from serving.runtimes.runtime import NotFit, Runtime, run_signature
+from serving.runtimes.opening import LITERT, TENSORFLOW, answered_cards, open_runtime
+from serving.runtimes.runtime import NotFit, Runtime, replay, run_signature
 from serving.runtimes.status import CallError
 from serving.runtimes.tensorflow_start import native_stderr_held_back, start_tensorflow
 
@@ -37,6 +38,7 @@ def verify(version_dir: Path) -> Verdict:
     """Replay the golden examples of a version on disk. A version that fails is a verdict, not an exception."""
     stage, n, difference = "files", 0, 0.0
     try:
+        has_manifest = check_files(version_dir)
         card, golden = read_card(version_dir), read_golden(version_dir)
         n, proof = len(golden), proof_of(card, golden)
         stage = "load"
@@ -52,11 +54,12 @@ def verify(version_dir: Path) -> Verdict:
             runtime.close()
         if (version_dir / TFLITE_FILE).exists():
             stage = "tflite"
-            difference = max(difference, replay_tflite(version_dir, proof))
-        return Verdict(True, "done", n, difference, f"{n} golden examples agree")
+            difference = max(difference, replay_tflite(version_dir, proof, card))
+        files = "" if has_manifest else f"; there is no {MANIFEST_FILE.name} to compare the files with"
+        return Verdict(True, "done", n, difference, f"{n} golden examples agree{files}")
     except _Difference as exc:
         return Verdict(False, stage, n, exc.difference, str(exc))
-    except (SightlineError, CallError, NotFit) as exc:
+    except (SightlineError, CallError, NotFit, OSError) as exc:
         return Verdict(False, stage, n, difference, str(exc))
 
 
@@ -75,20 +78,25 @@ def open_saved_model(version_dir: Path) -> Runtime:
     """Load the SavedModel of a version as the model server does. Raises CallError."""
     start_tensorflow()  # with Keras, which the rest of this process may need
     with native_stderr_held_back():
-        return open_version(version_dir, (TENSORFLOW,)).runtime
+        return open_runtime(version_dir, TENSORFLOW)
 
 
-def replay_tflite(version_dir: Path, proof: Proof) -> float:
+def replay_tflite(version_dir: Path, proof: Proof, card: ModelCard | None = None) -> float:
     """Run the proof with model.tflite as the model server does. Returns the largest difference of a number.
 
-    Raises NotFit where LiteRT cannot run the file, or a number differs by more than `proof.atol`.
+    card: what the file has to give as its own; None: it has none. Raises NotFit where LiteRT cannot run the file, or a
+    number differs by more than `proof.atol`; CallError, SightlineError where its card is another.
     """
     start_tensorflow()  # sets the log level that LiteRT shares
     with native_stderr_held_back():
-        opened = open_version(version_dir, (LITERT,), proof=proof)
-    opened.runtime.close()
-    assert opened.difference is not None
-    return opened.difference
+        runtime = open_runtime(version_dir, LITERT)
+        if card is not None:
+            _check_card(runtime, card)
+        difference = replay(runtime, proof)
+        runtime.close()
+    if not difference <= proof.atol:
+        raise NotFit(f"{TFLITE_FILE} differs by {difference:.2g} from the exported model; {proof.atol:.2g} is allowed")
+    return difference
 
 
 class _Difference(Exception):
@@ -100,7 +108,7 @@ class _Difference(Exception):
 
 
 def _check_card(runtime: Runtime, card: ModelCard) -> None:
-    answers = run_signature(runtime, CARD_SIGNATURE, {CARD_INPUT: np.zeros(2, np.int32)}, CARD_OUTPUT)
+    answers = answered_cards(runtime)
     if len(answers) != 2 or any(card_from_json(answer) != card for answer in answers):
         raise _Difference(f"the card of the signature {CARD_SIGNATURE} is not the one in the file")
 

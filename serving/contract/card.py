@@ -19,6 +19,7 @@ SCHEMA_VERSION = 1
 CARD_SIGNATURE = "model_card"  # probe: int32 [n] -> card: string [n]
 CARD_INPUT, CARD_OUTPUT = "probe", "card"
 CARD_FILE = Path("assets.extra") / "model_card.json"
+LARGEST_ATOL = 0.1  # of a probability; bfloat16 needs it, float32 a ten-thousandth of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,11 @@ class Golden:
     n: int
     atol: float
 
+    def __post_init__(self) -> None:
+        """Refuse a tolerance that would let wrong answers through. Raises InvalidCard."""
+        if not 0 <= self.atol <= LARGEST_ATOL:
+            raise InvalidCard(f"golden.atol is {self.atol:g}; it must be from 0 to {LARGEST_ATOL:g}")
+
 
 @dataclass(frozen=True)  # without slots, for the cached property
 class ModelCard:
@@ -141,7 +147,7 @@ def card_from_json(text: str | bytes) -> ModelCard:
     """Read and check a card. Raises InvalidCard and names the field."""
     try:
         data = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise InvalidCard(f"the card is not JSON: {exc}", hint="Export the model again.") from exc
     card: ModelCard = _read(ModelCard, data, "card")
     return card

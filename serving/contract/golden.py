@@ -6,14 +6,14 @@ broken one.
 """
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from serving.contract.card import CARD_FILE, ModelCard, read_card
+from serving.contract.card import LARGEST_ATOL, ModelCard, read_card
 from serving.contract.errors import ModelError
 from serving.contract.versions import GOLDEN_DIR
 
@@ -64,7 +64,7 @@ def read_golden(version_dir: Path) -> GoldenExamples:
 class Proof:
     """signature, input, output: names in the SavedModel's signatures. given: (n, ...), expected: float32 (n, ...).
 
-    atol: how far any number of an answer may be from the expected one.
+    atol: how far any number of an answer may be from the expected one. Raises ModelError where it proves nothing.
     """
 
     signature: str
@@ -74,6 +74,19 @@ class Proof:
     expected: npt.NDArray[np.float32]
     atol: float
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.atol <= LARGEST_ATOL:
+            raise ModelError(f"the proof allows a difference of {self.atol:g}; {LARGEST_ATOL:g} is the most")
+        if not len(self.given) or len(self.given) != len(self.expected):
+            raise ModelError(f"the proof holds {len(self.given)} examples and {len(self.expected)} answers")
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def part(self, begin: int, end: int) -> "Proof":
+        """Return the proof of the examples from `begin` to before `end`."""
+        return replace(self, given=self.given[begin:end], expected=self.expected[begin:end])
+
     def difference(self, answers: npt.NDArray[Any]) -> float:
         """Return the largest difference of any number from the expected one; infinity where the shape is another."""
         if answers.shape != self.expected.shape:
@@ -82,7 +95,9 @@ class Proof:
 
 
 def proof_of(card: ModelCard, golden: GoldenExamples) -> Proof:
-    """Make the proof of a classifier."""
+    """Make the proof of a classifier. Raises ModelError where the card promises another number of examples."""
+    if card.golden.n != len(golden):
+        raise ModelError(f"the card promises {card.golden.n} golden examples, and there are {len(golden)}")
     names = (card.input.signature, card.input.tensor, card.output.tensor)
     return Proof(*names, golden.tensors, golden.probabilities, card.golden.atol)
 
@@ -95,9 +110,14 @@ def write_proof(version_dir: Path, proof: Proof) -> None:
     np.savez(path, names=names, given=proof.given, expected=proof.expected, atol=proof.atol)
 
 
+def has_proof(version_dir: Path) -> bool:
+    """Return True where a version holds golden examples, or the proof of a model without a card; perhaps damaged."""
+    return (version_dir / GOLDEN_DIR).exists() or (version_dir / PROOF_FILE).exists()
+
+
 def read_proof(version_dir: Path) -> Proof:
     """Read the proof of a version on disk. Raises ModelError where it is missing or damaged."""
-    if (version_dir / CARD_FILE).exists():
+    if (version_dir / GOLDEN_DIR).exists():
         return proof_of(read_card(version_dir), read_golden(version_dir))
     path = version_dir / PROOF_FILE
     names, given, expected, atol = read_arrays(path, f"the proof {path}", "names", "given", "expected", "atol")

@@ -18,14 +18,16 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from google.protobuf.message import DecodeError
 
+from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE
 from serving.contract.dtypes import dtype_name
 from serving.contract.versions import SAVED_MODEL_FILE, SERVE_TAG, TFLITE_FILE
 from serving.runtimes.messages import saved_model_pb2
-from serving.runtimes.runtime import NotFit
-from serving.runtimes.status import CallError, deadline_exceeded, invalid_argument
+from serving.runtimes.runtime import NotFit, run_signature
+from serving.runtimes.status import CallError, data_loss, deadline_exceeded, invalid_argument
 from serving.runtimes.tensors import NUMPY_TYPES, Array
 
 INIT_SIGNATURE = "__saved_model_init_op"  # TensorFlow writes it into every SavedModel; clients never call it
+CARD_BEGINNING = b'{"schema_version"'  # of every card, see `card_to_json`
 LARGEST_RUN = 32  # rows; more at once is not faster
 CACHE_BYTES = 256 * 1024  # of input in one run; more only takes memory for activations
 LARGE_FILE_BYTES = 100_000_000  # beyond it, one interpreter packs the weights and uses all CPUs
@@ -44,11 +46,12 @@ class LiteRtRuntime:
     """One version, loaded and ready to run. Safe to share between threads: each run has an interpreter to itself.
 
     threads: of one run. runs: how many go side by side; each packs the weights for itself when it is first needed.
-    Raises NotFit.
+    Raises NotFit, and CallError (DATA_LOSS) where the file has another card than the SavedModel.
     """
 
     def __init__(self, directory: Path, *, threads: int, runs: int) -> None:
-        self.signatures: Mapping[str, Any] = _read_signatures(directory)
+        meta_graph = _read_meta_graph(directory)
+        self.signatures: Mapping[str, Any] = dict(meta_graph.signature_def)
         try:
             self._content = (directory / TFLITE_FILE).read_bytes()  # a mapped file could be cut short while it is used
         except OSError as exc:
@@ -60,6 +63,7 @@ class LiteRtRuntime:
         self._places = threading.Semaphore(runs)
         self._resting = [self._start()]
         _require_same_signatures(self.signatures, self._resting[0])
+        self._require_same_card(meta_graph)
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], deadline: float | None = None) -> list[Array]:
         """Run the graph, see Runtime.run. An input has to fit the shape that the signature declares."""
@@ -85,6 +89,13 @@ class LiteRtRuntime:
         """Free the memory. No call may be running."""
         self._resting.clear()
         self._content = b""
+
+    def _require_same_card(self, meta_graph: Any) -> None:
+        saved = _card_texts(meta_graph)
+        if CARD_SIGNATURE in self.signatures and saved:
+            answer = run_signature(self, CARD_SIGNATURE, {CARD_INPUT: np.zeros(1, np.int32)}, CARD_OUTPUT)[0]
+            if any(text != answer for text in saved):
+                raise data_loss(f"the card of {TFLITE_FILE} is not the one of {SAVED_MODEL_FILE}")
 
     def _start(self) -> Any:
         try:
@@ -154,16 +165,24 @@ def _planned(signatures: Mapping[str, Any], feeds: set[str], fetches: Sequence[s
     raise invalid_argument(f"no signature takes {sorted(feeds)} and gives {sorted(fetches)}")
 
 
-def _read_signatures(directory: Path) -> dict[str, Any]:
-    """Read the SavedModel's signatures: clients see the same, whichever runtime runs the model."""
+def _read_meta_graph(directory: Path) -> Any:
+    """Read the SavedModel's graph and signatures: clients see the same, whichever runtime runs the model."""
     try:
         saved = saved_model_pb2.SavedModel.FromString((directory / SAVED_MODEL_FILE).read_bytes())
     except (OSError, DecodeError) as exc:
         raise NotFit(f"{SAVED_MODEL_FILE} cannot be read: {exc}") from exc
     for meta_graph in saved.meta_graphs:
         if list(meta_graph.meta_info_def.tags) == [SERVE_TAG]:
-            return dict(meta_graph.signature_def)
+            return meta_graph
     raise NotFit(f"{SAVED_MODEL_FILE} has no graph with the tag {SERVE_TAG}")
+
+
+def _card_texts(meta_graph: Any) -> list[bytes]:
+    """Find the cards among the constants of the graph and of its functions."""
+    graph = meta_graph.graph_def
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    texts = [text for node in nodes if node.op == "Const" for text in node.attr["value"].tensor.string_val]
+    return [text for text in texts if text.startswith(CARD_BEGINNING)]
 
 
 def _require_same_signatures(declared: Mapping[str, Any], interpreter: Any) -> None:

@@ -50,6 +50,11 @@ def not_found(message: str) -> CallError:
     return CallError(grpc.StatusCode.NOT_FOUND, message)
 
 
+def data_loss(message: str) -> CallError:
+    """Make the error of a version that is damaged, or not the one that was exported."""
+    return CallError(grpc.StatusCode.DATA_LOSS, message)
+
+
 def deadline_exceeded() -> CallError:
     """Make the error of a call whose time has run out."""
     return CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")

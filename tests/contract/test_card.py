@@ -48,12 +48,19 @@ def changed(path: str, value: Any) -> str:
         ("surprise", 1, r"unknown fields \['surprise'\]"),
         ("schema_version", 2, "schema_version 2"),
         ("input.dtype", "float32", "they must agree"),
+        ("golden.atol", 1e9, r"golden\.atol is 1e\+09; it must be from 0 to 0\.1"),
+        ("golden.atol", -1, r"golden\.atol is -1"),
         ("metrics", {"test_accuracy": None}, r"card\.metrics\.test_accuracy"),
     ],
 )
 def test_a_card_that_is_wrong_is_refused_with_the_fields_name(path: str, value: Any, message: str) -> None:
     with pytest.raises(InvalidCard, match=message):
         card_from_json(changed(path, value))
+
+
+def test_a_card_that_is_nested_too_deep_is_no_card() -> None:
+    with pytest.raises(InvalidCard, match="not JSON"):
+        card_from_json("[" * 100_000)
 
 
 @pytest.mark.parametrize("field", sorted(card_to_dict(COLORS)))

@@ -1,6 +1,8 @@
 """What proves another runtime right: stored, read, and how far answers are from it."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,3 +45,17 @@ def test_a_proof_that_lacks_an_array_is_damaged(tmp_path: Path) -> None:
     np.savez(tmp_path / PROOF_FILE, given=PROOF.given)
     with pytest.raises(ModelError, match="cannot be read"):
         read_proof(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"atol": 1e9}, "allows a difference of 1e"),
+        ({"atol": float("nan")}, "allows a difference of nan"),
+        ({"given": PROOF.given[:0], "expected": PROOF.expected[:0]}, "0 examples and 0 answers"),
+        ({"given": PROOF.given[:1]}, "1 examples and 2 answers"),
+    ],
+)
+def test_a_proof_that_proves_nothing_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        replace(PROOF, **change)

@@ -15,7 +15,6 @@ from serving.model_server.loading.warmup import warm_up
 from serving.model_server.metrics import Metrics
 from serving.runtimes.opening import LITERT, TENSORFLOW, RuntimeName, open_version
 from serving.runtimes.runtime import Runtime
-from serving.runtimes.status import CallError
 from serving.runtimes.tensors import Array
 
 logger = logging.getLogger(__name__)
@@ -39,9 +38,10 @@ class LoadSettings:
 
 
 class Servable:
-    """A version that answers, perhaps batched."""
+    """A version that answers, perhaps batched. unproven: see OpenedVersion."""
 
-    def __init__(self, model: Runtime, batched: BatchingRuntime | None) -> None:
+    def __init__(self, model: Runtime, batched: BatchingRuntime | None, unproven: str) -> None:
+        self.unproven = unproven
         self._model = model
         self._runs = batched if batched is not None else model
         self.signatures: Mapping[str, Any] = model.signatures
@@ -58,7 +58,10 @@ class Servable:
 
 
 def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path], Servable]:
-    """Make the function that loads a version for a Repository, of name, version, directory. It raises CallError."""
+    """Make the function that loads a version for a Repository, of name, version, directory.
+
+    It raises CallError, and whatever else reading a folder of unknown content may raise.
+    """
     scheduler = BatchScheduler(settings.batching, metrics) if settings.batching is not None else None
     runtimes: tuple[RuntimeName, ...] = (LITERT, TENSORFLOW) if settings.prefer_tflite else (TENSORFLOW,)
 
@@ -67,7 +70,7 @@ def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path
         try:
             servable = _load(name, version, directory)
             _warm_up(servable, name, version, directory)
-        except CallError:
+        except Exception:
             metrics.load_attempts.add(str(directory), "fail")
             raise
         metrics.load_attempts.add(str(directory), "success")
@@ -84,7 +87,10 @@ def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path
         else:
             logger.info("%s version %d runs on %s", name, version, opened.name)
         metrics.load_stages.observe((time.monotonic() - started) * 1e6, str(directory), "load")
-        return Servable(opened.runtime, BatchingRuntime(opened.runtime, scheduler) if scheduler is not None else None)
+        if opened.unproven:
+            logger.warning("%s version %d is unproven: %s", name, version, opened.unproven)
+        batched = BatchingRuntime(opened.runtime, scheduler) if scheduler is not None else None
+        return Servable(opened.runtime, batched, opened.unproven)
 
     def _warm_up(servable: Servable, name: str, version: int, directory: Path) -> None:
         if not settings.warm_up:
@@ -92,7 +98,7 @@ def loader(settings: LoadSettings, metrics: Metrics) -> Callable[[str, int, Path
         started = time.monotonic()
         try:
             count = warm_up(servable, directory, metrics, settings.warmup_iterations)
-        except CallError:
+        except Exception:
             servable.close()
             raise
         if count:

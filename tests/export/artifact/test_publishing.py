@@ -12,6 +12,7 @@ import pytest
 
 from export.artifact.publishing import check_name, check_space, draft_version, next_number, remove_abandoned_drafts
 from serving.contract.errors import NoSpace, UsageError
+from serving.contract.manifest import check_files
 
 HOLD_A_DRAFT = """
 import sys, time
@@ -113,4 +114,4 @@ def test_exports_at_the_same_time_get_different_numbers(tmp_path: Path) -> None:
         thread.join()
     assert len(published) == 20
     assert sorted(int(path.name) for path in published) == list(range(1, 21))
-    assert all(len(list(path.iterdir())) == 1 for path in published)
+    assert all(len(list(path.iterdir())) == 2 and check_files(path) for path in published)  # the mark, assets.extra

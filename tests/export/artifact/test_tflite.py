@@ -15,6 +15,7 @@ from export.options import Target
 from export.pipeline import Recipe, export
 from serving.contract.card import read_card
 from serving.contract.golden import GoldenExamples, proof_of, read_golden, read_proof
+from serving.contract.manifest import MANIFEST_FILE
 from serving.contract.versions import TFLITE_FILE
 from serving.runtimes.runtime import NotFit
 
@@ -65,6 +66,7 @@ def test_bfloat16_has_none(tmp_path: Path, make_recipe: Callable[..., Recipe]) -
 
 def test_one_that_is_damaged_is_found_at_stage_tflite(copied: Path) -> None:
     (copied / TFLITE_FILE).write_bytes(b"not a model")
+    (copied / MANIFEST_FILE).unlink()
     with pytest.raises(NotFit, match="cannot be loaded"):
         replay_tflite(copied, read_proof(copied))
     verdict = verify(copied)
