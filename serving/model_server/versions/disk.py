@@ -1,5 +1,6 @@
 """Models on disk: which folders are models, and whether anything in a version has changed."""
 
+import os
 from pathlib import Path
 
 from serving.contract.versions import SERVING_CONFIG
@@ -8,24 +9,48 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 def fingerprint(directory: Path) -> Fingerprint:
-    """List the name, size and time of every file of a version: the list differs when a copy has gone on."""
-    files = []
-    for path in sorted(directory.rglob("*")):
+    """List the name, size and time of change of a version's folder and of all in it.
+
+    The list differs when a copy has gone on or a permission was mended: st_ctime moves with both. What cannot be read
+    is left out.
+    """
+    paths = [str(directory)]
+    for folder, folders, files in os.walk(directory):
+        paths += [os.path.join(folder, name) for name in (*folders, *files)]
+    found = []
+    for path in sorted(paths):
         try:
-            stat = path.stat()
+            status = os.stat(path)
         except OSError:
             continue
-        files.append((str(path.relative_to(directory)), stat.st_size, stat.st_mtime_ns))
-    return tuple(files)
+        found.append((path, status.st_size, status.st_ctime_ns))
+    return tuple(found)
 
 
-def find_models(root: Path) -> dict[str, Path]:
+def find_models(root: Path) -> tuple[dict[str, Path], list[str]]:
     """Find the models of a folder: each subfolder is one, but for hidden ones and TensorFlow Serving's files.
 
-    Raises OSError when it cannot be listed.
+    Returns the models by name, and the printable names of those left out because they are not UTF-8, which no request
+    could name. Raises OSError when the folder cannot be listed.
     """
-    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and _is_model(path.name)}
+    models, unnamable = {}, []
+    for path in sorted(root.iterdir()):
+        if not _is_model(path):
+            continue
+        if printable(path.name) == path.name:
+            models[path.name] = path
+        else:
+            unnamable.append(printable(path.name))
+    return models, unnamable
 
 
-def _is_model(name: str) -> bool:
-    return not name.startswith(".") and name != SERVING_CONFIG
+def printable(text: str) -> str:
+    """Replace what is not UTF-8 in a name that the disk gave."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        return not path.name.startswith(".") and path.name != SERVING_CONFIG and path.is_dir()
+    except OSError:  # a folder that may not be entered
+        return False

@@ -20,7 +20,7 @@ import grpc
 
 from serving.contract.machine import usable_cpus
 from serving.contract.versions import find_versions
-from serving.model_server.versions.disk import Fingerprint, find_models, fingerprint
+from serving.model_server.versions.disk import Fingerprint, find_models, fingerprint, printable
 from serving.model_server.versions.policies import Latest, ModelConfig
 from serving.runtimes.status import CallError, failed_precondition, invalid_argument, not_found
 
@@ -63,7 +63,10 @@ class RepositorySettings:
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """A version as GetModelStatus reports it."""
+    """A version as GetModelStatus reports it.
+
+    error: of the last attempt to load it, from the first failure on until one succeeds.
+    """
 
     version: int
     state: State
@@ -98,7 +101,8 @@ class _ModelRecord(Generic[Servable]):
 class Repository(Generic[Servable]):
     """Load what the configuration and the disk ask for, and lend it to calls.
 
-    load: turns a model's name, version and directory into something that answers; raises CallError.
+    load: turns a model's name, version and directory into something that answers. Whatever it raises is a failure of
+    that version.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Repository(Generic[Servable]):
         self._load = load
         self._settings = settings
         self._models_dir = models_dir
+        self._complaint = ""  # last logged about that folder
         self._models: dict[str, _ModelRecord[Servable]] = {}
         self._labels: dict[str, dict[str, int]] = {}
         self._changed = threading.Condition()
@@ -163,6 +168,16 @@ class Repository(Generic[Servable]):
         """List the models that are wanted, loaded or not, sorted."""
         with self._changed:
             return sorted(name for name, model in self._models.items() if model.wanted)
+
+    def loaded(self) -> list[tuple[str, int, Servable]]:
+        """List the name, number and servable of every version that answers."""
+        with self._changed:
+            return [
+                (name, version.number, version.servable)
+                for name, model in sorted(self._models.items())
+                for version in model.versions.values()
+                if version.state == State.AVAILABLE and version.servable is not None
+            ]
 
     def wait_until_settled(
         self, names: Sequence[str], *, what: str, give_up: Callable[[], bool] = lambda: False
@@ -238,13 +253,16 @@ class Repository(Generic[Servable]):
         polls = 0
         while not self._stop.is_set():
             now = time.monotonic()
-            if now >= next_poll and (self._settings.poll_seconds > 0 or polls == 0 or self._has_unlisted()):
-                self._list_disk()
-                polls += 1
-                next_poll = now + self._settings.poll_seconds
-            with self._changed:
-                for model in self._models.values():
-                    self._reconcile(model, now)
+            try:
+                if now >= next_poll and (self._settings.poll_seconds > 0 or polls == 0 or self._has_unlisted()):
+                    polls += 1
+                    next_poll = now + self._settings.poll_seconds
+                    self._list_disk()
+                with self._changed:
+                    for model in self._models.values():
+                        self._reconcile(model, now)
+            except Exception:  # whatever a folder holds, the next look may succeed
+                logger.exception("the models could not be looked after; trying again")
             self._stop.wait(TICK_SECONDS)
 
     def _has_unlisted(self) -> bool:
@@ -258,7 +276,10 @@ class Repository(Generic[Servable]):
         with self._changed:
             models = [model for model in self._models.values() if model.wanted]
         for model in models:
-            self._list_model(model, model.config)
+            try:
+                self._list_model(model, model.config)
+            except Exception:
+                logger.exception("%s could not be listed", model.config.name)
 
     def _list_model(self, model: _ModelRecord[Servable], config: ModelConfig) -> None:
         try:
@@ -280,16 +301,25 @@ class Repository(Generic[Servable]):
 
     def _find_models(self, models_dir: Path) -> None:
         try:
-            found = find_models(models_dir)
+            found, unnamable = find_models(models_dir)
         except OSError as exc:
-            logger.warning("Could not list %s: %s", models_dir, exc.strerror)
+            self._complain(f"Could not list {models_dir}: {exc.strerror}")
             return
+        names = ", ".join(unnamable)
+        self._complain(f"Left out of {models_dir}, because their names are not UTF-8: {names}" if names else "")
         with self._changed:
             for name, path in found.items():
                 model = self._models.setdefault(name, _ModelRecord(ModelConfig(name, path)))
                 model.wanted = True
             for name, model in self._models.items():
                 model.wanted = name in found
+                if not model.wanted:
+                    model.on_disk = {}
+
+    def _complain(self, complaint: str) -> None:
+        if complaint and complaint != self._complaint:
+            logger.warning(complaint)
+        self._complaint = complaint
 
     def _aspired(self, model: _ModelRecord[Servable]) -> dict[int, Path]:
         """Return the versions that the policy asks for and, where none of them can be loaded, the next older one."""
@@ -314,7 +344,7 @@ class Repository(Generic[Servable]):
             if version.state in (State.START, State.LOADING) and not version.in_flight:
                 self._set(model, version, State.END)
             elif version.state == State.END and not (model.on_disk and version.number in model.on_disk):
-                version.failures = 0  # its directory is gone; should it return, it is tried again
+                version.failures, version.error = 0, None  # its directory is gone; should it return, it is tried again
         for version in self._droppable(model, aspired, gone):
             self._set(model, version, State.UNLOADING)
         for version in model.versions.values():
@@ -326,7 +356,7 @@ class Repository(Generic[Servable]):
         version = model.versions.get(number)
         has_changed = bool(version and version.failures and version.is_quiet and version.listed != version.tried)
         if version is None or (version.state == State.END and (not version.failures or has_changed)):
-            version = model.versions[number] = _VersionRecord(number, path)
+            version = model.versions[number] = _VersionRecord(number, path, error=version.error if version else None)
         if version.state not in (State.START, State.LOADING) or version.in_flight:
             return
         if now >= version.retry_at or has_changed:
@@ -336,13 +366,16 @@ class Repository(Generic[Servable]):
 
     def _try_load(self, model: _ModelRecord[Servable], version: _VersionRecord[Servable]) -> None:
         """Load one version; the lock is not held meanwhile."""
-        name, started, found = model.config.name, time.monotonic(), fingerprint(version.path)
+        name, started = model.config.name, time.monotonic()
+        found: Fingerprint = ()
         logger.info("loading %s version %d from %s", name, version.number, version.path)
         try:
+            found = fingerprint(version.path)
             servable = self._load(name, version.number, version.path)
-        except CallError as exc:
+        except BaseException as exc:  # noqa: BLE001  the version failed, whatever it raised
+            error = _load_error(exc)
             with self._changed:
-                self._note_failure(model, version, exc, found)
+                self._note_failure(model, version, error, found)
             return
         with self._changed:
             version.servable, version.error, version.failures, version.in_flight = servable, None, 0, False
@@ -357,10 +390,9 @@ class Repository(Generic[Servable]):
         version.tried = version.listed = found
         version.in_flight, version.is_quiet = False, False
         version.retry_at = time.monotonic() + self._settings.retry_seconds
+        version.error = error
         logger.error("%s version %d, attempt %d: %s", model.config.name, version.number, version.failures, error)
-        if version.failures > self._settings.load_retries:
-            version.error = error
-            self._set(model, version, State.END)
+        self._set(model, version, State.END if version.failures > self._settings.load_retries else version.state)
 
     def _droppable(
         self, model: _ModelRecord[Servable], aspired: Mapping[int, Path], gone: Sequence[_VersionRecord[Servable]]
@@ -392,6 +424,18 @@ class Repository(Generic[Servable]):
 
     def _answers(self, name: str) -> bool:
         return any(v.state == State.AVAILABLE for v in self._models[name].versions.values())
+
+
+def _load_error(exc: BaseException) -> CallError:
+    """Turn whatever a load raised into the version's error, in printable words; log it where it was not foreseen."""
+    if isinstance(exc, CallError):
+        return CallError(exc.code, printable(exc.message))
+    if isinstance(exc, PermissionError):
+        return CallError(grpc.StatusCode.PERMISSION_DENIED, printable(f"{exc.filename} may not be read"))
+    if isinstance(exc, OSError):
+        return CallError(grpc.StatusCode.DATA_LOSS, printable(f"{exc.filename} cannot be read: {exc.strerror}"))
+    logger.error("a version could not be loaded, by an error that was not foreseen", exc_info=exc)
+    return CallError(grpc.StatusCode.UNKNOWN, printable(f"{type(exc).__name__}: {exc}"))
 
 
 def _complain(model: _ModelRecord[Servable], complaint: str) -> None:
