@@ -11,6 +11,8 @@ from typing import Any
 
 import grpc
 
+from serving.backend.protos import wire_pb2 as wire
+from serving.contract.card import CARD_SIGNATURE
 from serving.model_server.calls import tf_examples
 from serving.model_server.calls.predict import (
     MAX_REPEATED_BYTES,
@@ -113,9 +115,13 @@ class ModelServerService:
                 row.status.error_code, row.status.error_message = status.error.number, status.error.message
         return response
 
-    def model_names(self) -> list[str]:
-        """List the models that are served or wanted, sorted."""
-        return self._repository.model_names()
+    def list_models(self) -> wire.ListModelsResponse:
+        """List the models that are served or wanted, sorted, and what is known of each version that answers."""
+        response = wire.ListModelsResponse(name=self._repository.model_names())
+        for name, version, servable in self._repository.loaded():
+            classifies = CARD_SIGNATURE in servable.signatures
+            response.loaded.add(model=name, version=version, unproven=servable.unproven, classifies=classifies)
+        return response
 
     def reload(self, request: Any, response: Any, is_wanted: Callable[[], bool]) -> Any:
         """Replace the list of models and wait for the new ones. is_wanted: whether the client still waits."""

@@ -89,7 +89,7 @@ NAMES = (
     "TensorProto",
     "TensorShapeProto",
 )
-OURS_ALONE = {"ListModelsRequest", "ListModelsResponse"}
+OURS_ALONE = {"LoadedVersion", "ListModelsRequest", "ListModelsResponse"}
 
 
 def filled(message: Message, depth: int = 0) -> Message:

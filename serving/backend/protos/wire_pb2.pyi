@@ -436,8 +436,22 @@ class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class LoadedVersion(_message.Message):
+    __slots__ = ("model", "version", "unproven", "classifies")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNPROVEN_FIELD_NUMBER: _ClassVar[int]
+    CLASSIFIES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    unproven: str
+    classifies: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., unproven: _Optional[str] = ..., classifies: _Optional[bool] = ...) -> None: ...
+
 class ListModelsResponse(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "loaded")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
     name: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[_Iterable[str]] = ...) -> None: ...
+    loaded: _containers.RepeatedCompositeFieldContainer[LoadedVersion]
+    def __init__(self, name: _Optional[_Iterable[str]] = ..., loaded: _Optional[_Iterable[_Union[LoadedVersion, _Mapping]]] = ...) -> None: ...
