@@ -10,6 +10,7 @@
     │   ├── RequestTooLarge
     │   ├── TooManyImages
     │   ├── UnsupportedContentType
+    │   │   └── UnsupportedContentEncoding
     │   ├── UploadTooSlow
     │   └── InvalidName
     ├── BadImage                   the bytes are not a picture that can be used
@@ -132,6 +133,10 @@ class TooManyImages(BadRequest):
 
 class UnsupportedContentType(BadRequest):
     code, title = "unsupported_content_type", "The content type is not supported"
+
+
+class UnsupportedContentEncoding(UnsupportedContentType):
+    code, title = "unsupported_content_encoding", "The compression of the body is not supported"
 
 
 class UploadTooSlow(BadRequest):

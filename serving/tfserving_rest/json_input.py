@@ -4,8 +4,6 @@ Source: tensorflow_serving/util/json_tensor.cc. Numbers are checked as strictly 
 only, a float type any number, NaN and Infinity.
 """
 
-import base64
-import binascii
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -16,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.backend.protos import wire_pb2 as wire
+from serving.contract.base64_text import decode_base64
 from serving.contract.dtypes import BY_CODE, dtype_name
 from serving.runtimes.status import CallError, invalid_argument
 from serving.runtimes.tensors import NUMPY_TYPES, to_numpy
@@ -33,14 +32,13 @@ def is_b64(value: Any) -> bool:
 
 
 def decode_b64(value: Mapping[str, Any]) -> bytes:
-    """Decode `{"b64": "..."}`. Raises CallError."""
+    """Decode `{"b64": "..."}`, in more spellings than TensorFlow Serving reads. Raises CallError."""
     text = value[B64]
     if not isinstance(text, str):
         raise invalid_argument(f"Illegal to specify non-string value for key '{B64}'")
-    alphabet = b"-_" if set("-_") & set(text) else None
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=alphabet, validate=True)
-    except (binascii.Error, ValueError) as exc:
+        return decode_base64(text)
+    except ValueError as exc:
         raise invalid_argument("Unable to base64 decode") from exc
 
 

@@ -6,6 +6,7 @@ Werkzeug's parser is made for streams of any size: for 32 small images it took a
 from dataclasses import dataclass
 
 from multipart import MultipartSegment, ParserLimitReached, PushMultipartParser
+from werkzeug.http import parse_options_header
 
 from serving.contract.errors import InvalidMultipart, RequestTooLarge
 
@@ -50,13 +51,13 @@ def _parsed(body: bytes, boundary: str) -> list[Part]:
     with PushMultipartParser(boundary, max_segment_count=MOST_PARTS, header_charset=BYTEWISE) as parser:
         for event in parser.parse(body):
             if isinstance(event, MultipartSegment):
-                name, filename, chunks = event.name, event.filename, []
+                name, filename, chunks = event.name, _filename(event), []
             elif event:
                 chunks.append(event)
             else:
                 data = b"".join(chunks)
                 _require_body(data, delimiter)
-                parts.append(Part(_text(name), None if filename is None else _text(filename), data))
+                parts.append(Part(_text(name), filename, data))
     return parts
 
 
@@ -64,6 +65,18 @@ def _require_body(data: bytes, delimiter: bytes) -> None:
     """Raise ValueError for a part without a body: what follows it would be taken for its content."""
     if data.startswith(delimiter) and data[len(delimiter) : len(delimiter) + 2] in (b"\r\n", b"--"):
         raise ValueError("a part has no body, not even an empty one")
+
+
+def _filename(segment: MultipartSegment) -> str | None:
+    """Return the file's name; None for a field that is no file.
+
+    RFC 7578 forbids `filename*`, and .NET and old versions of requests send it, beside `filename` or alone. It counts
+    where there are both (RFC 6266, section 4.3).
+    """
+    disposition = segment.header("Content-Disposition") or ""
+    if "filename*" in disposition.lower():
+        return parse_options_header(disposition)[1].get("filename", "")
+    return None if segment.filename is None else _text(segment.filename)
 
 
 def _text(header: str) -> str:

@@ -3,8 +3,6 @@
 Source: https://github.com/kserve/open-inference-protocol and Triton's extensions binary_tensor_data and classification.
 """
 
-import base64
-import binascii
 import json
 import math
 import struct
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving.contract.base64_text import decode_base64
 from serving.contract.card import ModelCard
 from serving.contract.dtypes import BY_NUMPY
 from serving.contract.errors import BadImage, InvalidBase64, InvalidJson
@@ -226,10 +225,14 @@ def _length_prefixed(raw: bytes) -> list[bytes]:
 def _from_base64(data: Any) -> list[bytes]:
     if not isinstance(data, list) or not all(isinstance(item, str) for item in data):
         raise InvalidJson("inputs[0].data must be a list of images in base64.")
+    return [_picture(item, index) for index, item in enumerate(data)]
+
+
+def _picture(text: str, index: int) -> bytes:
     try:
-        return [base64.b64decode(item, validate=True) for item in data]
-    except (binascii.Error, ValueError) as exc:
-        raise InvalidBase64(f"inputs[0].data is not base64: {exc}.") from exc
+        return decode_base64(text)
+    except ValueError as exc:
+        raise InvalidBase64(f"inputs[0].data[{index}] is not base64: {exc}.") from exc
 
 
 def first_bad(decoded: Sequence[Any]) -> BadImage | None:

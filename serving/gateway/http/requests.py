@@ -1,7 +1,5 @@
 """Requests to images: multipart forms, raw bytes and base64 JSON. Add an upload encoding here."""
 
-import base64
-import binascii
 import json
 import re
 import time
@@ -10,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from flask import Request
+from flask import Request, current_app
 from werkzeug.datastructures import Headers
 
 from serving.backend.predictor import Call, ModelRef
+from serving.contract.base64_text import decode_base64
 from serving.contract.errors import (
     BadImage,
     BadRequest,
@@ -25,6 +24,7 @@ from serving.contract.errors import (
     MissingImage,
     RequestTooLarge,
     TooManyImages,
+    UnsupportedContentEncoding,
     UnsupportedContentType,
 )
 from serving.gateway.http.forms import Part, read_form
@@ -49,8 +49,9 @@ TIMEOUT = "X-Request-Timeout"
 TIMEOUT_HEADER = Parameter(
     TIMEOUT, {"type": "number", "exclusiveMinimum": 0}, "Deadline of the answer, seconds.", place="header"
 )
-RAW_TYPES = ("", "application/octet-stream")  # and image/*
-DATA_URL = re.compile(r"data:[\w./+-]*;base64,")
+CODINGS = ("gzip", "x-gzip", "deflate")  # of a body
+RAW_TYPES = ("", "application/octet-stream", "binary/octet-stream")  # and image/*
+URLENCODED = "application/x-www-form-urlencoded"
 PICTURES = {
     "multipart/form-data": {
         "type": "object",
@@ -61,7 +62,7 @@ PICTURES = {
     "application/octet-stream": BYTES,
     "application/json": Base64Pictures,
 }  # the bodies that `read_uploads` reads
-BODY_ERRORS = (BadRequest, RequestTooLarge, UnsupportedContentType)
+BODY_ERRORS = (BadRequest, RequestTooLarge, UnsupportedContentType, UnsupportedContentEncoding)
 HINT = (
     "Send a form with the field `image` (curl -F image=@photo.jpg), the image's bytes (-H 'Content-Type: image/jpeg' "
     '--data-binary @photo.jpg), or JSON {"images": [{"b64": "..."}]}.'
@@ -153,25 +154,46 @@ def read_version(text: str | None) -> int | None:
     return None if text is None else _version({"version": text})
 
 
-def read_body(request: Request, limit: int) -> bytes:
-    """Read the whole body; gzip is unpacked, up to `limit` bytes. Raises RequestTooLarge, BadRequest."""
+def read_body(request: Request) -> bytes:
+    """Read the whole body and undo its Content-Encoding, gzip or deflate.
+
+    Raises RequestTooLarge past MAX_CONTENT_LENGTH bytes, BadRequest, UnsupportedContentEncoding.
+    """
     data = request.get_data(cache=False)
-    return _decompressed(data, limit) if request.headers.get("Content-Encoding", "").lower() == "gzip" else data
+    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    if coding in ("", "identity"):
+        return data
+    if coding not in CODINGS:
+        raise UnsupportedContentEncoding(
+            f"The body's Content-Encoding is {coding!r}; gzip and deflate are accepted.",
+            hint="Compress the body with one of them, or leave it as it is.",
+        )
+    return _decompressed(data, coding, current_app.config["MAX_CONTENT_LENGTH"])
 
 
-def _decompressed(data: bytes, limit: int) -> bytes:
-    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: with gzip's header
+def _decompressed(data: bytes, coding: str, limit: int) -> bytes:
+    unpacker = zlib.decompressobj(wbits=_window(coding, data))
     try:
         unpacked = unpacker.decompress(data, limit + 1)
     except zlib.error as exc:
-        raise BadRequest(f"The gzip body cannot be read: {exc}.") from exc
+        raise BadRequest(f"The {coding} body cannot be read: {exc}.") from exc
     if len(unpacked) > limit:
         raise RequestTooLarge(
             f"The unpacked request has more than {limit:,} bytes, the limit (SIGHTLINE_MAX_REQUEST_BYTES)."
         )
     if not unpacker.eof:
-        raise BadRequest("The gzip body is cut off.")
+        raise BadRequest(f"The {coding} body is cut off.")
+    if unpacker.unused_data.strip(b"\0"):
+        raise BadRequest(f"The {coding} body goes on after its end.", hint="Compress the whole body as one stream.")
     return unpacked
+
+
+def _window(coding: str, data: bytes) -> int:
+    """Return zlib's `wbits`. Some clients send deflate without zlib's header (RFC 9110, section 8.4.1.2)."""
+    if coding != "deflate":
+        return 16 + zlib.MAX_WBITS  # 16: with gzip's header
+    has_header = len(data) > 1 and data[0] & 15 == zlib.DEFLATED and not (data[0] << 8 | data[1]) % 31  # RFC 1950
+    return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
 
 
 def read_call(headers: Headers, longest_seconds: float, is_abandoned: Callable[[], bool] = lambda: False) -> Call:
@@ -224,6 +246,8 @@ def _reader(mimetype: str) -> Callable[[Request], Sequence[Upload]]:
         return _from_form
     if mimetype == "application/json":
         return _from_json
+    if mimetype == URLENCODED:
+        return _from_urlencoded
     if mimetype in RAW_TYPES or mimetype.startswith("image/"):
         return _from_body
     raise UnsupportedContentType(f"The content type is {mimetype!r}.", hint=HINT)
@@ -236,7 +260,7 @@ def _parts(request: Request) -> list[Part]:
             "The content type multipart/form-data names no boundary.",
             hint="Let the HTTP library write the Content-Type header: it knows the boundary.",
         )
-    return read_form(request.get_data(cache=False), boundary)
+    return read_form(read_body(request), boundary)
 
 
 def _file(parts: Sequence[Part], field: str) -> bytes:
@@ -256,21 +280,57 @@ def _without_file(parts: Sequence[Part], field: str, hint: str) -> MissingImage:
 
 def _from_form(request: Request) -> Sequence[Upload]:
     parts = _parts(request)
-    uploads = [Upload(part.filename, part.data) for part in parts if part.name == FIELD and part.filename is not None]
+    uploads = [Upload(part.filename or "", part.data) for part in _pictures(parts)]
+    uploads = uploads or [_from_data_url(part) for part in parts if _is_data_url(part)]
     if not uploads:
         raise _without_file(parts, FIELD, HINT)
     return uploads
 
 
+def _pictures(parts: Sequence[Part]) -> Sequence[Part]:
+    """Return the files of the field `image`; where there is none, the only file of the form, whatever its field is."""
+    files = [part for part in parts if part.filename is not None]
+    named = [part for part in files if part.name == FIELD]
+    sent = [part for part in files if part.filename or part.data]  # browsers send an empty input as an empty file
+    return named or (sent if len(sent) == 1 else ())
+
+
+def _is_data_url(part: Part) -> bool:
+    return part.name == FIELD and part.data[:5].lower() == b"data:"
+
+
+def _from_data_url(part: Part) -> Upload:
+    """Read a text field: pages append `canvas.toDataURL()` to their form."""
+    return Upload("", _decoded_base64(part.data.decode("utf-8", "replace"), FIELD))
+
+
 def _from_body(request: Request) -> Sequence[Upload]:
-    data = request.get_data(cache=False)
+    return _raw(read_body(request))
+
+
+def _raw(data: bytes) -> Sequence[Upload]:
     if not data:
         raise EmptyBody("The request has no body.", hint=HINT)
     return [Upload("", data)]
 
 
+def _from_urlencoded(request: Request) -> Sequence[Upload]:
+    """Read the bytes of an image under the content type that curl's --data-binary and Python's urllib write by default.
+
+    curl's -d writes it, too, and drops zero bytes and line ends of the file: what is left must not be decoded. Every
+    format but PPM has zero bytes, and no form has one.
+    """
+    data = read_body(request)
+    if data and b"\0" not in data:
+        raise UnsupportedContentType(
+            f"The content type is {URLENCODED!r}, and the body is no image.",
+            hint=f"With curl use --data-binary: -d drops bytes of the file. {HINT}",
+        )
+    return _raw(data)
+
+
 def _from_json(request: Request) -> Sequence[Upload]:
-    data = request.get_data(cache=False)
+    data = read_body(request)
     if not data:
         raise EmptyBody("The request has no body.", hint=HINT)
     try:
@@ -286,18 +346,20 @@ def _from_json(request: Request) -> Sequence[Upload]:
 
 
 def _from_entry(entry: Any, where: str) -> Upload:
+    if isinstance(entry, str):
+        return Upload("", _decoded_base64(entry, where))
     if not isinstance(entry, dict) or not isinstance(entry.get("b64"), str) or set(entry) - {"b64", "name"}:
-        raise InvalidJson(f'{where} is not an object with a string "b64" and optionally "name".', hint=HINT)
+        raise InvalidJson(
+            f'{where} is neither base64 nor an object with a string "b64" and optionally "name".', hint=HINT
+        )
     name = entry.get("name", "")
     if not isinstance(name, str):
         raise InvalidJson(f"{where}.name is not a string.", hint=HINT)
-    return Upload(name, _decoded_base64(entry["b64"], where))
+    return Upload(name, _decoded_base64(entry["b64"], f"{where}.b64"))
 
 
 def _decoded_base64(text: str, where: str) -> bytes | BadImage:
     try:
-        return base64.b64decode(DATA_URL.sub("", text, count=1), validate=True)
-    except (binascii.Error, ValueError) as exc:
-        return InvalidBase64(
-            f"{where}.b64 is not base64: {exc}.", hint="Encode the bytes of the image file with the standard alphabet."
-        )
+        return decode_base64(text)
+    except ValueError as exc:
+        return InvalidBase64(f"{where} is not base64: {exc}.", hint="Encode the bytes of the image file.")

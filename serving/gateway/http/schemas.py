@@ -56,7 +56,7 @@ class Base64Picture(TypedDict):
 
 
 class Base64Pictures(TypedDict):
-    images: list[Base64Picture]
+    images: list[Base64Picture | str]
 
 
 class Version(TypedDict):

@@ -15,6 +15,7 @@ from serving.contract.errors import (
     RequestTooLarge,
     Unavailable,
     UnknownModel,
+    UnsupportedContentEncoding,
 )
 from serving.gateway.guard import client_has_gone
 from serving.gateway.http.openapi import JSON, Operation, described
@@ -45,12 +46,21 @@ def _at(operation: Operation, method: str, ending: str, summary: str) -> Iterato
         yield replace(operation, path=path, method=method, name=name, summary=summary)
 
 
+ERRORS = (
+    BadRequest,
+    UnknownModel,
+    RequestTooLarge,
+    UnsupportedContentEncoding,
+    Unavailable,
+    DeadlineExceeded,
+    ModelError,
+)
 ANSWERS = Operation(
     "v1",
     None,
     (TIMEOUT_HEADER,),
     scope="predict",
-    errors=(BadRequest, UnknownModel, RequestTooLarge, Unavailable, DeadlineExceeded, ModelError),
+    errors=ERRORS,
     problem=ServingError | Problem,  # the transcoder's, and the gateway's own
 )
 ASKING = replace(ANSWERS, answer=ServingResults, body={JSON: ServingExamples})
@@ -81,7 +91,7 @@ def blueprint(backend_for: Callable[[Call], Backend], settings: Settings) -> Blu
         """Transcode JSON to gRPC and back."""
         call = read_call(request.headers, settings.backend_timeout_seconds, client_has_gone())
         with g.stages.timed("read"):
-            body = read_body(request, settings.max_request_bytes)
+            body = read_body(request)
         with g.stages.timed("predict"):
             reply = answer(backend_for(call), request.method, _path_as_sent(request.environ), body)
         if reply.model and reply.code is grpc.StatusCode.OK:

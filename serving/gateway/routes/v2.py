@@ -134,7 +134,7 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared
         call = read_call(request.headers, settings.backend_timeout_seconds, client_has_gone())
         served = predictor.describe(ref, call)
         with g.stages.timed("read"):
-            body = read_body(request, settings.max_request_bytes)
+            body = read_body(request)
             asked = read_inference(body, request.headers.get(HEADER_LENGTH), served.card, settings.max_images)
         images: list[Any] = []
         pictures = asked.input.pictures or ()

@@ -24,6 +24,9 @@ def form_of(*parts: tuple[bytes, bytes]) -> bytes:
         ('name="image"; filename="Füße.png"'.encode(), "image", "Füße.png"),
         ('name="image"; filename="Füße.png"'.encode("latin1"), "image", "F\ufffd\ufffde.png"),
         (b'name="image"; filename="a%22b.png"', "image", 'a"b.png'),
+        (b"name=\"image\"; filename*=UTF-8''F%C3%BC%C3%9Fe.png", "image", "Füße.png"),
+        (b"name=image; filename=\"=?utf-8?B?RsO8w59l?=\"; filename*=utf-8''F%C3%BC%C3%9Fe", "image", "Füße"),  # .NET
+        (b"name=image; filename*=koi8-r''%FF; x=y", "image", "%FF"),
     ],
 )
 def test_names_are_read_as_they_were_written(about: bytes, name: str, filename: str | None) -> None:

@@ -1,7 +1,9 @@
 import base64
+import gzip
 import io
 import json
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,6 +20,7 @@ from serving.contract.card import Calibration
 from serving.contract.errors import DeadlineExceeded, ModelServerUnavailable
 
 Picture = Callable[..., bytes]
+FORM = "multipart/form-data"
 
 
 def post_form(client: FlaskClient, *files: tuple[bytes, str], url: str = "/predict/colors") -> TestResponse:
@@ -74,7 +77,7 @@ def test_raw_bytes_are_answered(client: FlaskClient, red: bytes, content_type: s
     assert response.get_json()["predictions"][0]["label"] == "red"
 
 
-@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "data:image/png;name=a.png;charset=utf-8;base64,\n"])
 def test_base64_json_is_answered(client: FlaskClient, picture: Picture, prefix: str) -> None:
     images = [{"b64": prefix + b64(picture("red"))}, {"b64": b64(picture("blue")), "name": "sky"}]
     response = client.post("/predict/colors", json={"images": images})
@@ -158,12 +161,14 @@ def test_versions_that_never_settle_are_told_to_come_back(client: FlaskClient, r
         (b"no picture at all", "image/png", (415, "not_an_image")),
         (b"hello", "text/plain", (415, "unsupported_content_type")),
         (b"a=b", "application/x-www-form-urlencoded", (415, "unsupported_content_type")),
+        (b"", "application/x-www-form-urlencoded", (400, "empty_body")),
         (b"{", "application/json", (400, "invalid_json")),
         (b"\xff\xfe", "application/json", (400, "invalid_json")),
         (b"[" * 100_00, "application/json", (400, "invalid_json")),
         (b"[]", "application/json", (400, "invalid_json")),
         (b'{"images": 3}', "application/json", (400, "invalid_json")),
-        (b'{"images": ["x"]}', "application/json", (400, "invalid_json")),
+        (b'{"images": [3]}', "application/json", (400, "invalid_json")),
+        (b'{"images": ["x"]}', "application/json", (400, "invalid_base64")),
         (b'{"images": [{"b64": "", "path": "/etc/passwd"}]}', "application/json", (400, "invalid_json")),
         (b'{"images": [{"b64": "", "name": 3}]}', "application/json", (400, "invalid_json")),
         (b'{"images": []}', "application/json", (400, "missing_image")),
@@ -182,13 +187,106 @@ def test_a_request_that_is_wrong_has_a_code_of_its_own(
 
 
 def test_a_form_without_the_field_says_which_fields_it_has(client: FlaskClient, red: bytes) -> None:
-    response = client.post("/predict/colors", data={"file": (io.BytesIO(red), "a.png"), "note": "hello"})
+    form = {"file": (io.BytesIO(red), "a.png"), "other": (io.BytesIO(red), "b.png"), "note": "hello"}
+    response = client.post("/predict/colors", data=form)
     assert problem(response) == (400, "missing_image")
-    assert "file, note" in response.get_json()["detail"]
+    assert "field 'image'; its fields: file, note, other" in response.get_json()["detail"]
+
+
+@pytest.mark.parametrize("field", ["file", "files", "images[]", "img", "picture", "photo", "upload", ""])
+def test_the_only_file_of_a_form_is_taken_whatever_its_field_is(client: FlaskClient, red: bytes, field: str) -> None:
+    form = httpx.Request(
+        "POST", "http://x", data={"note": "hello"}, files={field: ("shoe.png", red), "empty": ("", b"")}
+    )
+    response = client.post("/predict/colors", data=form.read(), content_type=form.headers["Content-Type"])
+    assert [(row["name"], row["label"]) for row in response.get_json()["predictions"]] == [("shoe.png", "red")]
+
+
+def test_the_field_counts_where_there_are_other_files(client: FlaskClient, picture: Picture) -> None:
+    files = {"file": ("a.png", picture("blue")), "image": ("b.png", picture("red"))}
+    form = httpx.Request("POST", "http://x", files=files)
+    response = client.post("/predict/colors", data=form.read(), content_type=form.headers["Content-Type"])
+    assert [(row["name"], row["label"]) for row in response.get_json()["predictions"]] == [("b.png", "red")]
+
+
+def test_a_data_url_in_a_field_of_text_is_a_picture(client: FlaskClient, red: bytes) -> None:
+    response = client.post("/predict/colors", data={"image": "data:image/png;base64," + b64(red)}, content_type=FORM)
+    assert response.get_json()["predictions"][0]["label"] == "red"
+    path = client.post("/predict/colors", data={"image": "photo.jpg"}, content_type=FORM)  # curl -F without @
+    assert problem(path) == (400, "missing_image")
+    wrong = client.post("/predict/colors", data={"image": "data:image/png;base64,***"}, content_type=FORM)
+    assert problem(wrong) == (400, "invalid_base64")
+
+
+def test_base64_json_may_hold_the_texts_alone(client: FlaskClient, picture: Picture) -> None:
+    response = client.post("/predict/colors", json={"images": [b64(picture("red")), {"b64": b64(picture("blue"))}]})
+    assert [row["label"] for row in response.get_json()["predictions"]] == ["red", "blue"]
+
+
+def test_what_curl_and_urllib_call_a_form_by_default_may_be_a_picture(client: FlaskClient, picture: Picture) -> None:
+    def post(data: bytes) -> TestResponse:
+        return client.post("/predict/colors", data=data, content_type="application/x-www-form-urlencoded")
+
+    assert post(picture("red")).get_json()["predictions"][0]["label"] == "red"
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"):
+        with_curls_d = picture("red", kind).translate(None, b"\0\r\n")
+        response = post(with_curls_d)
+        assert problem(response) == (415, "unsupported_content_type"), kind
+        assert "--data-binary" in response.get_json()["hint"]
+
+
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+CODINGS = [("gzip", gzip.compress), ("X-Gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", raw_deflate)]
+
+
+@pytest.mark.parametrize(("coding", "packed"), CODINGS)
+@pytest.mark.parametrize("kind", ["raw", "json", "form"])
+def test_a_body_may_be_compressed(
+    client: FlaskClient, red: bytes, kind: str, coding: str, packed: Callable[[bytes], bytes]
+) -> None:
+    form = httpx.Request("POST", "http://x", files={"image": ("a.png", red)})
+    body, content_type = {
+        "raw": (red, "image/png"),
+        "json": (json.dumps({"images": [{"b64": b64(red)}]}).encode(), "application/json"),
+        "form": (form.read(), form.headers["Content-Type"]),
+    }[kind]
+    headers = {"Content-Encoding": coding}
+    response = client.post("/predict/colors", data=packed(body), content_type=content_type, headers=headers)
+    assert response.get_json()["predictions"][0]["label"] == "red"
+
+
+@pytest.mark.parametrize(("coding", "packed"), CODINGS)
+def test_a_compressed_body_that_is_wrong_is_refused(
+    client: FlaskClient, red: bytes, coding: str, packed: Callable[[bytes], bytes]
+) -> None:
+    def post(data: bytes) -> tuple[int, str]:
+        return problem(client.post("/predict/colors", data=data, headers={"Content-Encoding": coding}))
+
+    assert post(packed(red)[:-5]) == (400, "bad_request")
+    assert post(packed(red) + packed(red)) == (400, "bad_request")
+    assert post(b"\xff" + red) == (400, "bad_request")
+    assert post(b"") == (400, "bad_request")
+    assert post(packed(bytes(60_000))) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "compress", "gzip, deflate"])
+def test_another_compression_names_those_that_are_accepted(client: FlaskClient, red: bytes, coding: str) -> None:
+    response = client.post("/predict/colors", data=red, content_type="image/png", headers={"Content-Encoding": coding})
+    assert problem(response) == (415, "unsupported_content_encoding")
+    assert "gzip and deflate" in response.get_json()["detail"]
+
+
+def test_a_body_may_say_that_it_is_not_compressed(client: FlaskClient, red: bytes) -> None:
+    response = client.post("/predict/colors", data=red, headers={"Content-Encoding": "identity"})
+    assert response.get_json()["predictions"][0]["label"] == "red"
 
 
 def test_a_form_part_without_a_name_is_named_as_such(client: FlaskClient) -> None:
-    parts = [b'filename="x"', b'name="y"']
+    parts = [b'filename="x"', b'filename="w"', b'name="y"']
     body = (
         b"".join(b"--b\r\nContent-Disposition: form-data; " + part + b"\r\n\r\nz\r\n" for part in parts) + b"--b--\r\n"
     )

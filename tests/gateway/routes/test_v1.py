@@ -3,10 +3,12 @@
 import functools
 import gzip
 import json
+import zlib
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from serving.backend.backends import Backends
 from serving.gateway.app import create_app
@@ -46,6 +48,16 @@ def test_a_gzip_body_is_unpacked_up_to_the_limit(v1: FlaskClient) -> None:
     assert post(gzip.compress(bytes(60_000)))[0] == 413
     assert post(packed[:-5])[0] == 400
     assert post(b"no gzip")[0] == 400
+
+
+def test_deflate_is_unpacked_and_another_compression_refused(v1: FlaskClient) -> None:
+    def post(coding: str) -> TestResponse:
+        packed = zlib.compress(json.dumps({"instances": [RED]}).encode())
+        return v1.post("/v1/models/colors:predict", data=packed, headers={"Content-Encoding": coding})
+
+    assert post("deflate").get_json() == {"predictions": [[1.0, 0.0, 0.0]]}
+    refused = post("br")
+    assert (refused.status_code, refused.get_json()["code"]) == (415, "unsupported_content_encoding")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The Open Inference Protocol: by hand, and with Triton's own client over real HTTP."""
 
 import base64
+import gzip
 import json
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -111,12 +113,30 @@ def body(**changes: Any) -> dict[str, Any]:
     return {"inputs": [given]}
 
 
-def test_pictures_in_json_are_base64(client: FlaskClient, red: bytes) -> None:
-    text = base64.b64encode(red).decode()
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda red: base64.b64encode(red).decode(),
+        lambda red: base64.encodebytes(red).decode(),
+        lambda red: base64.urlsafe_b64encode(red).decode().rstrip("="),
+        lambda red: "data:image/png;name=red.png;base64," + base64.b64encode(red).decode(),
+    ],
+)
+def test_pictures_in_json_are_base64(client: FlaskClient, red: bytes, written: Callable[[bytes], str]) -> None:
+    text = written(red)
     response = client.post(URL, json=body(datatype="BYTES", shape=[1], data=[text]))
     assert response.get_json()["outputs"] == [
         {"name": "probabilities", "datatype": "FP32", "shape": [1, 3], "data": [1, 0, 0]}
     ]
+
+
+@pytest.mark.parametrize(("coding", "packed"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_a_body_may_be_compressed(client: FlaskClient, coding: str, packed: Callable[[bytes], bytes]) -> None:
+    packed_body = packed(json.dumps(body()).encode())
+    response = client.post(URL, data=packed_body, headers={"Content-Encoding": coding})
+    assert response.get_json()["outputs"][0]["data"] == [1, 0, 0]
+    refused = client.post(URL, data=packed_body, headers={"Content-Encoding": "br"})
+    assert (refused.status_code, refused.get_json()["code"]) == (415, "unsupported_content_encoding")
 
 
 def test_a_new_version_in_the_middle_answers(client: FlaskClient, predictor: Any) -> None:
