@@ -10,6 +10,7 @@ from sightline.cli import run
 
 from export.families import command_names, family_command
 from export.options import Environment
+from export.progress import PROGRESS_FILE
 
 
 class Families(click.Group):
@@ -23,14 +24,17 @@ class Families(click.Group):
 
 
 @click.group(cls=Families, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--progress-file", type=click.Path(path_type=Path), hidden=True, help="Given by `sightline serve`.")
 @click.pass_context
-def export(ctx: click.Context) -> None:
+def export(ctx: click.Context, progress_file: Path | None) -> None:
     """Train or load a model and publish it as models/NAME/VERSION.
 
     \b
     sightline export digits
     sightline export fashion --data ~/fashion-mnist
     """
+    if progress_file:
+        PROGRESS_FILE.write_to(progress_file)
     root = os.environ.get("SIGHTLINE_DATA")
     keras_home = os.environ.get("KERAS_HOME")
     ctx.obj = Environment(

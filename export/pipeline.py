@@ -16,7 +16,7 @@ from export.artifact.served_form import ATOL, FLOAT32, to_served_form
 from export.artifact.tflite import write_tflite
 from export.artifact.verify import require_verified
 from export.options import Target
-from export.progress import say
+from export.progress import PROGRESS_FILE, say
 from export.report.page import write_report, write_report_again
 from export.trained_model import TrainedModel
 from serving.contract.card import (
@@ -59,8 +59,11 @@ def export(recipe: Recipe, target: Target) -> Path:
         return report_again(target)
     with draft_version(target.models, target.name) as draft:
         check_space(target.models, SMALLEST_SPACE)
+        PROGRESS_FILE.tell("loading TensorFlow")
         start_tensorflow()
+        PROGRESS_FILE.tell("reading data and weights")
         trained = recipe.make()
+        PROGRESS_FILE.tell("writing and verifying")
         check_space(target.models, int(SPACE_FACTOR * BYTES_PER_PARAMETER * trained.servable.parameters))
         golden = golden_examples(trained)
         trained = to_served_form(trained, golden, target.precision)

@@ -1,13 +1,13 @@
 """`sightline serve`, also `python -m serving`: start the model server and the gateway, and keep them running."""
 
 import contextlib
+import difflib
 import importlib.util
 import logging
 import os
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -19,9 +19,10 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from serving.contract.errors import PortTaken, ProcessDied, UsageError
-from serving.contract.versions import GOLDEN_DIR, version_dirs
+from serving.contract.errors import PortTaken, UsageError
+from serving.contract.exports import read_states
 from serving.faces.settings import FaceSettings, face_variable
+from serving.first_models import SAMPLE_OF, FirstModels, curl_line, first_models, has_faces
 from serving.gateway.settings import FACE_FLAGS, Settings, read_settings, require_safe, shown, without_old_names
 from serving.supervisor import Child, Supervisor
 
@@ -32,12 +33,9 @@ GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn" / "gunicorn.conf.
 # (benchmarks/bench_gateway_memory.py)
 MALLOC = {"MALLOC_ARENA_MAX": "2"}
 GRPC_PORT = 8500  # TensorFlow Serving's
-FACE_ENCODER = "face-encoder"  # the model; exported beside the first ones where faces are installed
-FACES = ("dlib", "face_recognition_models")
 FACE_SOCKET = face_variable("socket")
 LONGEST_TMPDIR = 70  # a socket's path has at most 107 bytes, on macOS 103
-FIRST_MODELS = ("digits", "fashion")
-DATA_NOT_FOUND_EXIT = 2
+MODELS = Path("models")
 LOADING = ("START", "LOADING")  # states of a version before it is available
 GATEWAY = "gateway"
 ENDING_SECONDS = 0.5  # beyond the time for requests in flight
@@ -52,9 +50,7 @@ def _setting(flag: str, name: str, model: type[BaseModel] = Settings, **options:
 
 
 @click.command()
-@click.option(
-    "--models", default="models", show_default=True, type=click.Path(path_type=Path), help="Folder of models."
-)
+@click.option("--models", default=MODELS, show_default=True, type=click.Path(path_type=Path), help="Folder of models.")
 @_setting("--host", "host")
 @_setting("--port", "port", type=int)
 @_setting("--workers", "workers", type=int)
@@ -64,7 +60,10 @@ def _setting(flag: str, name: str, model: type[BaseModel] = Settings, **options:
 @click.option("--backend", help="host:port of a TensorFlow Serving, in place of the embedded model server.")
 @_setting("--encoder", "faces_encoder", FaceSettings, type=click.Choice(["served", "dlib"]))
 @_setting("--preload-faces", "faces_preload", FaceSettings, is_flag=True)
-@click.option("--export-if-empty", is_flag=True, help="Export first models if the folder of models is empty.")
+@click.option(
+    "--export-if-empty", is_flag=True, help="Export first models, beside the service, if the folder of models is empty."
+)
+@click.option("--demo", is_flag=True, help="The same, and fashion, too, in any case.")
 @_setting("--insecure", "insecure", is_flag=True)
 @_setting("--log-format", "log_format", type=click.Choice(["json", "text"]))
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.  [default: SIGHTLINE_CONFIG]")
@@ -74,6 +73,7 @@ def serve(
     models: Path,
     grpc_port: int | None,
     export_if_empty: bool,
+    demo: bool,
     show_settings: bool,
     **flags: Any,
 ) -> None:
@@ -95,25 +95,33 @@ def serve(
         return
     settings = given.settings
     require_safe(settings)
-    require_free_port(settings.host, settings.port, "--port, or PORT=9000 make serve")
     is_embedded = given.sources["backend"] == "default"
-    if is_embedded and export_if_empty:
-        _export_first_models(models)
+    exports_first = export_if_empty or demo
+    if is_embedded:
+        _require_folder(models, create=exports_first and models == MODELS)
+    require_free_port(settings.host, settings.port, "--port, or PORT=9000 make serve")
     url = f"http://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else settings.host}:{settings.port}"
     with _folder_of_sockets() as sockets:
-        children = []
+        children, background = [], None
         if is_embedded:
             backend = f"127.0.0.1:{_embedded_port(grpc_port)}"
             predict_socket = settings.backend_socket or str(sockets / "predict")
-            settings = settings.model_copy(update={"backend": backend, "backend_socket": predict_socket})
+            exports = settings.exports_dir or str(sockets / "exports")
+            settings = settings.model_copy(
+                update={"backend": backend, "backend_socket": predict_socket, "exports_dir": exports}
+            )
             children.append(_model_server(models, settings, os.environ))
+            names = first_models(models, demo=demo, faces=has_faces()) if exports_first else []
+            if names:
+                background = FirstModels(models, names, Path(exports), url=url, environ=os.environ)
         environ = {**without_old_names(os.environ), **given.faces.environ(), **settings.environ()}
         if (
-            not given.faces.socket and _has_faces()
+            not given.faces.socket and has_faces()
         ):  # else the operator runs the service, or /faces says how to install it
             environ |= {FACE_SOCKET: str(sockets / "faces")}
             children.append(Child("face service", [sys.executable, "-m", "serving.faces"], environ))
-        supervisor = Supervisor([*children, _gateway(settings, environ)], _Announcing(url, models, settings))
+        announcing = _Announcing(url, models, settings)
+        supervisor = Supervisor([*children, _gateway(settings, environ)], announcing, background)
         _run(supervisor, reloads=settings.key_file is not None)
 
 
@@ -139,6 +147,23 @@ def require_free_port(host: str, port: int, flag: str) -> None:
         ) from exc
 
 
+def _require_folder(models: Path, *, create: bool) -> None:
+    """Raise UsageError, naming the nearest folder, where there is no folder of models. create: make it instead."""
+    if models.is_dir():
+        return
+    if create:
+        models.mkdir()
+        return
+    parent = next(folder for folder in models.absolute().parents if folder.is_dir())
+    missing = models.absolute().relative_to(parent).parts[0]
+    beside = difflib.get_close_matches(missing, [path.name for path in parent.iterdir() if path.is_dir()], n=1)
+    nearest = parent / beside[0] if beside else parent
+    raise UsageError(
+        f"The folder of models {models} does not exist; the nearest that does is {nearest}.",
+        hint="Name the folder that holds your models with --models, or make it: mkdir -p " + shlex.quote(str(models)),
+    )
+
+
 def _embedded_port(wanted: int | None) -> int:
     if wanted is not None:
         require_free_port("127.0.0.1", wanted, "--grpc-port")
@@ -161,7 +186,6 @@ def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) 
             hint="Install it: pip install 'sightline-serving[model-server] @ file:///path/to/clone'. Or name a "
             "TensorFlow Serving with --backend host:8500.",
         )
-    models.mkdir(parents=True, exist_ok=True)
     port = settings.backend.rpartition(":")[2]
     command = [
         sys.executable,
@@ -181,39 +205,10 @@ def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) 
     return Child("model server", command, environ)
 
 
-def _has_faces() -> bool:
-    return all(importlib.util.find_spec(package) is not None for package in FACES)
-
-
 def _gateway(settings: Settings, environ: Mapping[str, str]) -> Child:
     command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONF)]
     stop_seconds = settings.drain_seconds + settings.stop_seconds + ENDING_SECONDS
     return Child(GATEWAY, command, {**MALLOC, **environ, **settings.environ()}, stop_seconds)
-
-
-def _export_first_models(models: Path) -> None:
-    """Export models for a first try, in child processes: this process never loads TensorFlow."""
-    if _has_faces() and not version_dirs(models / FACE_ENCODER):
-        _export(FACE_ENCODER, models)
-    if _has_classifier(models):
-        return
-    click.echo(
-        f"{models} is empty: exporting first models ({', '.join(FIRST_MODELS)}). This happens once and takes minutes."
-    )
-    for family in FIRST_MODELS:
-        _export(family, models)
-    if not _has_classifier(models):
-        raise ProcessDied("No first model could be exported.", hint="See above, or export one: sightline export --help")
-
-
-def _export(family: str, models: Path) -> None:
-    done = subprocess.run([sys.executable, "-P", "-m", "export", family, "--out", str(models)], check=False)
-    if done.returncode not in (0, DATA_NOT_FOUND_EXIT):
-        raise ProcessDied(f"The export of {family} ended with status {done.returncode}.", hint="See above.")
-
-
-def _has_classifier(models: Path) -> bool:
-    return models.is_dir() and any(version_dirs(model) for model in models.iterdir() if model.name != FACE_ENCODER)
 
 
 class _Announcing:
@@ -263,12 +258,12 @@ class _Announcing:
 
 def _banner(url: str, models: Path, settings: Settings, names: list[str]) -> str:
     lines = [f"Sightline is ready at {url} with {', '.join(names)} (model server: gRPC {settings.backend})."]
-    for name in names:
-        versions = version_dirs(models / name)
-        pictures = sorted((versions[-1] / GOLDEN_DIR).glob("*.png")) if versions else []
-        if pictures:
-            lines += ["Try it:", f"  curl -F image=@{shlex.quote(str(pictures[0]))} {url}/predict/{name}"]
-            break
+    by_sample = sorted(names, key=lambda name: name not in SAMPLE_OF)  # stable: those with a photo of the clone first
+    curl = next(filter(None, (curl_line(url, name, models) for name in by_sample)), None)
+    lines += ["Open that address in a browser, or try it in another terminal:", f"  {curl}"] if curl else []
+    exports = [state for state in read_states(settings.exports_folder) if state.model not in names]
+    if exports:
+        lines.append(f"Not there yet: {', '.join(map(str, exports))}. {url}/readyz tells how far they are.")
     return "\n".join([*lines, "Ctrl-C stops it."])
 
 

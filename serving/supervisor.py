@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from serving.contract.errors import ProcessDied
 
@@ -23,7 +24,17 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def _end_with_parent() -> None:
+class Background(Protocol):
+    """Work beside the children that ends by itself and may fail."""
+
+    def tick(self) -> None:
+        """Go on with it, without waiting."""
+
+    def stop(self) -> None:
+        """End it now."""
+
+
+def end_with_parent() -> None:
     """Make a child end with the supervisor, even after kill -9. Runs in the child before its program. Linux only."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -48,7 +59,7 @@ class Child:
             self.command,
             env={**self.environ, "PYTHONSAFEPATH": "1"},  # not the folder that one stands in
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - the supervisor has one thread
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - the supervisor has one thread
         )
         self.started_at = now
 
@@ -62,11 +73,12 @@ class Supervisor:
     """Run children until told to stop. The last one is stopped first: its running requests need the others.
 
     until_ready: called at every tick until it returns True; a child that dies before that raises ProcessDied.
-    clock, sleep: monotonic seconds, replaceable in tests.
+    background: runs until it is done or the supervisor stops. clock, sleep: monotonic seconds, replaceable in tests.
     """
 
     children: Sequence[Child]
     until_ready: Callable[[], bool]
+    background: Background | None = None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     stopping: bool = field(default=False, init=False)
@@ -79,9 +91,13 @@ class Supervisor:
             ready = False
             while not self.stopping:
                 self._revive(ready)
+                if self.background is not None:
+                    self.background.tick()
                 ready = ready or self.until_ready()
                 self.sleep(TICK_SECONDS)
         finally:
+            if self.background is not None:
+                self.background.stop()
             self._end_all()
 
     def stop(self) -> None:

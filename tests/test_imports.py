@@ -26,10 +26,11 @@ BELOW = {
     "serving.faces": MIDDLE,
     "serving.classify": MIDDLE,
     "serving.supervisor": CONTRACT,
+    "serving.first_models": CONTRACT | {"serving.supervisor"},
     "serving.gateway": MIDDLE | {"serving.classify", "serving.faces", "serving.tfserving_rest"},
     "serving.tuning": MIDDLE | {"serving.gateway"},
     "serving.model_server": MIDDLE | {"serving.tfserving_rest"},
-    "serving.__main__": MIDDLE | {"serving.gateway", "serving.supervisor", "serving.faces"},
+    "serving.__main__": MIDDLE | {"serving.gateway", "serving.supervisor", "serving.first_models", "serving.faces"},
     "export": MIDDLE | {"serving.classify", "serving.faces"},
     "clients": MIDDLE | {"serving.classify", "serving.faces"},
     "sightline": set(),  # the package that people import

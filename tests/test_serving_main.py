@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from serving.__main__ import GUNICORN_CONF, _Announcing, serve
+from serving.contract.errors import UsageError
 from serving.faces.settings import FaceSettings
 from serving.gateway.settings import Settings
 
@@ -82,3 +83,18 @@ def test_models_that_are_loading_are_waited_for(url: str, monkeypatch: pytest.Mo
         told = {"models": [{"name": "digits", "versions": [{"version": 1, "state": state}]}]}
         monkeypatch.setattr(Gateway, "models", (200, told))
         assert announcing() is announced
+
+
+@pytest.mark.parametrize("flag", [[], ["--export-if-empty"], ["--demo"]])
+def test_a_folder_of_models_that_does_not_exist_is_refused_and_not_created(tmp_path: Path, flag: list[str]) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "reports").mkdir()
+    with pytest.raises(UsageError, match=rf"modles does not exist; the nearest that does is {tmp_path}/models\."):
+        serve_command(tmp_path / "modles", *flag)
+    with pytest.raises(UsageError, match=rf"the nearest that does is {tmp_path}\."):
+        serve_command(tmp_path / "quite" / "different", *flag)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "reports"]
+
+
+def serve_command(models: Path, *flags: str) -> None:
+    CliRunner().invoke(serve, ["--models", str(models), *flags], catch_exceptions=False)

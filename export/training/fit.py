@@ -119,7 +119,7 @@ def run(
             verbose=0,
             shuffle=False,  # the data set is shuffled already
             class_weight=class_weights(chosen.labels) if plan.balance == "class-weight" else None,
-            callbacks=[*_callbacks(plan, backup, core, keep_last), training_progress(plan.epochs, steps)],
+            callbacks=[*_callbacks(plan, backup, core, keep_last), *training_progress(plan.epochs, steps)],
         )
         if not keep_last:
             backup.load_best(core)

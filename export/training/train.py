@@ -8,7 +8,7 @@ import numpy as np
 
 from export.data.datasets import DataSet, Split
 from export.data.example_photos import GOLDEN_EXAMPLES
-from export.progress import say
+from export.progress import say, say_table
 from export.trained_model import Evaluated, KerasCall, TrainedModel, servable_of_keras
 from export.training.calibration import fit_temperature, with_temperature
 from export.training.evaluation import metrics_of, predict
@@ -81,10 +81,7 @@ def calibrate_and_evaluate(
     servable = servable_of_keras(KerasCall(with_temperature(fitted.core, temperature)))
     test = predict(servable, data.test)
     numbers = {**metrics_of(test, data.test.labels), **metrics}
-    say(
-        f"test accuracy {numbers['test_accuracy']:.2%} on {len(data.test):,} images "
-        f"(best epoch {fitted.best_epoch} of {fitted.epochs}, {seconds:.0f} s)"
-    )
+    _say_result(fitted, data, numbers, seconds)
     return TrainedModel(
         servable=servable,
         preprocessing=data.preprocessing,
@@ -100,6 +97,23 @@ def calibrate_and_evaluate(
         train=data.train,
         validation=Evaluated(data.validation, predict(servable, data.validation)),
         test=Evaluated(data.test, test),
+    )
+
+
+def _say_result(fitted: Fitted, data: DataSet, metrics: dict[str, float], seconds: float) -> None:
+    """Print loss and accuracy of the best epoch on each split. Those of training are of varied images."""
+    names = ("loss", "accuracy", "val_loss", "val_accuracy")
+    best = {name: fitted.history[name][fitted.best_epoch - 1] for name in names if name in fitted.history}
+    best |= {"test_loss": metrics["test_loss"], "test_accuracy": metrics["test_accuracy"]}
+    splits = (("training", data.train, ""), ("validation", data.validation, "val_"), ("test", data.test, "test_"))
+    say_table(
+        f"trained in {seconds:.0f} s; epoch {fitted.best_epoch} of {fitted.epochs} was the best",
+        ("split", "images", "loss", "accuracy"),
+        [
+            (name, f"{len(split):,}", f"{best[f'{key}loss']:.4f}", f"{best[f'{key}accuracy']:.2%}")
+            for name, split, key in splits
+            if f"{key}accuracy" in best
+        ],
     )
 
 

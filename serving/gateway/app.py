@@ -18,6 +18,7 @@ from serving.classify import Stages
 from serving.faces.recognition import Faces
 from serving.gateway.guard import PROBES, guard
 from serving.gateway.http import errors
+from serving.gateway.http.pretty import indent_for_people
 from serving.gateway.routes import docs, faces, health, models, page, predict, v1, v2
 from serving.gateway.routes import metrics as metrics_route
 from serving.gateway.settings import Settings
@@ -94,6 +95,7 @@ def create_app(
         proxies = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     errors.register(app)
+    indent_for_people(app)
     _watch(app, metrics, tracing)
     shared = shared or Shared()
     guard(app, settings, shared)
@@ -103,7 +105,7 @@ def create_app(
         app.register_blueprint(v1.blueprint(backend, settings))
     app.register_blueprint(models.blueprint(predictor))
     app.register_blueprint(faces.blueprint(people, settings))
-    app.register_blueprint(health.blueprint(predictor, shared))
+    app.register_blueprint(health.blueprint(predictor, shared, settings.exports_folder))
     app.register_blueprint(page.blueprint())
     app.register_blueprint(docs.blueprint(has_keys=settings.has_keys))
     app.register_blueprint(metrics_route.blueprint(metrics))

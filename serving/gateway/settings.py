@@ -79,6 +79,9 @@ class Settings(BaseModel):
     backend_socket: str = Field(
         "", description="Unix socket of the embedded model server for Predict; faster than gRPC."
     )
+    exports_dir: str = Field(
+        "", description="Folder in which exports beside the service tell how far they are, for /readyz."
+    )
     model_names: str = Field(
         "", description="Comma-separated models to list, for a server that cannot list its own (TensorFlow Serving)."
     )
@@ -180,6 +183,11 @@ class Settings(BaseModel):
     def key_file(self) -> Path | None:
         """The file of API keys; None where there is none."""
         return Path(self.api_keys_file) if self.api_keys_file else None
+
+    @property
+    def exports_folder(self) -> Path | None:
+        """The folder `exports_dir`; None where no exports run beside the service."""
+        return Path(self.exports_dir) if self.exports_dir else None
 
     @property
     def allowed_origins(self) -> tuple[str, ...]:

@@ -72,14 +72,14 @@ class Service:
         raise AssertionError(f"still not after {seconds} s; the log ends: {self.lines[-15:]}")
 
 
-def start_service(models: Path, *flags: str) -> Service:
-    """Start it on free ports and wait for its banner."""
+def start_service(models: Path, *flags: str, cwd: Path = ROOT, **environ: str) -> Service:
+    """Start it on free ports and wait for its banner. environ: added to this process's."""
     port, grpc_port = free_port(), free_port()
     command = [sys.executable, "-m", "serving", "--models", str(models), "--port", str(port)]
     process = subprocess.Popen(
         [*command, "--grpc-port", str(grpc_port), *flags],
-        cwd=ROOT,
-        env={**os.environ, "SIGHTLINE_FACES_URL": f"sqlite:///{models.parent / 'faces.db'}"},
+        cwd=cwd,
+        env={**os.environ, **environ, "SIGHTLINE_FACES_URL": f"sqlite:///{models.parent / 'faces.db'}"},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -84,9 +84,21 @@ class Health(TypedDict):
     status: Literal["ok"]
 
 
+class Export(TypedDict):
+    """An export that runs beside the service, waits, or has failed. progress: 0-1; null where it is not known."""
+
+    model: str
+    state: Literal["waiting", "running", "failed"]
+    detail: str
+    progress: float | None
+
+
 class Ready(TypedDict):
+    """exports: only where models are being exported beside the service."""
+
     status: Literal["ready"]
     models: list[str]
+    exports: NotRequired[list[Export]]
 
 
 class Problem(TypedDict):

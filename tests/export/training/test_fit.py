@@ -53,7 +53,7 @@ def test_a_killed_training_resumes_after_its_last_epoch(bars: DataSet, build_tin
 
     watcher = keras.callbacks.LambdaCallback(on_epoch_begin=die_in_the_third_epoch)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.training.fit.training_progress", lambda *_: watcher)
+        patch.setattr("export.training.fit.training_progress", lambda *_: [watcher])
         with pytest.raises(Killed):
             fit(bars.train, bars.validation, build_tiny, plan, 2, mark="bars")
         fitted = fit(bars.train, bars.validation, build_tiny, plan, 2, mark="bars")
@@ -114,7 +114,7 @@ def test_the_same_command_resumes_a_killed_training_and_publishes(idx_folder: Pa
     first = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert first.stderr is not None
     for line in first.stderr:
-        if line.startswith(f"epoch 2/{EPOCHS}"):  # which has ended
+        if line.startswith(f"epoch 6/{EPOCHS}"):  # which has ended
             first.kill()
             break
     first.communicate()
@@ -125,7 +125,7 @@ def test_the_same_command_resumes_a_killed_training_and_publishes(idx_folder: Pa
     assert again.returncode == 0, again.stderr
     assert "resuming a killed training" in again.stderr
     epochs = [int(number) for number in re.findall(rf"^epoch (\d+)/{EPOCHS}", again.stderr, re.MULTILINE)]
-    assert epochs[0] >= 3
-    assert epochs == list(range(epochs[0], EPOCHS + 1))
+    assert epochs[0] > 6
+    assert epochs == list(range(epochs[0], EPOCHS + 1, 6))  # a few of them are printed
     assert again.stdout.strip() == str(tmp_path / "models" / "fashion" / "1")
     assert [path.name for path in (tmp_path / "models" / "fashion").iterdir()] == ["1"]  # no draft, no checkpoint
