@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.contract.card import ModelCard
+from serving.contract.errors import DeadlineExceeded
 from serving.contract.preprocessing import Tensor
 
 
@@ -77,6 +78,16 @@ class Call:
     def seconds_left(self) -> float | None:
         """Return the seconds until the deadline, 0 when it has passed, None without one."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def require_wanted(self) -> None:
+        """Raise DeadlineExceeded when the deadline has passed or the client has gone."""
+        if self.seconds_left() == 0:
+            raise DeadlineExceeded(
+                "The time allowed for the request ran out before its work was done.",
+                hint="Send fewer or smaller images, or allow more time.",
+            )
+        if self.is_abandoned():
+            raise DeadlineExceeded("The client has gone.")
 
     def is_before(self, other: "Call") -> bool:
         """Return True where its deadline comes first."""

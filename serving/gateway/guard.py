@@ -49,6 +49,7 @@ def guard(app: Flask, settings: Settings, shared: Shared) -> None:
             if asked.method in WITH_BODY:
                 _receive(asked, settings.upload_seconds)
             g.slot = in_flight.enter(asked.environ.get("gunicorn.socket"))
+            g.hold_slot = in_flight.hold
         return None
 
     @app.teardown_request
@@ -94,6 +95,12 @@ def client_has_gone() -> Callable[[], bool]:
     """Return a check, usable in any thread, for whether the client of the running request has gone."""
     slot: Slot = g.slot
     return lambda: slot.is_abandoned
+
+
+def hold_place() -> Callable[[], None]:
+    """Keep the running request's slot taken until the function that this returns is called, in any thread."""
+    release: Callable[[], None] = g.hold_slot(g.slot)
+    return release
 
 
 def _receive(asked: Request, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,16 @@ ESTABLISHED = 1  # linux/tcp.h; the first byte of TCP_INFO is the state
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """The place of one request. connection: its client's socket; None where it is unknown."""
+    """The place of one request. connection: its client's socket; None where it is unknown.
+
+    work: pieces of its work that still run; the place stays taken until they have ended.
+    """
 
     connection: Any = None
     is_abandoned: bool = False
+    is_left: bool = False
     is_free: bool = False
+    work: int = 0
 
 
 class InFlight:
@@ -57,23 +63,39 @@ class InFlight:
         return slot
 
     def leave(self, slot: Slot) -> None:
-        """Give the slot back. A second call does nothing."""
+        """Give the slot back, once its work has ended. A second call does nothing."""
         with self._lock:
-            if not slot.is_free:
-                self._free(slot)
+            slot.is_left = True
+            self._free_unused(slot)
+
+    def hold(self, slot: Slot) -> Callable[[], None]:
+        """Keep the slot taken, whatever becomes of its request, until the function that this returns is called."""
+        with self._lock:
+            slot.work += 1
+
+        def release() -> None:
+            with self._lock:
+                slot.work -= 1
+                self._free_unused(slot)
+
+        return release
 
     def check_clients(self) -> None:
         """Free the slots of clients that have gone, and mark their requests as abandoned."""
         with self._lock:
             for slot in [slot for slot in self._slots if _has_gone(slot.connection)]:
                 slot.is_abandoned = True
-                self._free(slot)
+                self._free_unused(slot)
 
     def _check_forever(self) -> None:
         pause = threading.Event()
         while True:
             pause.wait(CHECK_SECONDS)
             self.check_clients()
+
+    def _free_unused(self, slot: Slot) -> None:
+        if (slot.is_left or slot.is_abandoned) and not slot.work and not slot.is_free:
+            self._free(slot)
 
     def _free(self, slot: Slot) -> None:
         slot.is_free = True

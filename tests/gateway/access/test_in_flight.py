@@ -63,3 +63,26 @@ def test_a_client_that_has_gone_counts_no_longer(pair: tuple[socket.socket, sock
     with pytest.raises(Overloaded):
         in_flight.enter()
     in_flight.leave(other)
+
+
+def test_a_slot_stays_taken_until_its_work_has_ended(pair: tuple[socket.socket, socket.socket]) -> None:
+    client, ours = pair
+    in_flight = InFlight(Shared(), 1)
+    answered = in_flight.enter()
+    release = in_flight.hold(answered)
+    in_flight.leave(answered)  # 504, and its work goes on
+    with pytest.raises(Overloaded):
+        in_flight.enter()
+    release()
+    gone = in_flight.enter(ours)
+    release = in_flight.hold(gone)
+    client.close()
+    in_flight.check_clients()
+    assert gone.is_abandoned
+    with pytest.raises(Overloaded):
+        in_flight.enter()
+    release()
+    in_flight.leave(gone)
+    in_flight.enter()
+    with pytest.raises(Overloaded):
+        in_flight.enter()
