@@ -113,37 +113,41 @@ class GrpcPredictor:
 
     def models(self) -> Mapping[str, Sequence[VersionState]]:
         """List every model with its versions: the names first, then the versions of each."""
-        models: dict[str, Sequence[VersionState]] = {}
-        for name in self._model_names():
-            try:
-                models[name] = self.versions(name)
-            except UnknownModel:  # a folder without a version, or one that was just removed
-                models[name] = ()
-        return models
+        listed = self._listed(ANYTIME)
+        return {name: listed.described(name, self._states(name, ANYTIME)) for name in listed.names}
 
-    def _model_names(self, call: Call = ANYTIME) -> Sequence[str]:
-        """Return the names that the server lists; where it cannot, `listed_models`."""
+    def versions(self, name: str, call: Call = ANYTIME) -> Sequence[VersionState]:
+        """List every version that the server knows, newest first. A model of which all are gone is unknown."""
+        states = self._states(name, call)
+        if not states:
+            raise self._unknown_model(name, call)
+        return self._listed(call).described(name, states)
+
+    def _listed(self, call: Call) -> "_Listed":
+        """Return the models that the server lists; where it cannot, `listed_models`."""
         try:
             response = self._backends.call(LIST_MODELS, wire.ListModelsRequest(), timeout=self._timeout(call))
         except CallError as exc:
             if exc.code is grpc.StatusCode.UNIMPLEMENTED:
-                return sorted(self._listed_models)
+                return _Listed(sorted(self._listed_models), {})
             self._fail(exc, None, call)
-        return sorted(response.name)
+        return _Listed(sorted(response.name), {(row.model, row.version): row for row in response.loaded})
 
-    def versions(self, name: str, call: Call = ANYTIME) -> Sequence[VersionState]:
-        """List every version that the server knows, newest first."""
+    def _states(self, name: str, call: Call) -> list[VersionState]:
+        """List every version, newest first; none of a model that is unknown or whose versions are all gone."""
         request = wire.GetModelStatusRequest(model_spec=wire.ModelSpec(name=name))
         try:
             response = self._backends.call(GET_MODEL_STATUS, request, timeout=self._timeout(call))
         except CallError as exc:
             if exc.code is grpc.StatusCode.NOT_FOUND:
-                raise self._unknown_model(name, call) from exc
+                return []
             self._fail(exc, None, call)
         states = [
             VersionState(row.version, wire.ModelVersionStatus.State.Name(row.state), row.status.error_message)
             for row in response.model_version_status
         ]
+        if all(state.is_gone for state in states):
+            return []
         return sorted(states, key=lambda state: -state.version)
 
     def _timeout(self, call: Call) -> float:
@@ -162,10 +166,8 @@ class GrpcPredictor:
         )
 
     def _read_card(self, ref: ModelRef, backend: str, call: Call) -> ServedModel:
-        request = wire.PredictRequest(model_spec=_model_spec(ref, CARD_SIGNATURE))
-        to_content_proto(np.zeros(1, np.int32), request.inputs[CARD_INPUT])
         try:
-            response = self._predict(request, backend, call)
+            response = self._predict(_card_request(ref), backend, call)
         except CallError as exc:
             if exc.code in REFUSALS and "label" not in exc.message:
                 raise NotAClassifier(
@@ -186,25 +188,63 @@ class GrpcPredictor:
 
     def _not_servable(self, ref: ModelRef, call: Call) -> SightlineError:
         """Find out why nothing answers for `ref`: no such model, no such version, or one that is not ready yet."""
-        versions = self.versions(ref.name, call)  # raises UnknownModel
+        versions = self._states(ref.name, call)
+        if not versions:
+            return self._unknown_model(ref.name, call)
         ready = [state.version for state in versions if state.is_available]
         wanted = [state for state in versions if ref.version in (None, state.version)]
-        if any(state.is_available or state.state in LOADING for state in wanted):
+        if any(state.is_available or (state.state in LOADING and not state.error) for state in wanted):
             return ModelNotReady(f"model {ref} is loading", hint="Try again in a moment.")
-        if ref.version is not None and ready:
+        if ref.version is not None and (ready or all(state.is_gone for state in wanted)):
             return UnknownVersion(
                 f"model {ref.name} has no version {ref.version}",
-                hint=f"Versions that are ready: {', '.join(map(str, ready))}.",
+                hint=f"Versions that are ready: {', '.join(map(str, ready))}." if ready else "No version is ready yet.",
             )
-        reasons = "; ".join(state.error for state in wanted if state.error) or "no version of it could be loaded"
+        reasons = "; ".join(state.error for state in wanted if state.error)
         return ModelNotReady(f"model {ref} is not ready: {reasons}", hint="Look at GET /models, or export it again.")
 
     def _unknown_model(self, name: str, call: Call) -> UnknownModel:
-        names = self._model_names(call)
+        names = self._classifiers(call)
         return UnknownModel(
             f"there is no model {name!r}",
             hint=f"Models that are served: {', '.join(names)}." if names else "No model is served yet.",
         )
+
+    def _classifiers(self, call: Call) -> list[str]:
+        """List the models that classify images now; TensorFlow Serving does not say which, so each is asked."""
+        listed = self._listed(call)
+        if listed.loaded:
+            return sorted({model for (model, _), row in listed.loaded.items() if row.classifies})
+        return [name for name in listed.names if self._has_card(name, call)]
+
+    def _has_card(self, name: str, call: Call) -> bool:
+        try:
+            self._predict(_card_request(ModelRef(name)), "", call)
+        except CallError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The models that a server lists. loaded: what is known of each available version; empty for TensorFlow Serving."""
+
+    names: Sequence[str]
+    loaded: Mapping[tuple[str, int], wire.LoadedVersion]
+
+    def described(self, name: str, states: Sequence[VersionState]) -> list[VersionState]:
+        """Add to the states of a model's versions what is known of the available ones."""
+        rows = [self.loaded.get((name, state.version)) if state.is_available else None for state in states]
+        return [
+            state if row is None else replace(state, unproven=row.unproven, classifies=row.classifies)
+            for state, row in zip(states, rows, strict=True)
+        ]
+
+
+def _card_request(ref: ModelRef) -> wire.PredictRequest:
+    request = wire.PredictRequest(model_spec=_model_spec(ref, CARD_SIGNATURE))
+    to_content_proto(np.zeros(1, np.int32), request.inputs[CARD_INPUT])
+    return request
 
 
 def sightline_error(error: CallError, prefix: str) -> SightlineError:

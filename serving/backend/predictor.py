@@ -51,16 +51,28 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class VersionState:
-    """One version of a model and what it is doing. state: TensorFlow Serving's name, such as AVAILABLE."""
+    """One version of a model and what it is doing. state: TensorFlow Serving's name, such as AVAILABLE.
+
+    error: of the last attempt to load it. unproven: the reason that an available version is not known to be the one
+    that was exported, "" where it is. classifies: it has a card. Both are None where the server does not say: of a
+    version that is not available, and TensorFlow Serving never.
+    """
 
     version: int
     state: str
     error: str
+    unproven: str | None = None
+    classifies: bool | None = None
 
     @property
     def is_available(self) -> bool:
         """True where the version answers requests."""
         return self.state == "AVAILABLE"
+
+    @property
+    def is_gone(self) -> bool:
+        """True where it was unloaded because nobody wants it any more, such as one whose folder was deleted."""
+        return self.state in ("UNLOADING", "END") and not self.error
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,18 @@ RED = np.array([[[[200, 0, 0]] * 2] * 2], np.uint8)  # (1, 2, 2, 3)
 
 @dataclass
 class ColorServer:
-    """Answers the share of each channel. versions: what is loaded; fails: what Predict is answered instead."""
+    """Answers the share of each channel. versions: what is loaded; fails: what Predict is answered instead.
+
+    others: models that cannot classify, with the states of their version 1. failed: versions with the errors of their
+    loads. unproven: reasons. lists: False as TensorFlow Serving.
+    """
 
     versions: dict[int, ModelCard] = field(default_factory=lambda: {1: COLORS})
     loading: tuple[int, ...] = ()
+    gone: tuple[int, ...] = ()
+    failed: dict[int, tuple[State, str]] = field(default_factory=dict)
+    others: dict[str, State] = field(default_factory=dict)
+    unproven: dict[int, str] = field(default_factory=dict)
     lists: bool = True
     fails: grpc.StatusCode | None = None
     calls: list[str] = field(default_factory=list)
@@ -60,16 +68,32 @@ class ColorServer:
         return response
 
     def status(self, request: wire.GetModelStatusRequest, context: Any) -> wire.GetModelStatusResponse:
-        if request.model_spec.name != "colors":
+        name = request.model_spec.name
+        if name in self.others:
+            return wire.GetModelStatusResponse(
+                model_version_status=[wire.ModelVersionStatus(version=1, state=self.others[name])]
+            )
+        if name != "colors":
             context.abort(grpc.StatusCode.NOT_FOUND, "Could not find any versions of model")
         rows = [wire.ModelVersionStatus(version=number, state=State.AVAILABLE) for number in self.versions]
         rows += [wire.ModelVersionStatus(version=number, state=State.LOADING) for number in self.loading]
+        rows += [wire.ModelVersionStatus(version=number, state=State.END) for number in self.gone]
+        rows += [
+            wire.ModelVersionStatus(version=number, state=state, status=wire.StatusProto(error_message=error))
+            for number, (state, error) in self.failed.items()
+        ]
         return wire.GetModelStatusResponse(model_version_status=rows)
 
     def names(self, request: Message, context: Any) -> wire.ListModelsResponse:  # noqa: ARG002
         if not self.lists:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such service")
-        return wire.ListModelsResponse(name=["colors"])
+        response = wire.ListModelsResponse(name=["colors", *self.others])
+        for number in self.versions:
+            response.loaded.add(model="colors", version=number, unproven=self.unproven.get(number, ""), classifies=True)
+        for name, state in self.others.items():
+            if state == State.AVAILABLE:
+                response.loaded.add(model=name, version=1, classifies=False)
+        return response
 
 
 def handler(method: Method[Any, Any], answer: Callable[..., Any]) -> grpc.GenericRpcHandler:

@@ -22,7 +22,7 @@ from serving.contract.errors import (
     UnknownModel,
     UnknownVersion,
 )
-from tests.backend.color_server import RED, ColorServer, serving
+from tests.backend.color_server import RED, ColorServer, State, serving
 from tests.cards import COLORS
 
 
@@ -89,6 +89,55 @@ def test_an_unknown_model_names_the_known_ones(predictor: GrpcPredictor) -> None
         predictor.describe(ModelRef("dogs"))
 
 
+@pytest.mark.parametrize("lists", [True, False])
+def test_models_that_are_not_ready_or_do_not_classify_are_not_offered(colors: ColorServer, lists: bool) -> None:
+    colors.lists, colors.others = lists, {"face-encoder": State.AVAILABLE, "loading": State.LOADING}
+    with serving(colors) as target:
+        backends = Backends([target])
+        predictor = GrpcPredictor(backends, listed_models=["loading", "face-encoder", "colors"])
+        with pytest.raises(UnknownModel) as caught:
+            predictor.describe(ModelRef("dogs"))
+        assert caught.value.hint == "Models that are served: colors."
+        backends.close()
+
+
+def test_a_model_whose_versions_are_all_gone_is_unknown(predictor: GrpcPredictor, colors: ColorServer) -> None:
+    colors.versions, colors.gone = {}, (2, 1)
+    with pytest.raises(UnknownModel, match=r"no model 'colors'.*No model is served yet"):
+        predictor.describe(ModelRef("colors"))
+    with pytest.raises(UnknownModel):
+        predictor.versions("colors")
+    assert predictor.models() == {"colors": []}
+
+
+def test_a_version_that_is_gone_is_unknown_while_another_one_loads(
+    predictor: GrpcPredictor, colors: ColorServer
+) -> None:
+    colors.versions, colors.gone, colors.loading = {}, (1,), (2,)
+    with pytest.raises(UnknownVersion, match=r"no version 1.*No version is ready yet"):
+        predictor.describe(ModelRef("colors", version=1))
+    with pytest.raises(ModelNotReady, match="loading"):
+        predictor.describe(ModelRef("colors"))
+
+
+def test_a_version_that_could_not_be_loaded_says_why_also_while_it_is_tried_again(
+    predictor: GrpcPredictor, colors: ColorServer
+) -> None:
+    for state in (State.LOADING, State.END):
+        colors.versions, colors.failed = {}, {1: (state, "other weights")}
+        with pytest.raises(ModelNotReady, match="not ready: other weights"):
+            predictor.describe(ModelRef("colors"))
+
+
+def test_what_is_known_of_a_version_stands_beside_it(predictor: GrpcPredictor, colors: ColorServer) -> None:
+    colors.versions, colors.unproven, colors.loading = {1: COLORS, 2: COLORS}, {1: "no manifest"}, (3,)
+    found = [(row.version, row.unproven, row.classifies) for row in predictor.versions("colors")]
+    assert found == [(3, None, None), (2, "", True), (1, "no manifest", True)]
+    assert predictor.models()["colors"] == predictor.versions("colors")
+    colors.lists = False  # TensorFlow Serving
+    assert {(row.unproven, row.classifies) for row in predictor.versions("colors")} == {(None, None)}
+
+
 def test_an_unknown_version_names_the_known_ones(predictor: GrpcPredictor) -> None:
     with pytest.raises(UnknownVersion, match=r"no version 7.*ready: 1"):
         predictor.describe(ModelRef("colors", version=7))
@@ -152,7 +201,7 @@ def test_an_answer_that_does_not_fit_the_card_is_refused(predictor: GrpcPredicto
 def test_models_are_listed_by_the_server_or_by_the_settings(predictor: GrpcPredictor, colors: ColorServer) -> None:
     assert list(predictor.models()) == ["colors"]
     colors.lists = False
-    assert predictor.models() == {"named": ()}
+    assert predictor.models() == {"named": []}
 
 
 def test_versions_come_newest_first(predictor: GrpcPredictor, colors: ColorServer) -> None:

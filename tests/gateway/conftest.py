@@ -37,6 +37,8 @@ class ColorPredictor:
     changes: int = 0
     version: int = 1
     card: ModelCard = COLORS
+    unproven: str | None = ""
+    classifies: bool | None = True
     batches: list[int] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
@@ -66,7 +68,10 @@ class ColorPredictor:
         self._maybe_fail()
         if name != "colors":
             raise UnknownModel(f"there is no model {name!r}")
-        return [VersionState(self.version, "AVAILABLE", ""), VersionState(0, "END", "it broke")]
+        return [
+            VersionState(self.version, "AVAILABLE", "", self.unproven, self.classifies),
+            VersionState(0, "END", "it broke"),
+        ]
 
     def _maybe_fail(self) -> None:
         if self.fails is not None:

@@ -42,9 +42,20 @@ def is_ready(states: Sequence[VersionState]) -> bool:
     return any(state.is_available for state in states)
 
 
+def classifies(states: Sequence[VersionState]) -> bool | None:
+    """Some available version has a card; None where that is not known."""
+    known = [state.classifies for state in states if state.classifies is not None]
+    return any(known) if known else None
+
+
 def model_body(name: str, states: Sequence[VersionState]) -> schemas.Model:
     """Build one entry of GET /models."""
-    return {"name": name, "ready": is_ready(states), "versions": [_version(state) for state in states]}
+    return {
+        "name": name,
+        "ready": is_ready(states),
+        "classifies": classifies(states),
+        "versions": [_version(state) for state in states],
+    }
 
 
 def description_body(model: schemas.Model, served: ServedModel | None) -> schemas.Description:
@@ -55,9 +66,13 @@ def description_body(model: schemas.Model, served: ServedModel | None) -> schema
 
 
 def _version(state: VersionState) -> schemas.Version:
-    version: schemas.Version = {"version": state.version, "state": state.state}
+    version: schemas.Version = {"version": state.version, "state": state.state, "proven": None}
     if state.error:
         version["error"] = state.error
+    if state.unproven is not None:
+        version["proven"] = not state.unproven
+    if state.unproven:
+        version["unproven"] = state.unproven
     return version
 
 

@@ -60,14 +60,23 @@ class Base64Pictures(TypedDict):
 
 
 class Version(TypedDict):
+    """error: of the last attempt to load it. proven: its files are those that were exported, and it repeats the
+    export's answers on this machine; null where that is not known. unproven: the reason that it is not proven.
+    """
+
     version: int
     state: str
     error: NotRequired[str]
+    proven: bool | None
+    unproven: NotRequired[str]
 
 
 class Model(TypedDict):
+    """classifies: POST /predict/{model} answers; null where that is not known."""
+
     name: str
     ready: bool
+    classifies: bool | None
     versions: list[Version]
 
 

@@ -20,7 +20,7 @@ from serving.gateway.http.inference_v2 import (
 )
 from serving.gateway.http.openapi import BYTES, WHOLE, Operation, Parameter, described, version_of_sightline
 from serving.gateway.http.requests import BODY_ERRORS, TIMEOUT_HEADER, read_body, read_call, read_version
-from serving.gateway.http.responses import is_ready
+from serving.gateway.http.responses import classifies, is_ready
 from serving.gateway.http.schemas import (
     IndexEntry,
     InferAnswer,
@@ -87,8 +87,9 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared
     @routes.get("/models")
     @described(MODELS)
     def models() -> ModelNames:
-        """List the available models."""
-        return {"models": [name for name, states in predictor.models().items() if is_ready(states)]}
+        """List the available models that classify images."""
+        models = predictor.models().items()
+        return {"models": [name for name, states in models if is_ready(states) and classifies(states) is not False]}
 
     @routes.post("/repository/index")
     @described(INDEX)

@@ -1,19 +1,49 @@
 import json
+from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from serving.contract.card import card_to_json
 from tests.cards import COLORS
+from tests.gateway.conftest import ColorPredictor
 
 ENTRY = {
     "name": "colors",
     "ready": True,
-    "versions": [{"version": 1, "state": "AVAILABLE"}, {"version": 0, "state": "END", "error": "it broke"}],
+    "classifies": True,
+    "versions": [
+        {"version": 1, "state": "AVAILABLE", "proven": True},
+        {"version": 0, "state": "END", "proven": None, "error": "it broke"},
+    ],
 }
+EMPTY = {"name": "empty", "ready": False, "classifies": None, "versions": []}
 
 
 def test_models_are_listed_with_their_versions(client: FlaskClient) -> None:
-    assert client.get("/models").get_json() == {"models": [ENTRY, {"name": "empty", "ready": False, "versions": []}]}
+    assert client.get("/models").get_json() == {"models": [ENTRY, EMPTY]}
+
+
+@pytest.mark.parametrize(
+    ("unproven", "entry"),
+    [
+        ("It has no manifest.", {"proven": False, "unproven": "It has no manifest."}),
+        (None, {"proven": None}),  # TensorFlow Serving does not say
+    ],
+)
+def test_an_unproven_version_says_why(
+    client: FlaskClient, predictor: ColorPredictor, unproven: str | None, entry: dict[str, Any]
+) -> None:
+    predictor.unproven = unproven
+    version = client.get("/models/colors").get_json()["versions"][0]
+    assert version == {"version": 1, "state": "AVAILABLE", **entry}
+
+
+def test_a_model_that_does_not_classify_is_not_offered(client: FlaskClient, predictor: ColorPredictor) -> None:
+    assert client.get("/v2/models").get_json() == {"models": ["colors"]}
+    predictor.classifies = False
+    assert client.get("/models").get_json()["models"][0]["classifies"] is False
+    assert client.get("/v2/models").get_json() == {"models": []}
 
 
 def test_a_model_is_described_by_its_card(client: FlaskClient) -> None:
