@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from serving.backend.methods import Method, Request, Response
-from serving.backend.targets import addresses_of, host_of, is_name
+from serving.backend.targets import KEEPALIVE_SECONDS, UNIX, addresses_of, host_of, is_name
 from serving.contract.errors import UsageError
 from serving.runtimes.status import CallError, from_grpc
 
@@ -26,15 +26,15 @@ log = logging.getLogger(__name__)
 SERVICE_CONFIG = json.dumps(
     {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}, separators=(",", ":")
 )
-CHANNEL_OPTIONS = (
+CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_send_message_length", -1),  # gRPC's default of 4 MiB is seven photos of 448 x 448
     ("grpc.max_receive_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),  # a model server that restarts is found at once;
     ("grpc.max_reconnect_backoff_ms", 250),  # gRPC's own back-off grows to two minutes
     ("grpc.min_reconnect_backoff_ms", 2000),  # in effect the timeout of one attempt to connect
-    ("grpc.keepalive_time_ms", 30_000),  # notices a peer that vanished
     ("grpc.service_config", SERVICE_CONFIG),
 )
+TURNED_AWAY = ("GOAWAY", "Too many pings")  # in the text of a call whose connection the server ended
 FIRST_CONTACT_SECONDS = 0.5  # two pauses between attempts: when the first worker says "ready", the others soon are
 REFRESH_SECONDS = 5.0  # how often names are resolved again
 RETRY_TOKENS = 100.0  # gRFC A6: a failure costs a token, a success gives a tenth of one;
@@ -122,7 +122,8 @@ class Backends:
     """Call model servers in turn. Safe to share between threads; one per process, made after the fork.
 
     targets: `host:port`, where host may be a name of many addresses, all of which are used, or `unix:/path`.
-    refresh_seconds: how often names are resolved again. budget: of retries.
+    refresh_seconds: how often names are resolved again. budget: of retries. keepalive_seconds: how often an idle
+    connection is pinged, 0 for never; a Unix socket never is.
     """
 
     def __init__(
@@ -134,7 +135,9 @@ class Backends:
         refresh_seconds: float = REFRESH_SECONDS,
         resolve: Callable[[str], Sequence[str]] | None = None,
         budget: RetryBudget | None = None,
+        keepalive_seconds: float = KEEPALIVE_SECONDS,
     ) -> None:
+        self._keepalive_seconds = keepalive_seconds
         self.targets = tuple(targets)
         self._tls = tls
         self._credentials = _credentials(tls)
@@ -184,6 +187,8 @@ class Backends:
     ) -> Response:
         """Call a method that may safely be called twice. UNAVAILABLE is tried once more, at another address.
 
+        Where there is no other, a call whose connection the server ended is tried once more over a new one.
+
         timeout: seconds for all of it. prefer: an address to ask if it answers. Raises CallError.
         """
         deadline = time.monotonic() + timeout
@@ -194,7 +199,11 @@ class Backends:
             if exc.code is not grpc.StatusCode.UNAVAILABLE:
                 raise
             self._wanted.set()
-            other = self._other_than(backend) if self._budget.may_retry() else None
+            other = None
+            if self._budget.may_retry():
+                other = self._other_than(backend) or (
+                    backend if any(text in exc.message for text in TURNED_AWAY) else None
+                )
             if other is None:
                 raise
             self._watcher.retried()
@@ -273,11 +282,18 @@ class Backends:
             self._tell(target)
 
     def _open(self, target: str, address: str) -> grpc.Channel:
+        options = CHANNEL_OPTIONS
+        if self._keepalive_seconds > 0 and not address.startswith(UNIX):
+            options = (
+                *CHANNEL_OPTIONS,
+                ("grpc.keepalive_time_ms", int(self._keepalive_seconds * 1000)),
+                ("grpc.http2.max_pings_without_data", 0),  # no limit: gRPC's own is two, then one a minute
+            )
         if self._credentials is None:
-            return grpc.insecure_channel(address, CHANNEL_OPTIONS)
+            return grpc.insecure_channel(address, options)
         assert self._tls is not None
         name = self._tls.server_name or host_of(target)
-        options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name))
+        options = (*options, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name))
         return grpc.secure_channel(address, self._credentials, options)
 
     def _listener(self, backend: _Backend) -> Callable[[grpc.ChannelConnectivity], None]:

@@ -19,7 +19,7 @@ from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.methods import PREDICT
 from serving.backend.predictor import Call, ModelRef
 from serving.backend.protos import wire_pb2 as wire
-from serving.backend.targets import addresses_of, check_target
+from serving.backend.targets import KEEPALIVE_SECONDS, addresses_of, check_target
 from serving.contract.errors import DeadlineExceeded, ModelServerUnavailable, UsageError
 from serving.runtimes.status import CallError
 from tests.backend.certificates import Authority
@@ -27,6 +27,7 @@ from tests.backend.color_server import RED, ColorServer, handler
 from tests.waiting import until
 
 SECONDS = 20  # the longest that anything here may take
+REQUEST = wire.PredictRequest(model_spec=wire.ModelSpec(name="m"))
 
 
 @dataclass
@@ -38,11 +39,13 @@ class Names:
     fails: grpc.StatusCode | None = None
     health: int | None = None
     credentials: grpc.ServerCredentials | None = None
+    options: tuple[tuple[str, int], ...] = ()
+    first_seconds: float = 0.0  # how long the first call takes
     calls: list[str] = field(default_factory=list)
     server: Any = None
 
     def start(self) -> "Names":
-        self.server = grpc.server(ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
+        self.server = grpc.server(ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0), *self.options))
         self.server.add_generic_rpc_handlers((handler(PREDICT, self._predict),))
         if self.health is not None:
             watch = grpc.unary_stream_rpc_method_handler(self._watch)
@@ -62,6 +65,8 @@ class Names:
 
     def _predict(self, request: wire.PredictRequest, context: Any) -> wire.PredictResponse:
         self.calls.append(request.model_spec.name)
+        if len(self.calls) == 1:
+            time.sleep(self.first_seconds)
         if self.fails is not None:
             context.abort(self.fails, "as told")
         return wire.PredictResponse(model_spec=wire.ModelSpec(name=str(self.port)))
@@ -408,3 +413,65 @@ def test_what_tls_lacks_is_said(tmp_path: Path) -> None:
         Backends(["127.0.0.1:1"], tls=Tls(certificate=tmp_path / "c"))
     with pytest.raises(UsageError, match=r"nowhere\.pem"):
         Backends(["127.0.0.1:1"], tls=Tls(ca=tmp_path / "nowhere.pem"))
+
+
+PING_SECONDS = 1.0  # gRPC's least
+# One ping every 2.5 s, as the stock server permits one every 300; what ours permits, as it permits one every 10 s.
+STOCK = (("grpc.http2.min_ping_interval_without_data_ms", int(2.5 * PING_SECONDS * 1000)),)
+OURS = (
+    ("grpc.http2.min_ping_interval_without_data_ms", int(0.3 * PING_SECONDS * 1000)),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+@pytest.mark.parametrize(
+    ("policy", "keepalive_seconds", "drops"),
+    [
+        (STOCK, 30 / 300 * 2.5, True),  # as it was: a ping every 30 s
+        (STOCK, KEEPALIVE_SECONDS / 300 * 2.5, False),
+        (OURS, PING_SECONDS, False),
+    ],
+    ids=["too often", "the stock server", "ours"],
+)
+def test_an_idle_connection_is_pinged_as_the_server_permits(
+    servers: Callable[..., Names],
+    policy: tuple[tuple[str, int], ...],
+    keepalive_seconds: float,
+    drops: bool,
+) -> None:
+    server = servers(options=policy, health=1)
+    ready: list[int] = []
+    watcher = Watcher(state=lambda target, up, known: ready.append(up))  # noqa: ARG005
+    backends = Backends([f"127.0.0.1:{server.port}"], watcher=watcher, keepalive_seconds=keepalive_seconds)
+    with contextlib.closing(backends):
+        until(lambda: ready and ready[-1] == 1)
+        connected = len(ready)
+        time.sleep(4 * max(PING_SECONDS, keepalive_seconds) + 1)
+        assert (len(ready) > connected) is drops
+        assert backends.call(PREDICT, REQUEST, timeout=SECONDS)
+
+
+def test_a_call_whose_connection_the_server_ends_is_made_again(servers: Callable[..., Names]) -> None:
+    server = servers(options=STOCK, first_seconds=6 * PING_SECONDS)
+    retried: list[bool] = []
+    watcher = Watcher(retried=lambda: retried.append(True))
+    backends = Backends([f"127.0.0.1:{server.port}"], watcher=watcher, keepalive_seconds=PING_SECONDS)
+    with contextlib.closing(backends):
+        assert backends.call(PREDICT, REQUEST, timeout=SECONDS).model_spec.name == str(server.port)
+    assert retried == [True]
+
+
+def test_a_unix_socket_is_never_pinged(tmp_path: Path) -> None:
+    path = tmp_path / "grpc"
+    server = grpc.server(ThreadPoolExecutor(2), options=STOCK)
+    server.add_insecure_port(f"unix:{path}")
+    server.start()
+    ready: list[int] = []
+    watcher = Watcher(state=lambda target, up, known: ready.append(up))  # noqa: ARG005
+    backends = Backends([f"unix:{path}"], watcher=watcher, keepalive_seconds=PING_SECONDS)
+    with contextlib.closing(backends):
+        until(lambda: ready and ready[-1] == 1)
+        time.sleep(4 * PING_SECONDS)
+        assert ready[-1] == 1
+        assert 0 not in ready[ready.index(1) :]
+    server.stop(None).wait()

@@ -34,9 +34,12 @@ def backends_of(settings: Settings, metrics: Metrics) -> Backends:
         )
         tls = Tls(ca, certificate, key, settings.backend_tls_server_name)
     watcher = Watcher(metrics.backend, metrics.retried)
+    keepalive = settings.backend_keepalive_seconds
     if settings.backend_socket:
-        return SocketBackends(settings.backends, settings.backend_socket, tls=tls, watcher=watcher)
-    return Backends(settings.backends, tls=tls, watcher=watcher)
+        return SocketBackends(
+            settings.backends, settings.backend_socket, tls=tls, watcher=watcher, keepalive_seconds=keepalive
+        )
+    return Backends(settings.backends, tls=tls, watcher=watcher, keepalive_seconds=keepalive)
 
 
 def faces_at(face_settings: FaceSettings, settings: Settings, backends: Backends) -> Faces | None:
