@@ -22,7 +22,16 @@ from werkzeug.test import create_environ, run_wsgi_app
 from benchmarks.bench import LARGE, MANY, SMALL, pictures_of
 from benchmarks.raw_model import load, runtimes_of
 from benchmarks.services import ROOT
-from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionState
+from serving.backend.predictor import (
+    ANYTIME,
+    Call,
+    ModelRef,
+    Readiness,
+    Scores,
+    ServedModel,
+    VersionState,
+    readiness_of,
+)
 from serving.contract.card import ModelCard, read_card
 from serving.contract.image import decode_picture
 from serving.contract.image_limits import ImageLimits
@@ -57,6 +66,9 @@ class Immediate:
 
     def models(self) -> Mapping[str, Sequence[VersionState]]:
         return {}
+
+    def readiness(self, call: Call = ANYTIME) -> Readiness:  # noqa: ARG002
+        return readiness_of(self.models())
 
     def versions(self, name: str) -> Sequence[VersionState]:  # noqa: ARG002
         return ()

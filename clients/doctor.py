@@ -5,9 +5,10 @@ them again, one step farther from the export: preprocessing, the SavedModel relo
 """
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 import numpy.typing as npt
+from sightline import calls
 from sightline.client import Client
 from sightline.errors import SightlineError, UsageError
 from sightline.results import Failed, Prediction
@@ -23,6 +25,7 @@ from clients.commands import client_options, console
 from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
 from serving.backend.predictor import ModelRef
+from serving.backend.targets import UNIX
 from serving.contract import errors as contract
 from serving.contract.card import CARD_FILE, ModelCard, read_card
 from serving.contract.errors import ModelFailed
@@ -38,14 +41,17 @@ VERIFY_SECONDS = 300  # TensorFlow takes 5 to 10 s to import, a large model a mi
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One version on disk, and the addresses at which it is served. reload: load the SavedModel again."""
+    """One version on disk, and the addresses at which it is served. reload: load the SavedModel again.
+
+    grpc_target: None asks the service.
+    """
 
     version: int
     directory: Path
     card: ModelCard
     golden: GoldenExamples
     client: Client
-    grpc_target: str
+    grpc_target: str | None
     reload: bool
 
 
@@ -64,16 +70,14 @@ class Skipped(Exception):
     """A stage that cannot be tried on this machine, and why."""
 
 
-@click.command(epilog="Example: sightline doctor --model fashion --grpc 127.0.0.1:8500")
+@click.command(epilog="Example: sightline doctor --model fashion")
 @click.option("--model", "-m", "names", multiple=True, help="Name of a model; repeat it for several.")
 @click.option("--all", "everything", is_flag=True, help="Examine every model of the folder.")
 @click.option(
     "--models", "folder", default="models", show_default=True, type=click.Path(path_type=Path), help="Folder of models."
 )
 @click.option("--version", type=int, help="Version of the model; by default the one that the service answers with.")
-@click.option(
-    "--grpc", "grpc_target", default="127.0.0.1:8500", show_default=True, help="host:port of the model server."
-)
+@click.option("--grpc", "grpc_target", help="host:port of the model server.  [default: the one that the service names]")
 @click.option("--no-reload", is_flag=True, help="Leave out the stage that loads TensorFlow, which takes a while.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @client_options
@@ -83,7 +87,7 @@ def doctor(
     everything: bool,
     folder: Path,
     version: int | None,
-    grpc_target: str,
+    grpc_target: str | None,
     no_reload: bool,
     as_json: bool,
     url: str,
@@ -109,7 +113,7 @@ def doctor(
 
 
 def find_version(
-    name: str, folder: Path, version: int | None, client: Client, grpc_target: str, *, reload: bool = True
+    name: str, folder: Path, version: int | None, client: Client, grpc_target: str | None, *, reload: bool = True
 ) -> Target:
     """Find the version to replay: the one named, the one that the service answers with, or the newest on disk.
 
@@ -174,7 +178,7 @@ def reloaded(target: Target) -> float:
 
 def over_grpc(target: Target) -> float:
     """Compare the model server's answers to the recorded tensors."""
-    backends = Backends((target.grpc_target,))
+    backends = Backends(_model_servers(target))
     predictor = GrpcPredictor(backends)
     try:
         served = predictor.describe(ModelRef(target.card.name, version=target.version))
@@ -184,6 +188,20 @@ def over_grpc(target: Target) -> float:
         return _difference(scores.probabilities, target.golden.probabilities)
     finally:
         backends.close()
+
+
+def _model_servers(target: Target) -> Sequence[str]:
+    """Return the addresses of the model server. Raises Skipped where none can be reached from here."""
+    if target.grpc_target:
+        return (target.grpc_target,)
+    try:
+        addresses = target.client.ask(calls.backends())
+    except SightlineError as exc:
+        raise Skipped(f"the service does not name its model server, name it with --grpc: {exc}") from exc
+    for address in addresses:
+        if address.startswith(UNIX) and not os.access(address.removeprefix(UNIX), os.W_OK):
+            raise Skipped(f"{address} belongs to another user or machine: run this there, or `serve --grpc-port`")
+    return addresses
 
 
 def over_http(target: Target) -> float:

@@ -19,6 +19,7 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
+from serving.backend.targets import UNIX
 from serving.contract.errors import PortTaken, UsageError
 from serving.contract.exports import read_states
 from serving.faces.settings import FaceSettings, face_variable
@@ -32,11 +33,9 @@ GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn" / "gunicorn.conf.
 # glibc keeps a heap for each thread that decodes and returns little of it: with two heaps a worker stays smaller
 # (benchmarks/bench_gateway_memory.py)
 MALLOC = {"MALLOC_ARENA_MAX": "2"}
-GRPC_PORT = 8500  # TensorFlow Serving's
 FACE_SOCKET = face_variable("socket")
 LONGEST_TMPDIR = 70  # a socket's path has at most 107 bytes, on macOS 103
 MODELS = Path("models")
-LOADING = ("START", "LOADING")  # states of a version before it is available
 GATEWAY = "gateway"
 ENDING_SECONDS = 0.5  # beyond the time for requests in flight
 WAITING_TICKS = 50  # answers with the same reason before it is printed
@@ -54,9 +53,8 @@ def _setting(flag: str, name: str, model: type[BaseModel] = Settings, **options:
 @_setting("--host", "host")
 @_setting("--port", "port", type=int)
 @_setting("--workers", "workers", type=int)
-@click.option(
-    "--grpc-port", type=int, help=f"Port of the embedded model server.  [default: {GRPC_PORT}, or a free one]"
-)
+@click.option("--grpc-port", type=int, help="Port of 127.0.0.1 for the embedded model server's gRPC.  [default: none]")
+@click.option("--rest-port", type=int, help="Port of 127.0.0.1 for the embedded model server's REST.  [default: none]")
 @click.option("--backend", help="host:port of a TensorFlow Serving, in place of the embedded model server.")
 @_setting("--encoder", "faces_encoder", FaceSettings, type=click.Choice(["served", "dlib"]))
 @_setting("--preload-faces", "faces_preload", FaceSettings, is_flag=True)
@@ -72,6 +70,7 @@ def serve(
     *,
     models: Path,
     grpc_port: int | None,
+    rest_port: int | None,
     export_if_empty: bool,
     demo: bool,
     show_settings: bool,
@@ -104,13 +103,19 @@ def serve(
     with _folder_of_sockets() as sockets:
         children, background = [], None
         if is_embedded:
-            backend = f"127.0.0.1:{_embedded_port(grpc_port)}"
+            for flag, port in (("--grpc-port", grpc_port), ("--rest-port", rest_port)):
+                if port is not None:
+                    require_free_port("127.0.0.1", port, flag)
             predict_socket = settings.backend_socket or str(sockets / "predict")
             exports = settings.exports_dir or str(sockets / "exports")
             settings = settings.model_copy(
-                update={"backend": backend, "backend_socket": predict_socket, "exports_dir": exports}
+                update={
+                    "backend": f"{UNIX}{sockets / 'grpc'}",
+                    "backend_socket": predict_socket,
+                    "exports_dir": exports,
+                }
             )
-            children.append(_model_server(models, settings, os.environ))
+            children.append(_model_server(models, settings, os.environ, grpc_port or 0, rest_port or 0))
             names = first_models(models, demo=demo, faces=has_faces()) if exports_first else []
             if names:
                 background = FirstModels(models, names, Path(exports), url=url, environ=os.environ)
@@ -120,7 +125,7 @@ def serve(
         ):  # else the operator runs the service, or /faces says how to install it
             environ |= {FACE_SOCKET: str(sockets / "faces")}
             children.append(Child("face service", [sys.executable, "-m", "serving.faces"], environ))
-        announcing = _Announcing(url, models, settings)
+        announcing = _Announcing(url, models, settings.exports_folder)
         supervisor = Supervisor([*children, _gateway(settings, environ)], announcing, background)
         _run(supervisor, reloads=settings.key_file is not None)
 
@@ -164,29 +169,16 @@ def _require_folder(models: Path, *, create: bool) -> None:
     )
 
 
-def _embedded_port(wanted: int | None) -> int:
-    if wanted is not None:
-        require_free_port("127.0.0.1", wanted, "--grpc-port")
-        return wanted
-    try:
-        require_free_port("127.0.0.1", GRPC_PORT, "--grpc-port")
-    except PortTaken:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        click.echo(f"gRPC port {GRPC_PORT} is taken; the model server listens on {port}.")
-        return port
-    return GRPC_PORT
-
-
-def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) -> Child:
+def _model_server(
+    models: Path, settings: Settings, environ: Mapping[str, str], grpc_port: int, rest_port: int
+) -> Child:
+    """Make the embedded model server: on sockets that this user alone reaches, and on ports where they are not 0."""
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
             "The embedded model server needs TensorFlow, which is not installed.",
             hint="Install it: pip install 'sightline-serving[model-server] @ file:///path/to/clone'. Or name a "
             "TensorFlow Serving with --backend host:8500.",
         )
-    port = settings.backend.rpartition(":")[2]
     command = [
         sys.executable,
         "-m",
@@ -194,7 +186,11 @@ def _model_server(models: Path, settings: Settings, environ: Mapping[str, str]) 
         "--models",
         str(models),
         "--port",
-        port,
+        str(grpc_port),
+        "--rest_api_port",
+        str(rest_port),
+        "--grpc_socket_path",
+        settings.backend.removeprefix(UNIX),
         "--enable_batching",
         "--enable_grpc_healthcheck_service",
         "--tensorflow_intra_op_parallelism",
@@ -214,10 +210,10 @@ def _gateway(settings: Settings, environ: Mapping[str, str]) -> Child:
 class _Announcing:
     """Poll the gateway, and print once that it is ready, or the reason while it is not."""
 
-    def __init__(self, url: str, models: Path, settings: Settings) -> None:
+    def __init__(self, url: str, models: Path, exports: Path | None = None) -> None:
         self._url = url
         self._models = models
-        self._settings = settings
+        self._exports = exports
         self._times = Counter[str]()
         self._client: Any = None
 
@@ -230,10 +226,7 @@ class _Announcing:
         except httpx.TransportError:
             return False
         if answer.status_code == httpx.codes.OK:
-            self._times["ready"] += 1
-            if self._times["ready"] < WAITING_TICKS and self._is_loading():
-                return False
-            click.echo(_banner(self._url, self._models, self._settings, answer.json()["models"]))
+            click.echo(_banner(self._url, self._models, self._exports, answer.json()["models"]))
             return True
         reason = answer.json().get("detail", answer.text)
         self._times[reason] += 1
@@ -241,27 +234,13 @@ class _Announcing:
             click.echo(f"Not ready yet: {reason}")
         return False
 
-    def _is_loading(self) -> bool:
-        """Return True while some version is loading: worth waiting for before the models are listed.
 
-        False where this is unknown: the gateway is overloaded or wants an API key.
-        """
-        import httpx
-
-        try:
-            answer = self._client.get(f"{self._url}/models")
-        except httpx.TransportError:
-            return False
-        models = answer.json()["models"] if answer.status_code == httpx.codes.OK else ()
-        return any(version["state"] in LOADING for model in models for version in model["versions"])
-
-
-def _banner(url: str, models: Path, settings: Settings, names: list[str]) -> str:
-    lines = [f"Sightline is ready at {url} with {', '.join(names)} (model server: gRPC {settings.backend})."]
+def _banner(url: str, models: Path, exports_folder: Path | None, names: list[str]) -> str:
+    lines = [f"Sightline is ready at {url} with {', '.join(names)}."]
     by_sample = sorted(names, key=lambda name: name not in SAMPLE_OF)  # stable: those with a photo of the clone first
     curl = next(filter(None, (curl_line(url, name, models) for name in by_sample)), None)
     lines += ["Open that address in a browser, or try it in another terminal:", f"  {curl}"] if curl else []
-    exports = [state for state in read_states(settings.exports_folder) if state.model not in names]
+    exports = [state for state in read_states(exports_folder) if state.model not in names]
     if exports:
         lines.append(f"Not there yet: {', '.join(map(str, exports))}. {url}/readyz tells how far they are.")
     return "\n".join([*lines, "Ctrl-C stops it."])

@@ -12,7 +12,18 @@ from google.protobuf.wrappers_pb2 import Int64Value
 
 from serving.backend.backends import Backends
 from serving.backend.methods import GET_MODEL_STATUS, LIST_MODELS, PREDICT
-from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
+from serving.backend.predictor import (
+    ANYTIME,
+    LOADING,
+    Call,
+    ModelRef,
+    Readiness,
+    Scores,
+    ServedModel,
+    VersionChanged,
+    VersionState,
+    readiness_of,
+)
 from serving.backend.protos import wire_pb2 as wire
 from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_from_json
 from serving.contract.errors import (
@@ -31,7 +42,6 @@ from serving.runtimes.status import CallError
 from serving.runtimes.tensors import to_content_proto, to_numpy
 
 CARD_SECONDS = 5.0  # how long a card is cached; reading it costs one small RPC
-LOADING = ("START", "LOADING")
 
 # The error of a status where the call itself has nothing better to say.
 ERRORS: dict[grpc.StatusCode, type[SightlineError]] = {
@@ -123,15 +133,30 @@ class GrpcPredictor:
             raise self._unknown_model(name, call)
         return self._listed(call).described(name, states)
 
+    def readiness(self, call: Call = ANYTIME) -> Readiness:
+        """Tell what answers and what is still loading: as the server does, else by the states of the listed models."""
+        listed = self._list(call)
+        if not listed.HasField("readiness"):
+            return readiness_of({name: self._states(name, call) for name in sorted(listed.name)})
+        told = listed.readiness
+        return Readiness(
+            tuple(sorted(told.available)),
+            tuple(ModelRef(row.model, row.version or None) for row in told.loading),
+            tuple((ModelRef(row.model, row.version), row.error) for row in told.failed),
+        )
+
     def _listed(self, call: Call) -> "_Listed":
-        """Return the models that the server lists; where it cannot, `listed_models`."""
+        listed = self._list(call)
+        return _Listed(sorted(listed.name), {(row.model, row.version): row for row in listed.loaded})
+
+    def _list(self, call: Call) -> wire.ListModelsResponse:
+        """List the models of the server; where it cannot, `listed_models`."""
         try:
-            response = self._backends.call(LIST_MODELS, wire.ListModelsRequest(), timeout=self._timeout(call))
+            return self._backends.call(LIST_MODELS, wire.ListModelsRequest(), timeout=self._timeout(call))
         except CallError as exc:
             if exc.code is grpc.StatusCode.UNIMPLEMENTED:
-                return _Listed(sorted(self._listed_models), {})
+                return wire.ListModelsResponse(name=self._listed_models)
             self._fail(exc, None, call)
-        return _Listed(sorted(response.name), {(row.model, row.version): row for row in response.loaded})
 
     def _states(self, name: str, call: Call) -> list[VersionState]:
         """List every version, newest first; none of a model that is unknown or whose versions are all gone."""

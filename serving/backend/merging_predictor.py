@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.backend.predictor import ANYTIME, Call, ModelRef, Predictor, Scores, ServedModel, VersionState
+from serving.backend.predictor import ANYTIME, Call, ModelRef, Predictor, Readiness, Scores, ServedModel, VersionState
 from serving.contract.errors import DeadlineExceeded
 from serving.contract.preprocessing import Tensor
 
@@ -81,6 +81,10 @@ class MergingPredictor:
     def models(self) -> Mapping[str, Sequence[VersionState]]:
         """Ask the inner predictor."""
         return self._inner.models()
+
+    def readiness(self, call: Call = ANYTIME) -> Readiness:
+        """Ask the inner predictor."""
+        return self._inner.readiness(call)
 
     def versions(self, name: str) -> Sequence[VersionState]:
         """Ask the inner predictor."""

@@ -13,6 +13,8 @@ from serving.contract.card import ModelCard
 from serving.contract.errors import DeadlineExceeded
 from serving.contract.preprocessing import Tensor
 
+LOADING = ("START", "LOADING")  # states of a version before it is available
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
@@ -76,6 +78,32 @@ class VersionState:
 
 
 @dataclass(frozen=True, slots=True)
+class Readiness:
+    """What a model server can answer. available: models, sorted. failed: versions that could not be loaded, and why.
+
+    loading: versions that were on disk when the server started, or models without any version yet.
+    """
+
+    available: tuple[str, ...] = ()
+    loading: tuple[ModelRef, ...] = ()
+    failed: tuple[tuple[ModelRef, str], ...] = ()
+
+
+def readiness_of(models: Mapping[str, Sequence[VersionState]]) -> Readiness:
+    """Judge models by the states of their versions alone, for a server that does not tell what was on its disk.
+
+    A model is loading until one of its versions is available or has failed for good.
+    """
+    available = {name for name, states in models.items() if any(state.is_available for state in states)}
+    failed = [(ModelRef(name, each.version), each.error) for name, states in models.items() for each in states]
+    loading: list[ModelRef] = []
+    for name, states in models.items():
+        if name not in available and not any(state.error for state in states):
+            loading += [ModelRef(name, state.version) for state in states if state.state in LOADING] or [ModelRef(name)]
+    return Readiness(tuple(sorted(available)), tuple(loading), tuple(row for row in failed if row[1]))
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """The deadline and the metadata of one request.
 
@@ -132,6 +160,9 @@ class Predictor(Protocol):
 
     def models(self) -> Mapping[str, Sequence[VersionState]]:
         """List every model by name, sorted, with its versions, newest first; none where nothing was ever loaded."""
+
+    def readiness(self, call: Call = ANYTIME) -> Readiness:
+        """Tell what answers and what is still loading."""
 
     def versions(self, name: str) -> Sequence[VersionState]:
         """List every version that the server knows, newest first. Raises UnknownModel."""

@@ -103,9 +103,9 @@ def create_app(
     app.register_blueprint(v2.blueprint(predictor, settings, metrics, shared))
     if backend is not None:
         app.register_blueprint(v1.blueprint(backend, settings))
-    app.register_blueprint(models.blueprint(predictor))
+    app.register_blueprint(models.blueprint(predictor, settings))
     app.register_blueprint(faces.blueprint(people, settings))
-    app.register_blueprint(health.blueprint(predictor, shared, settings.exports_folder))
+    app.register_blueprint(health.blueprint(predictor, settings, shared))
     app.register_blueprint(page.blueprint())
     app.register_blueprint(docs.blueprint(has_keys=settings.has_keys))
     app.register_blueprint(metrics_route.blueprint(metrics))

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from serving.backend.targets import check_target
+from serving.backend.targets import KEEPALIVE_SECONDS, check_target
 from serving.contract.errors import UsageError
 from serving.contract.image_limits import ImageLimits
 from serving.contract.machine import usable_cpus
@@ -61,6 +61,11 @@ class Settings(BaseModel):
         ge=0,
         description="Requests after which a process is replaced, plus up to a tenth; 0: never.",
     )
+    ready_when: Literal["all", "any"] = Field(
+        "all",
+        description="/readyz answers 200 when all models that were there at the start are available or have failed; "
+        "any: when one is available.",
+    )
     drain_seconds: float = Field(0.0, ge=0, description="Time for which /readyz answers 503 before a stop, seconds.")
     stop_seconds: float = Field(4.0, gt=0, description="Longest wait for requests in flight at a stop, seconds.")
     backend: str = Field(
@@ -86,6 +91,12 @@ class Settings(BaseModel):
         "", description="Comma-separated models to list, for a server that cannot list its own (TensorFlow Serving)."
     )
     backend_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one call to the model server, seconds.")
+    backend_keepalive_seconds: float = Field(
+        KEEPALIVE_SECONDS,
+        ge=0,
+        description="How often an idle connection to the model server is pinged, seconds; 0: never. TensorFlow Serving "
+        "permits 300; the embedded one 10.",
+    )
     merge: bool = Field(
         True, description="Merge concurrent requests of a worker into shared calls to the model server."
     )

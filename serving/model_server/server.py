@@ -30,6 +30,9 @@ from serving.runtimes.status import CallError
 logger = logging.getLogger(__name__)
 
 UNLIMITED = -1
+MIN_PING_MILLISECONDS = (
+    10_000  # between two pings of an idle connection; gRPC's default, and the stock server's, is 300 s
+)
 DRAIN_SECONDS = 30.0  # how long running calls may take once the server is told to stop
 
 
@@ -66,6 +69,7 @@ def serve(repository: Repository[Servable], service: ModelServerService, setting
     health = Health()
     repository.start()
     try:
+        repository.wait_until_listed(stop.is_set)
         repository.wait_until_settled(settings.wait_for, what="servable", give_up=stop.is_set)
         if stop.is_set():
             return
@@ -89,6 +93,8 @@ def grpc_server(service: ModelServerService, health: Health, settings: ServerSet
         ("grpc.so_reuseport", 0),  # two servers must not share a port silently
         ("grpc.max_receive_message_length", UNLIMITED),
         ("grpc.max_send_message_length", UNLIMITED),
+        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_MILLISECONDS),
+        ("grpc.keepalive_permit_without_calls", 1),
         *settings.channel_arguments,
     )
     server = grpc.server(ThreadPoolExecutor(settings.threads, thread_name_prefix="grpc"), options=options)

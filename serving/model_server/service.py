@@ -27,7 +27,7 @@ from serving.model_server.metrics import Metrics
 from serving.model_server.versions.config_files import model_configs
 from serving.model_server.versions.policies import ModelConfig
 from serving.model_server.versions.repository import Repository
-from serving.runtimes.status import CallError, invalid_argument, unexpected
+from serving.runtimes.status import CallError, failed_precondition, invalid_argument, unexpected
 from serving.runtimes.tensors import Array, to_content_proto, to_proto
 
 RUNTIME = "TF1"
@@ -123,6 +123,16 @@ class ModelServerService:
             response.loaded.add(model=name, version=version, unproven=servable.unproven, classifies=classifies)
         return response
 
+    def fill_readiness(self, into: Any) -> None:
+        """Fill the Readiness of a ListModelsResponse."""
+        into.SetInParent()
+        told = self._repository.readiness()
+        into.available.extend(told.available)
+        for name, version in told.loading:
+            into.loading.add(model=name, version=version)
+        for name, version, error in told.failed:
+            into.failed.add(model=name, version=version, error=str(error))
+
     def reload(self, request: Any, response: Any, is_wanted: Callable[[], bool]) -> Any:
         """Replace the list of models and wait for the new ones. is_wanted: whether the client still waits."""
         if request.config.WhichOneof("config") != "model_config_list":
@@ -130,6 +140,8 @@ class ModelServerService:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
+        if self._repository.follows_folder:
+            raise failed_precondition("The models are those of a folder (--models): add and remove them there.")
         before = self._metrics.totals(request.metric_names)
         self.configure(model_configs(request.config.model_config_list), is_wanted)
         after = self._metrics.totals(request.metric_names)

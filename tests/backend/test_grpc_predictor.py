@@ -10,7 +10,7 @@ import pytest
 
 from serving.backend.backends import Backends
 from serving.backend.grpc_predictor import GrpcPredictor
-from serving.backend.predictor import Call, ModelRef, VersionChanged
+from serving.backend.predictor import Call, ModelRef, VersionChanged, VersionState, readiness_of
 from serving.contract.errors import (
     DeadlineExceeded,
     ModelFailed,
@@ -232,3 +232,16 @@ def test_a_call_whose_time_has_run_out_is_late(predictor: GrpcPredictor) -> None
     model = predictor.describe(ModelRef("colors"))
     with pytest.raises(DeadlineExceeded):
         predictor.predict(model, RED, Call(time.monotonic()))
+
+
+def states(**models: str) -> dict[str, list[VersionState]]:
+    return {name: [VersionState(1, state, "it broke" if state == "END" else "")] for name, state in models.items()}
+
+
+def test_readiness_is_judged_by_the_states_where_the_server_does_not_tell() -> None:
+    judged = readiness_of({**states(a="AVAILABLE", b="LOADING", c="END", d="START"), "e": []})
+    assert judged.available == ("a",)
+    assert judged.loading == (ModelRef("b", 1), ModelRef("d", 1), ModelRef("e"))
+    assert judged.failed == ((ModelRef("c", 1), "it broke"),)
+    newer = [VersionState(2, "LOADING", ""), VersionState(1, "AVAILABLE", "")]
+    assert not readiness_of({"a": newer}).loading  # a swap does not make the service unready

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 from serving.backend.merging_predictor import MergingPredictor
-from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
+from serving.backend.predictor import (
+    ANYTIME,
+    Call,
+    ModelRef,
+    Readiness,
+    Scores,
+    ServedModel,
+    VersionChanged,
+    VersionState,
+    readiness_of,
+)
 from serving.contract.errors import DeadlineExceeded, ModelServerUnavailable
 from serving.contract.preprocessing import Tensor
 from tests.cards import COLORS
@@ -43,6 +53,9 @@ class Held:
 
     def models(self) -> Mapping[str, Sequence[VersionState]]:
         return {"colors": self.versions("colors")}
+
+    def readiness(self, call: Call = ANYTIME) -> Readiness:  # noqa: ARG002
+        return readiness_of(self.models())
 
     def versions(self, name: str) -> Sequence[VersionState]:
         return [VersionState(1, "AVAILABLE", name)]

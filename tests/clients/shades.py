@@ -9,7 +9,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from PIL import Image
 
-from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionState
+from serving.backend.predictor import (
+    ANYTIME,
+    Call,
+    ModelRef,
+    Readiness,
+    Scores,
+    ServedModel,
+    VersionState,
+    readiness_of,
+)
 from serving.contract.card import (
     Calibration,
     Class,
@@ -96,6 +105,9 @@ class ShadePredictor:
 
     def models(self) -> Mapping[str, Sequence[VersionState]]:
         return {self.card.name: self.versions(self.card.name)}
+
+    def readiness(self, call: Call = ANYTIME) -> Readiness:  # noqa: ARG002
+        return readiness_of(self.models())
 
     def versions(self, name: str) -> Sequence[VersionState]:
         if name != self.card.name:

@@ -1,12 +1,25 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from sightline import Client, UsageError
+from sightline import Client, UsageError, calls
+from sightline.calls import Call
 
-from clients.doctor import STAGES, Target, _wanted, doctor, find_version, over_http, preprocessed, recorded, run_stages
+from clients.doctor import (
+    STAGES,
+    Target,
+    _model_servers,
+    _wanted,
+    doctor,
+    find_version,
+    over_http,
+    preprocessed,
+    recorded,
+    run_stages,
+)
 from serving.contract.card import CARD_FILE, card_to_json
 from serving.contract.errors import ModelError, ModelFailed
 from serving.contract.golden import GoldenExamples, write_golden
@@ -91,3 +104,19 @@ def test_a_missing_version_is_said(models: Path, service: Service, tmp_path: Pat
 def test_all_means_every_classifier_and_leaves_the_face_encoder_out(models: Path) -> None:
     (models / "face-encoder" / "1").mkdir(parents=True)
     assert _wanted((), True, models) == ["shades"]
+
+
+def test_the_model_server_is_the_one_that_the_service_names(models: Path, service: Service) -> None:
+    target = find_version("shades", models, None, Client(service.url, max_retries=0), None)
+    assert _model_servers(target) == ["127.0.0.1:8500"]  # of the service's settings
+    assert _model_servers(replace(target, grpc_target="127.0.0.1:1")) == ("127.0.0.1:1",)
+
+
+def test_a_socket_that_cannot_be_reached_is_skipped(
+    models: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "backends", lambda: Call("GET", "/healthz", lambda _: ["unix:/nowhere/grpc"]))
+    target = find_version("shades", models, None, Client(service.url, max_retries=0), None, reload=False)
+    found = {row.stage: row for row in run_stages(target)}
+    assert found["gRPC"].ok is None
+    assert "unix:/nowhere/grpc" in found["gRPC"].note

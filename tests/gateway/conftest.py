@@ -17,7 +17,17 @@ from PIL import Image
 
 from serving.backend.backends import Backends
 from serving.backend.methods import CLASSIFY, GET_MODEL_METADATA, GET_MODEL_STATUS, PREDICT, REGRESS, Method
-from serving.backend.predictor import ANYTIME, Call, ModelRef, Scores, ServedModel, VersionChanged, VersionState
+from serving.backend.predictor import (
+    ANYTIME,
+    Call,
+    ModelRef,
+    Readiness,
+    Scores,
+    ServedModel,
+    VersionChanged,
+    VersionState,
+    readiness_of,
+)
 from serving.backend.protos import wire_pb2 as wire
 from serving.contract.card import ModelCard
 from serving.contract.errors import UnknownModel, UnknownVersion
@@ -63,6 +73,9 @@ class ColorPredictor:
 
     def models(self) -> Mapping[str, Sequence[VersionState]]:
         return {"colors": self.versions("colors"), "empty": ()}
+
+    def readiness(self, call: Call = ANYTIME) -> Readiness:  # noqa: ARG002
+        return readiness_of({"colors": self.versions("colors")})
 
     def versions(self, name: str) -> Sequence[VersionState]:
         self._maybe_fail()

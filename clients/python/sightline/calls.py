@@ -130,6 +130,11 @@ def ready() -> Call[bool]:
     return Call("GET", "/readyz", lambda _: True)
 
 
+def backends() -> Call[list[str]]:
+    """`GET /backend`: the gRPC addresses of the model servers."""
+    return Call("GET", "/backend", lambda response: [str(address) for address in response.json()["addresses"]])
+
+
 def query(given: Mapping[str, Any]) -> dict[str, str]:
     """Parameters of a query: None is left out, and so is a flag that is not set; a list is joined by commas."""
     texts = {name: _text(value) for name, value in given.items()}

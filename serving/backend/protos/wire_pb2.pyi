@@ -449,9 +449,30 @@ class LoadedVersion(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., unproven: _Optional[str] = ..., classifies: _Optional[bool] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
-    __slots__ = ("name", "loaded")
+    __slots__ = ("name", "loaded", "readiness")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
+    READINESS_FIELD_NUMBER: _ClassVar[int]
     name: _containers.RepeatedScalarFieldContainer[str]
     loaded: _containers.RepeatedCompositeFieldContainer[LoadedVersion]
-    def __init__(self, name: _Optional[_Iterable[str]] = ..., loaded: _Optional[_Iterable[_Union[LoadedVersion, _Mapping]]] = ...) -> None: ...
+    readiness: Readiness
+    def __init__(self, name: _Optional[_Iterable[str]] = ..., loaded: _Optional[_Iterable[_Union[LoadedVersion, _Mapping]]] = ..., readiness: _Optional[_Union[Readiness, _Mapping]] = ...) -> None: ...
+
+class Readiness(_message.Message):
+    __slots__ = ("available", "loading", "failed")
+    class Version(_message.Message):
+        __slots__ = ("model", "version", "error")
+        MODEL_FIELD_NUMBER: _ClassVar[int]
+        VERSION_FIELD_NUMBER: _ClassVar[int]
+        ERROR_FIELD_NUMBER: _ClassVar[int]
+        model: str
+        version: int
+        error: str
+        def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    LOADING_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    available: _containers.RepeatedScalarFieldContainer[str]
+    loading: _containers.RepeatedCompositeFieldContainer[Readiness.Version]
+    failed: _containers.RepeatedCompositeFieldContainer[Readiness.Version]
+    def __init__(self, available: _Optional[_Iterable[str]] = ..., loading: _Optional[_Iterable[_Union[Readiness.Version, _Mapping]]] = ..., failed: _Optional[_Iterable[_Union[Readiness.Version, _Mapping]]] = ...) -> None: ...

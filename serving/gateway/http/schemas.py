@@ -102,11 +102,22 @@ class Export(TypedDict):
     progress: float | None
 
 
+class BackendAddresses(TypedDict):
+    addresses: list[str]
+
+
+class FailedVersion(TypedDict):
+    model: str
+    version: int
+    error: str
+
+
 class Ready(TypedDict):
     """exports: only where models are being exported beside the service."""
 
     status: Literal["ready"]
     models: list[str]
+    failed: list[FailedVersion]
     exports: NotRequired[list[Export]]
 
 

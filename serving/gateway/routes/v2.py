@@ -32,6 +32,7 @@ from serving.gateway.http.schemas import (
     Server,
     ServerReady,
 )
+from serving.gateway.routes import health
 from serving.gateway.routes.predict import ANSWERING, PICTURE_ERRORS
 from serving.gateway.settings import Settings
 from serving.gateway.telemetry.metrics import Metrics
@@ -80,9 +81,9 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared
     @routes.get("/health/ready")
     @described(READY)
     def ready() -> tuple[ServerReady, int]:
-        """Answer 200 while some model is available, else 503."""
-        is_any = not shared.is_draining and any(is_ready(states) for states in predictor.models().values())
-        return {"ready": is_any}, 200 if is_any else NOT_READY
+        """Answer 200 when every model is available or has failed, as /readyz does, else 503."""
+        answers = not shared.is_draining and health.is_ready(health.readiness(predictor), settings)
+        return {"ready": answers}, 200 if answers else NOT_READY
 
     @routes.get("/models")
     @described(MODELS)

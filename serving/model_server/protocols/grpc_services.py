@@ -85,7 +85,9 @@ def _list_models_handler(service: ModelServerService) -> grpc.GenericRpcHandler:
     name = wire.DESCRIPTOR.services_by_name["ModelRepository"].full_name
 
     def list_models(request: wire.ListModelsRequest, context: grpc.ServicerContext) -> wire.ListModelsResponse:  # noqa: ARG001
-        return service.list_models()
+        response = service.list_models()
+        service.fill_readiness(response.readiness)
+        return response
 
     method = grpc.unary_unary_rpc_method_handler(
         list_models, wire.ListModelsRequest.FromString, wire.ListModelsResponse.SerializeToString

@@ -73,6 +73,17 @@ class VersionStatus:
     error: CallError | None
 
 
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """available: models that answer. loading: versions that were on disk at the start and have neither answered nor
+    failed yet. failed: versions that could not be loaded, so far or for good.
+    """
+
+    available: tuple[str, ...]
+    loading: tuple[tuple[str, int], ...]
+    failed: tuple[tuple[str, int, CallError], ...]
+
+
 @dataclass(slots=True)
 class _VersionRecord(Generic[Servable]):
     number: int
@@ -119,6 +130,7 @@ class Repository(Generic[Servable]):
         self._complaint = ""  # last logged about that folder
         self._models: dict[str, _ModelRecord[Servable]] = {}
         self._labels: dict[str, dict[str, int]] = {}
+        self._starting: set[str] | None = None  # models whose first versions are loading; None before the first look
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._loaders = ThreadPoolExecutor(4 * usable_cpus(), thread_name_prefix="load")
@@ -164,6 +176,11 @@ class Repository(Generic[Servable]):
             chosen = [known[version]] if version is not None else [known[v] for v in sorted(known, reverse=True)]
             return [VersionStatus(v.number, v.state, v.error) for v in chosen]
 
+    @property
+    def follows_folder(self) -> bool:
+        """True where a folder decides which models are served, not a configuration."""
+        return self._models_dir is not None
+
     def model_names(self) -> list[str]:
         """List the models that are wanted, loaded or not, sorted."""
         with self._changed:
@@ -178,6 +195,33 @@ class Repository(Generic[Servable]):
                 for version in model.versions.values()
                 if version.state == State.AVAILABLE and version.servable is not None
             ]
+
+    def readiness(self) -> Readiness:
+        """Tell which models answer, which versions are still loading since the start, and which have failed."""
+        with self._changed:
+            wanted = {name: model for name, model in sorted(self._models.items()) if model.wanted}
+            aspired = {name: self._aspired(model) for name, model in wanted.items()}
+            records = [(name, number, wanted[name].versions.get(number)) for name in wanted for number in aspired[name]]
+            starting = self._starting or set()
+            loading = [
+                (name, number)
+                for name, number, record in records
+                if name in starting
+                and (record is None or (record.state in (State.START, State.LOADING) and not record.failures))
+            ]
+            starting &= {name for name, _ in loading}  # what has started once is not starting again
+            failed = [
+                (name, number, record.error)
+                for name, number, record in records
+                if record is not None and record.failures and record.error is not None
+            ]
+            return Readiness(tuple(name for name in wanted if self._answers(name)), tuple(loading), tuple(failed))
+
+    def wait_until_listed(self, give_up: Callable[[], bool] = lambda: False) -> None:
+        """Block until the disk has been read once."""
+        with self._changed:
+            while self._starting is None and not give_up():
+                self._changed.wait(TICK_SECONDS)
 
     def wait_until_settled(
         self, names: Sequence[str], *, what: str, give_up: Callable[[], bool] = lambda: False
@@ -263,6 +307,10 @@ class Repository(Generic[Servable]):
                         self._reconcile(model, now)
             except Exception:  # whatever a folder holds, the next look may succeed
                 logger.exception("the models could not be looked after; trying again")
+            with self._changed:
+                if self._starting is None:
+                    self._starting = set(self._models)
+                    self._changed.notify_all()
             self._stop.wait(TICK_SECONDS)
 
     def _has_unlisted(self) -> bool:

@@ -5,6 +5,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from serving.contract.card import card_to_json
+from serving.gateway.access.keys import new_key
+from serving.gateway.app import create_app
+from serving.gateway.settings import Settings
 from tests.cards import COLORS
 from tests.gateway.conftest import ColorPredictor
 
@@ -54,3 +57,13 @@ def test_a_model_is_described_by_its_card(client: FlaskClient) -> None:
 
 def test_an_unknown_model_is_not_found(client: FlaskClient) -> None:
     assert client.get("/models/dogs").get_json()["code"] == "unknown_model"
+
+
+def test_the_address_of_the_model_server_wants_the_scope_admin(settings: Settings, predictor: Any) -> None:
+    keys = {name: new_key(name, [name]) for name in ("predict", "metrics", "admin")}
+    update = {"backend": "unix:/run/grpc", "api_keys": ",".join(entry for _, entry in keys.values())}
+    client = create_app(settings.model_copy(update=update), predictor).test_client()
+    for name, status in (("predict", 403), ("metrics", 403), ("admin", 200)):
+        response = client.get("/backend", headers={"Authorization": f"Bearer {keys[name][0]}"})
+        assert response.status_code == status
+    assert response.get_json() == {"addresses": ["unix:/run/grpc"]}

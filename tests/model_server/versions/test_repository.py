@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import model_management_pb2
 
 from serving.runtimes.status import CallError
 from serving.runtimes.tensorflow_session import TensorFlowRuntime
@@ -187,3 +188,14 @@ def test_variables_that_were_not_restored_are_refused(tmp_path: Path) -> None:
         TensorFlowRuntime(tmp_path / "saved")
     model.export(str(tmp_path / "exported"), verbose=False)
     TensorFlowRuntime(tmp_path / "exported").close()
+
+
+def test_a_reload_does_not_replace_a_folder(changing: ModelServer, root: Path) -> None:
+    publish(root, "kept", 1, 1)
+    changing.wait_for("kept", 1)
+    request = model_management_pb2.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="other", base_path=str(root / "kept"), model_platform="tensorflow")
+    with pytest.raises(grpc.RpcError) as caught:
+        changing.models.HandleReloadConfigRequest(request, timeout=20)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert answer(changing, "kept") == (1, 1.5)
