@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from sightline.client import DEFAULT_URL, Client
 from sightline.errors import SightlineError, UsageError
-from sightline.results import Failed, Model, Prediction
+from sightline.results import Failed, Label, Model, Prediction
 
 from serving.contract import errors as contract
 
@@ -116,11 +116,17 @@ def _entry(outcome: Prediction | Failed) -> dict[str, Any]:
         return {"error": outcome.error.detail, "code": outcome.error.code, "hint": outcome.error.hint}
     return {
         "label": outcome.label,
+        **({"id": outcome.id} if outcome.top[0].id else {}),
         **({"reason": outcome.reason} if outcome.reason else {}),
         "score": outcome.score,
         **({} if outcome.raw_score is None else {"raw_score": outcome.raw_score}),
-        "top": [asdict(label) for label in outcome.top],
+        "top": [_label_entry(label) for label in outcome.top],
     }
+
+
+def _label_entry(label: Label) -> dict[str, Any]:
+    named = {"label": label.label, "id": label.id} if label.id else {"label": label.label}
+    return {**named, "index": label.index, "score": label.score}
 
 
 def predictions_table(files: Sequence[str], outcomes: Sequence[Prediction | Failed]) -> Table:
@@ -133,14 +139,18 @@ def predictions_table(files: Sequence[str], outcomes: Sequence[Prediction | Fail
             table.add_row(name, f"[red]{outcome.error.code}[/red]", "", escape(str(outcome.error)))
         else:
             others = outcome.top[1:] if outcome.label is not None else outcome.top
-            runners_up = ", ".join(f"{label.label} {label.score:.3f}" for label in others)
+            runners_up = ", ".join(f"{_named(label)} {label.score:.3f}" for label in others)
             label = (
                 f"[yellow]{outcome.reason}[/yellow]"
                 if outcome.label is None
-                else f"[bold]{escape(outcome.label)}[/bold]"
+                else f"[bold]{escape(_named(outcome.top[0]))}[/bold]"
             )
             table.add_row(name, label, f"{outcome.score:.4f}", escape(runners_up))
     return table
+
+
+def _named(label: Label) -> str:
+    return f"{label.label} ({label.id})" if label.id else label.label
 
 
 def models_table(served: Sequence[Model]) -> Table:

@@ -118,7 +118,7 @@ def classify(
 
 
 def _prediction(row: npt.NDArray[np.float32], card: ModelCard, top: int, all_probabilities: bool) -> Prediction:
-    best = top_k(row, card.label_names, top).top
+    best = top_k(row, card.label_names, top, card.class_ids).top
     temperature = card.calibration.temperature
     raw = None if temperature == 1 else float(without_calibration(row, temperature)[best[0].index])
     return Prediction(best, raw, tuple(row.tolist()) if all_probabilities else None)

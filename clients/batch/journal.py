@@ -18,24 +18,27 @@ from typing import Any, Self
 from sightline.errors import UsageError
 
 from clients.batch.errors import NotAJournal, OutputFailed
-from clients.batch.rows import FAILED, OK, Row
+from clients.batch.rows import FAILED, OK, Row, Top
 from clients.batch.sources import Input, shown_path
 
-SCHEMA_VERSION = 1  # SQLite's user_version; 0 in the journals of older versions, which had none. Raise it with SCHEMA
+SCHEMA_VERSION = 2  # SQLite's user_version; 0 in the journals of older versions, which had none. Raise it with SCHEMA
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE inputs (ordinal INTEGER PRIMARY KEY, path BLOB NOT NULL, locator TEXT, truth TEXT);
 CREATE TABLE results (
     ordinal INTEGER PRIMARY KEY, done INTEGER, status TEXT NOT NULL, label TEXT, score REAL, top TEXT, version INTEGER,
-    ms REAL, sha256 TEXT, error_code TEXT, error TEXT, previous_label TEXT
+    ms REAL, sha256 TEXT, error_code TEXT, error TEXT, previous_label TEXT, label_id TEXT
 );
 CREATE TABLE previous (
     ordinal INTEGER PRIMARY KEY, status TEXT NOT NULL, label TEXT, score REAL, top TEXT, version INTEGER, ms REAL,
-    sha256 TEXT
+    sha256 TEXT, label_id TEXT
 );
 """
+UPGRADES = {
+    1: ("ALTER TABLE results ADD COLUMN label_id TEXT", "ALTER TABLE previous ADD COLUMN label_id TEXT"),
+}  # from each older schema to the next
 PAGE = 2048  # inputs that are fetched at a time
-ANSWERED = "status, label, score, top, version, ms, sha256"
+ANSWERED = "status, label, score, top, version, ms, sha256, label_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,14 @@ class Result:
     status: str = OK
     label: str = ""
     score: float | None = None
-    top: tuple[tuple[str, float], ...] = ()
+    top: tuple[Top, ...] = ()
     version: int | None = None
     ms: float | None = None
     sha256: str = ""
     error_code: str = ""
     error: str = ""
     previous_label: str = ""
+    label_id: str = ""
     unchanged: bool = False
 
 
@@ -97,9 +101,17 @@ class Journal:
             for statement in SCHEMA.split(";"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._upgrade()
         self._db.execute("COMMIT")
         self._require_schema()
         self._recorded = self._count("SELECT coalesce(max(done), 0) FROM results")
+
+    def _upgrade(self) -> None:
+        """Bring the journal of an earlier version up to date: its run goes on."""
+        while (found := self._count("PRAGMA user_version")) in UPGRADES:
+            for statement in UPGRADES[found]:
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {found + 1}")
 
     def _require_schema(self) -> None:
         found = self._count("PRAGMA user_version")
@@ -192,7 +204,7 @@ class Journal:
         with self._transaction():
             first = self._recorded + 1
             self._db.executemany(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [_values(result, first + place) for place, result in enumerate(results) if not result.unchanged],
             )
             self._db.executemany(
@@ -212,16 +224,18 @@ class Journal:
     def rows(self, model: str, *, ordered: bool) -> Iterator[Row]:
         """Yield every row: in the order of the inputs, or in that of the answers."""
         query = self._db.execute(
-            "SELECT path, status, label, score, top, version, ms, sha256, error_code, error, truth, previous_label "
-            f"FROM results JOIN inputs USING (ordinal) ORDER BY {'results.ordinal' if ordered else 'done'}"
+            "SELECT path, status, label, label_id, score, top, version, ms, sha256, error_code, error, truth, "
+            "previous_label FROM results JOIN inputs USING (ordinal) "
+            f"ORDER BY {'results.ordinal' if ordered else 'done'}"
         )
-        for path, status, label, score, top, version, ms, sha256, code, error, truth, before in query:
+        for path, status, label, label_id, score, top, version, ms, sha256, code, error, truth, before in query:
             yield Row(
                 shown_path(os.fsdecode(path)),
                 status,
                 label or "",
+                label_id or "",
                 score,
-                tuple((name, value) for name, value in json.loads(top or "[]")),
+                tuple(map(tuple, json.loads(top or "[]"))),
                 model,
                 version,
                 ms,
@@ -287,14 +301,19 @@ def _values(result: Result, done: int) -> tuple[Any, ...]:
         result.error_code,
         _text(result.error),
         result.previous_label,
+        result.label_id,
     )
 
 
-def _top(top: Sequence[tuple[str, float]]) -> str:
+def _top(top: Sequence[Top]) -> str:
     """JSON in half of the time that `json.dumps` takes: a model has the same few labels for every picture."""
-    if not math.isfinite(sum([score for _, score in top])):
+    if not math.isfinite(sum([entry[1] for entry in top])):
         return json.dumps(top)  # which names them as `json.loads` reads them
-    return f"[{','.join([f'[{_quoted(label)},{score!r}]' for label, score in top])}]"
+    return f"[{','.join([_entry(*entry) for entry in top])}]"
+
+
+def _entry(label: str, score: float, class_id: str = "") -> str:
+    return f"[{_quoted(label)},{score!r},{_quoted(class_id)}]" if class_id else f"[{_quoted(label)},{score!r}]"
 
 
 @lru_cache(maxsize=4096)

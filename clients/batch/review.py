@@ -140,7 +140,7 @@ def script_json(data: Any) -> str:
 def _counted(rows: Iterable[Row], counts: Counter[str], labels: set[str]) -> Iterator[tuple[str, str]]:
     """Yield (path, truth) of each row, and on the way count the rows of each label and collect all labels."""
     for row in rows:
-        labels.update(name for name, _ in row.top)
+        labels.update(entry[0] for entry in row.top)
         counts[row.label if row.status == OK else ""] += 1
         yield row.path, row.truth
 
@@ -155,6 +155,7 @@ def _entry(row: Row, truth: str, image: str) -> dict[str, Any]:
         "path": row.path,
         "file": os.path.abspath(row.path) if os.path.isfile(row.path) else row.path,  # what corrections name
         "label": row.label,
+        "id": row.label_id,
         "score": row.score,
         "top": row.top,
         "error": f"{row.error_code}: {row.error}" if row.status != OK else "",

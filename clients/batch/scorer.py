@@ -290,7 +290,10 @@ def _result(item: Pending, sha256: str, outcome: Prediction | Failed, ms: float)
         item.ordinal,
         label=outcome.label or "",  # never None: no min_score is sent
         score=outcome.score,
-        top=tuple((label.label, label.score) for label in outcome.top),
+        label_id=outcome.id or "",
+        top=tuple(
+            (label.label, label.score, label.id) if label.id else (label.label, label.score) for label in outcome.top
+        ),
         version=outcome.version,
         ms=round(ms, 3),
         sha256=sha256,

@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any
 from sightline.errors import UsageError
 
 from clients.batch.errors import OutputFailed
-from clients.batch.rows import Row
+from clients.batch.rows import Row, Top
 from clients.batch.sources import import_extra
 
 COLUMNS = tuple(field.name for field in fields(Row))
+ADDED = ("label_id",)  # columns that the files of older versions lack
 NUMBERS: dict[str, type[int] | type[float]] = {"score": float, "ms": float, "version": int}
 PARQUET_ROWS = 8192  # of one row group, and of the memory that writing takes
 SQL_TYPES = {"score": "REAL", "ms": "REAL", "version": "INTEGER"}
@@ -106,7 +107,7 @@ def _write_csv(path: str, rows: Iterable[Row]) -> None:
 def _read_csv(path: str) -> Iterator[Row]:
     with open(path, newline="", encoding="utf-8") as file:
         for cells in csv.DictReader(file):
-            yield _from_flat({name: cells[name] for name in COLUMNS})
+            yield _from_flat(_with_added(cells))
 
 
 def _write_jsonl(path: str, rows: Iterable[Row]) -> None:
@@ -124,8 +125,8 @@ def _read_jsonl(path: str) -> Iterator[Row]:
 
 def _write_parquet(path: str, rows: Iterable[Row]) -> None:
     arrow, parquet = import_extra("pyarrow", "parquet"), import_extra("pyarrow.parquet", "parquet")
-    top = arrow.list_(arrow.struct([("label", arrow.string()), ("score", arrow.float64())]))
-    kinds = {"score": arrow.float64(), "ms": arrow.float64(), "version": arrow.int64(), "top": top}
+    one = arrow.struct([("label", arrow.string()), ("score", arrow.float64()), ("id", arrow.string())])
+    kinds = {"score": arrow.float64(), "ms": arrow.float64(), "version": arrow.int64(), "top": arrow.list_(one)}
     schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in COLUMNS])
     remaining = iter(rows)
     with parquet.ParquetWriter(path, schema) as writer:
@@ -156,8 +157,11 @@ def _write_sqlite(path: str, rows: Iterable[Row]) -> None:
 def _read_sqlite(path: str) -> Iterator[Row]:
     db = sqlite3.connect(path)
     try:
-        for cells in db.execute(f"SELECT {', '.join(COLUMNS)} FROM results ORDER BY rowid"):
-            yield _from_flat({name: "" if cell is None else cell for name, cell in zip(COLUMNS, cells, strict=True)})
+        query = db.execute("SELECT * FROM results ORDER BY rowid")
+        names = [column[0] for column in query.description]
+        for cells in query:
+            row = {name: "" if cell is None else cell for name, cell in zip(names, cells, strict=True)}
+            yield _from_flat(_with_added(row))
     finally:
         db.close()
 
@@ -171,16 +175,25 @@ def _from_flat(cells: dict[str, Any]) -> Row:
     values = dict(cells)
     for name, kind in NUMBERS.items():
         values[name] = None if cells[name] == "" else kind(cells[name])
-    return Row(**values | {"top": tuple((label, score) for label, score in json.loads(cells["top"]))})
+    return Row(**values | {"top": tuple(_top_entry(*entry) for entry in json.loads(cells["top"]))})
 
 
 def _top_dicts(row: Row) -> list[dict[str, Any]]:
-    return [{"label": label, "score": score} for label, score in row.top]
+    return [dict(zip(("label", "score", "id"), entry, strict=False)) for entry in row.top]
 
 
 def _from_dict(entry: dict[str, Any]) -> Row:
-    top = tuple((label["label"], label["score"]) for label in entry["top"])
-    return Row(**{name: entry[name] for name in COLUMNS} | {"top": top})
+    top = tuple(_top_entry(label["label"], label["score"], label.get("id")) for label in entry["top"])
+    return Row(**_with_added(entry) | {"top": top})
+
+
+def _top_entry(label: str, score: float, class_id: str | None = None) -> Top:
+    return (label, score, class_id) if class_id else (label, score)
+
+
+def _with_added(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a row, in a file of this version or an older one. Raises KeyError."""
+    return {name: cells.get(name, "") if name in ADDED else cells[name] for name in COLUMNS}
 
 
 FORMATS: dict[str, Format] = {

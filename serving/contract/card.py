@@ -132,6 +132,12 @@ class ModelCard:
         """The classes' names in the order of the model's output."""
         return tuple(label.name for label in self.labels)
 
+    @cached_property
+    def class_ids(self) -> tuple[str, ...]:
+        """The classes' ids in the same order; none where each is only the class's row number or its name again."""
+        says_more = any(label.id not in (str(row), label.name) for row, label in enumerate(self.labels))
+        return tuple(label.id for label in self.labels) if says_more else ()
+
 
 def card_to_dict(card: ModelCard) -> dict[str, Any]:
     """Convert the card to JSON's types, in the order of its fields."""

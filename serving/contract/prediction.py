@@ -12,11 +12,15 @@ Reason = Literal["uncertain"]  # why a prediction has no label
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One class and how likely it is. index: its row in the model's output; score: 0-1."""
+    """One class and how likely it is. index: its row in the model's output; score: 0-1.
+
+    id: the card's, such as a WordNet id; None where the model's ids say nothing more.
+    """
 
     label: str
     index: int
     score: float
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,10 @@ class Prediction:
         return self.top[0].label
 
     @property
+    def id(self) -> str | None:
+        return self.top[0].id
+
+    @property
     def score(self) -> float:
         return self.top[0].score
 
@@ -44,13 +52,16 @@ class Prediction:
         return None if self.score >= min_score else "uncertain"
 
 
-def top_k(probabilities: npt.NDArray[np.float32], labels: Sequence[str], k: int) -> Prediction:
+def top_k(probabilities: npt.NDArray[np.float32], labels: Sequence[str], k: int, ids: Sequence[str] = ()) -> Prediction:
     """Return the k likeliest classes of one picture, best first; among equals the lower index first.
 
-    probabilities: float32 (classes,). labels: one name per class. k: at least 1; more than there are means all.
+    probabilities: float32 (classes,). labels: one name per class. ids: one per class, or none. k: at least 1; more than
+    there are means all.
     """
     order = np.argsort(-probabilities, kind="stable")[:k]
     indices, scores = order.tolist(), probabilities[order].tolist()
+    if ids:
+        return Prediction(tuple([Label(labels[i], i, score, ids[i]) for i, score in zip(indices, scores, strict=True)]))
     return Prediction(tuple([Label(labels[i], i, score) for i, score in zip(indices, scores, strict=True)]))
 
 

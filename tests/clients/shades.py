@@ -70,6 +70,9 @@ def shade_card(n_golden: int = 3) -> ModelCard:
     )
 
 
+WITH_IDS = tuple(Class(f"n{row}", name) for row, name in enumerate(SHADES))  # classes with ids, as ImageNet's have
+
+
 def shade_probabilities(batch: Tensor) -> np.ndarray:
     """0.7 for the quarter of 0-255 that the mean gray falls into, 0.1 for each other."""
     shade = np.clip(batch.reshape(len(batch), -1).mean(axis=1) // 64, 0, 3).astype(int)

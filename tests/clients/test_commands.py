@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner, Result
 from sightline import ServiceUnreachable, UsageError
 
 from clients.commands import models, predict, printable
-from tests.clients.shades import Service, png
+from tests.clients.shades import WITH_IDS, Service, png
 
 
 def asked(service: Service, *arguments: str) -> Result:
@@ -58,7 +59,18 @@ def test_json_holds_every_picture(service: Service, folder: Path) -> None:
     bad, good = answer["predictions"]
     assert bad["code"] == "not_an_image"
     assert (good["label"], [row["label"] for row in good["top"]]) == ("black", ["black", "dark"])
+    assert "id" not in good
+    assert list(good["top"][0]) == ["label", "index", "score"]
     assert good["file"] == str(folder / "night.png")
+
+
+def test_the_id_of_a_class_stands_beside_its_label(service: Service, folder: Path) -> None:
+    service.predictor.card = replace(service.predictor.card, labels=WITH_IDS)
+    night = str(folder / "night.png")
+    assert "black (n0)  0.7000  dark (n1) 0.100" in asked(service, night).output
+    (row,) = json.loads(asked(service, "--json", "--top", "1", night).output)["predictions"]
+    assert (row["label"], row["id"]) == ("black", "n0")
+    assert row["top"] == [{"label": "black", "id": "n0", "index": 0, "score": pytest.approx(0.7)}]
 
 
 def test_an_unknown_model_and_no_service_end_the_command(service: Service, folder: Path) -> None:

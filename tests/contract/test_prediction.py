@@ -7,6 +7,12 @@ from serving.contract.prediction import Label, top_k, without_calibration
 NAMES = ("ant", "bee", "cat", "dog")
 
 
+def test_ids_stand_beside_the_names() -> None:
+    prediction = top_k(np.array([0.1, 0.5, 0.15, 0.25], np.float32), NAMES, 2, ("n1", "n2", "n3", "n4"))
+    assert prediction.top == (Label("bee", 1, 0.5, "n2"), Label("dog", 3, 0.25, "n4"))
+    assert prediction.id == "n2"
+
+
 def test_the_likeliest_classes_come_first() -> None:
     prediction = top_k(np.array([0.1, 0.5, 0.15, 0.25], np.float32), NAMES, 2)
     assert prediction.top == (Label("bee", 1, 0.5), Label("dog", 3, 0.25))

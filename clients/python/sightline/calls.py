@@ -181,7 +181,7 @@ def _outcome(row: Mapping[str, Any], name: str, answer: Mapping[str, Any], reque
     if "error" in row:
         problem = row["error"] if isinstance(row["error"], dict) else row
         return Failed(name, error_from_problem(problem, BadImage, request_id=request_id))
-    top = tuple([Label(item["label"], item["index"], item["score"]) for item in row["top"]])
+    top = tuple([Label(item["label"], item["index"], item["score"], item.get("id")) for item in row["top"]])
     probabilities = row.get("probabilities")
     return Prediction(
         name,

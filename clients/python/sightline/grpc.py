@@ -184,7 +184,7 @@ def _result(
         name,
         outcome.label if reason is None else None,
         outcome.score,
-        tuple(Label(label.label, label.index, label.score) for label in outcome.top),
+        tuple(Label(label.label, label.index, label.score, label.id) for label in outcome.top),
         options.model,
         version,
         "",

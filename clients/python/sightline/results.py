@@ -10,11 +10,15 @@ Reason = Literal["uncertain"]  # why a prediction has no label
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One class and how likely it is. index: its row in the model's output; score: 0-1."""
+    """One class and how likely it is. index: its row in the model's output; score: 0-1.
+
+    id: the model card's, such as ImageNet's `n02112350`; None where the model's ids say nothing more.
+    """
 
     label: str
     index: int
     score: float
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -36,6 +40,11 @@ class Prediction:
     raw_score: float | None = None
     reason: Reason | None = None
     probabilities: tuple[float, ...] | None = None
+
+    @property
+    def id(self) -> str | None:
+        """The id of the class that `label` names; None without a label, and where the model has no such ids."""
+        return None if self.label is None else self.top[0].id
 
     def __repr__(self) -> str:
         said = f"{self.label!r}, {self.score:.4f}" + (f", {self.reason}" if self.reason else "")

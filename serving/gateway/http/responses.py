@@ -10,7 +10,7 @@ from serving.backend.predictor import ServedModel, VersionState
 from serving.classify import Classified
 from serving.contract.errors import BadImage
 from serving.contract.image import Pixels
-from serving.contract.prediction import Prediction
+from serving.contract.prediction import Label, Prediction
 from serving.gateway.http import schemas
 from serving.gateway.http.errors import error_fields
 from serving.gateway.http.requests import Upload
@@ -82,12 +82,21 @@ def _refused(name: str, error: BadImage) -> schemas.Refused:
 
 def _predicted(name: str, outcome: Prediction, pixels: Pixels | None, min_score: float) -> schemas.Predicted:
     reason = outcome.reason_for_no_label(min_score)
-    answer: schemas.Predicted = {
-        "name": name,
-        "label": outcome.label if reason is None else None,
-        "score": outcome.score,
-        "top": [{"label": best.label, "index": best.index, "score": best.score} for best in outcome.top],
-    }
+    label = outcome.label if reason is None else None
+    answer: schemas.Predicted
+    if outcome.id is None:
+        top: list[schemas.Top] = [
+            {"label": best.label, "index": best.index, "score": best.score} for best in outcome.top
+        ]
+        answer = {"name": name, "label": label, "score": outcome.score, "top": top}
+    else:
+        answer = {
+            "name": name,
+            "label": label,
+            "id": None if label is None else outcome.id,
+            "score": outcome.score,
+            "top": [_top_with_id(best) for best in outcome.top],
+        }
     if reason is not None:
         answer["reason"] = reason
     if outcome.raw_score is not None:
@@ -97,6 +106,10 @@ def _predicted(name: str, outcome: Prediction, pixels: Pixels | None, min_score:
     if pixels is not None:
         answer["input"] = _data_url(pixels)
     return answer
+
+
+def _top_with_id(best: Label) -> schemas.Top:
+    return {"label": best.label, "id": best.id or "", "index": best.index, "score": best.score}
 
 
 def _data_url(pixels: Pixels) -> str:

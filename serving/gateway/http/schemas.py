@@ -12,7 +12,10 @@ from serving.contract.card import ModelCard
 
 
 class Top(TypedDict):
+    """One class. id: only where the model's ids are more than row numbers and names."""
+
     label: str
+    id: NotRequired[str]
     index: int
     score: float
 
@@ -28,6 +31,7 @@ class Predicted(TypedDict):
 
     name: str
     label: str | None
+    id: NotRequired[str | None]
     reason: NotRequired[Literal["uncertain"]]
     score: float
     raw_score: NotRequired[float]

@@ -1,5 +1,7 @@
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,49 @@ def test_the_journal_gives_back_what_it_was_given(tmp_path: Path, score: float) 
         journal.record([Result(1, label=top[0][0], score=score, top=top)])
         (row,) = journal.rows("shades", ordered=True)
     assert repr(row.top) == repr(top)
+
+
+def test_the_id_of_a_class_is_kept(tmp_path: Path) -> None:
+    top = (("kuvasz", 0.5, "n02104029"), ("crane", 0.25, "n03126707"))
+    with listed_journal(tmp_path, Memory(1)) as journal:
+        journal.record([Result(1, label="kuvasz", label_id="n02104029", score=0.5, top=top)])
+        (row,) = journal.rows("m", ordered=True)
+    assert (row.label, row.label_id, row.top) == ("kuvasz", "n02104029", top)
+
+
+BEFORE_IDS = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE inputs (ordinal INTEGER PRIMARY KEY, path BLOB NOT NULL, locator TEXT, truth TEXT);
+CREATE TABLE results (
+    ordinal INTEGER PRIMARY KEY, done INTEGER, status TEXT NOT NULL, label TEXT, score REAL, top TEXT, version INTEGER,
+    ms REAL, sha256 TEXT, error_code TEXT, error TEXT, previous_label TEXT
+);
+CREATE TABLE previous (
+    ordinal INTEGER PRIMARY KEY, status TEXT NOT NULL, label TEXT, score REAL, top TEXT, version INTEGER, ms REAL,
+    sha256 TEXT
+);
+INSERT INTO inputs VALUES (1, CAST('a.png' AS BLOB), 'a.png', ''), (2, CAST('b.png' AS BLOB), 'b.png', '');
+INSERT INTO results VALUES (1, 1, 'ok', 'cat', 0.5, '[["cat",0.5]]', 3, 1.0, 'aa', '', '', '');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_run_that_began_before_journals_held_ids_goes_on(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.journal")
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(BEFORE_IDS)
+    with Journal(path) as journal:
+        assert [one.path for one in journal.pending()] == ["b.png"]
+        journal.record([Result(2, label="dog", label_id="n2", score=0.5, top=(("dog", 0.5, "n2"),))])
+        rows = list(journal.rows("m", ordered=True))
+        assert [(row.label, row.label_id, row.top) for row in rows] == [
+            ("cat", "", (("cat", 0.5),)),
+            ("dog", "n2", (("dog", 0.5, "n2"),)),
+        ]
+        journal.list_again([Input("a.png", "a.png"), Input("b.png", "b.png")], {})  # --changed-only
+        journal.record([Result(1, unchanged=True), Result(2, unchanged=True)])
+        again = list(journal.rows("m", ordered=True))
+        assert [(row.label, row.label_id) for row in again] == [("cat", ""), ("dog", "n2")]
 
 
 def test_a_journal_that_cannot_grow_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:

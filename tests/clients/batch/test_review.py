@@ -29,7 +29,7 @@ def results(tmp_path: Path) -> Path:
         path = tmp_path / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(png(100))
-        rows.append(Row(str(path), OK, label, float(score), ((label, float(score)), ("bird", 0.1))))
+        rows.append(Row(str(path), OK, label, "", float(score), ((label, float(score)), ("bird", 0.1))))
     rows.append(Row("</script><b>gone", FAILED, error_code="unreadable_file", error="no such file"))
     write_rows(str(tmp_path / "r.csv"), rows)
     return tmp_path / "r.csv"

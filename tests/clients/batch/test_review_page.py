@@ -36,7 +36,8 @@ def page(tmp_path: Path) -> Path:
         path = tmp_path / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(png(100, side=40))
-        rows.append(Row(str(path), OK, label, score, ((label, score), ("bird", 0.1))))
+        label_id = f"n-{label}"
+        rows.append(Row(str(path), OK, label, label_id, score, ((label, score, label_id), ("bird", 0.1, "n-bird"))))
     rows.append(Row(str(tmp_path / "gone.png"), FAILED, error_code="unreadable_file", error="no such file"))
     write_rows(str(tmp_path / "r.csv"), rows)
     done = CliRunner().invoke(review, [str(tmp_path / "r.csv"), "--out", str(tmp_path / "review.html")])
@@ -56,6 +57,9 @@ def test_results_are_looked_through_corrected_and_taken_as_data(browser: Browser
     widths = "return [...document.querySelectorAll('figure img')].map(each => each.naturalWidth)"
     browser.wait_for(lambda: browser.run(widths) == [40] * 4)
     assert "unreadable_file" in browser.text("figure .error")
+
+    assert browser.text("figure:nth-child(2) b") == "dog (n-dog)"
+    assert "bird (n-bird) 0.100" in browser.text("figure:nth-child(2) figcaption")
 
     choose(browser, "#label", "dog")
     assert browser.run(SHOWN) == ["2.png", "3 ,.png", "4.png"]

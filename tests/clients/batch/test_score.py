@@ -3,6 +3,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from clients.batch.journal import Journal
 from clients.batch.rows import FAILED, OK, Row
 from clients.batch.score import score
 from clients.batch.writers import read_rows
-from tests.clients.shades import Service, png
+from tests.clients.shades import WITH_IDS, Service, png
 
 GRAYS = {"a.png": 10, "b.png": 100, "c/d.png": 150, "c/e.png": 250}
 
@@ -58,6 +59,15 @@ def test_every_picture_has_one_row(service: Service, folder: Path, out: Path) ->
     assert (first.model, first.version, len(first.sha256), len(first.top)) == ("shades", 1, 64, 4)
     assert first.score == pytest.approx(0.7)
     assert "4 rows in" in result.stdout.replace("\n", " ")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".sqlite"])
+def test_ids_of_classes_are_written(service: Service, folder: Path, tmp_path: Path, ending: str) -> None:
+    service.predictor.card = replace(service.predictor.card, labels=WITH_IDS)
+    assert scored(service, folder, tmp_path / f"out{ending}", "--top", "2").exit_code == 0
+    first = rows(tmp_path / f"out{ending}")[0]
+    assert (first.label, first.label_id) == ("black", "n0")
+    assert [(entry[0], entry[2]) for entry in first.top if len(entry) == 3] == [("black", "n0"), ("dark", "n1")]
 
 
 def test_labels_and_scores_are_those_of_single_pictures(service: Service, folder: Path, out: Path) -> None:

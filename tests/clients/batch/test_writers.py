@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sightline import UsageError
 
+from clients.batch import writers
 from clients.batch.errors import OutputFailed
 from clients.batch.rows import FAILED, Row
 from clients.batch.writers import FORMATS, check_output, read_rows, write_rows
@@ -20,8 +21,11 @@ ROWS = st.builds(
     path=TEXT,
     status=st.sampled_from(["ok", "failed"]),
     label=TEXT,
+    label_id=TEXT,
     score=st.none() | st.floats(0, 1),
-    top=st.lists(st.tuples(TEXT, st.floats(0, 1)), max_size=3).map(tuple),
+    top=st.lists(
+        st.tuples(TEXT, st.floats(0, 1)) | st.tuples(TEXT, st.floats(0, 1), TEXT.filter(bool)), max_size=3
+    ).map(tuple),
     model=TEXT,
     version=st.none() | st.integers(0, 2**63 - 1),
     ms=st.none() | st.floats(0, 1e6),
@@ -45,11 +49,34 @@ def test_every_format_gives_back_what_it_was_given(tmp_path: Path, ending: str, 
 
 def test_a_row_of_jsonl_reads_like_an_answer(tmp_path: Path) -> None:
     write_rows(
-        str(tmp_path / "r.jsonl"), [Row("é.png", "ok", "Boot", 0.5, (("Boot", 0.5), ("Bag", 0.25)), "fashion", 3)]
+        str(tmp_path / "r.jsonl"), [Row("é.png", "ok", "Boot", "", 0.5, (("Boot", 0.5), ("Bag", 0.25)), "fashion", 3)]
     )
     text = (tmp_path / "r.jsonl").read_text()
     assert json.loads(text)["top"] == [{"label": "Boot", "score": 0.5}, {"label": "Bag", "score": 0.25}]
     assert "é.png" in text
+
+
+def test_the_id_of_a_class_stands_beside_its_label(tmp_path: Path) -> None:
+    row = Row("a.png", "ok", "kuvasz", "n02104029", 0.5, (("kuvasz", 0.5, "n02104029"),))
+    write_rows(str(tmp_path / "r.jsonl"), [row])
+    entry = json.loads((tmp_path / "r.jsonl").read_text())
+    assert (entry["label"], entry["label_id"]) == ("kuvasz", "n02104029")
+    assert entry["top"] == [{"label": "kuvasz", "score": 0.5, "id": "n02104029"}]
+    write_rows(str(tmp_path / "r.csv"), [row])
+    lines = (tmp_path / "r.csv").read_text().splitlines()
+    assert lines[0].startswith("path,status,label,label_id,score,top,")
+    assert lines[1].startswith('a.png,ok,kuvasz,n02104029,0.5,"[[""kuvasz"", 0.5, ""n02104029""]]",')
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_file_from_before_there_were_ids_is_read(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / f"rows{ending}")
+    with monkeypatch.context() as before:
+        before.setattr(writers, "COLUMNS", tuple(name for name in writers.COLUMNS if name != "label_id"))
+        write_rows(path, [Row("a.png", "ok", "Boot", score=0.5, top=(("Boot", 0.5),))])
+    assert list(read_rows(path)) == [Row("a.png", "ok", "Boot", "", 0.5, (("Boot", 0.5),))]
 
 
 @pytest.mark.integration

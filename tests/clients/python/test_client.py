@@ -21,7 +21,7 @@ from sightline import (
 
 from serving.contract.card import Calibration, card_to_json
 from serving.contract.errors import ModelNotReady, Overloaded
-from tests.clients.shades import SHADES, Serve, Service, png
+from tests.clients.shades import SHADES, WITH_IDS, Serve, Service, png
 
 
 def test_a_picture_gets_its_label_score_and_runners_up(service: Service, tmp_path: Path) -> None:
@@ -34,6 +34,17 @@ def test_a_picture_gets_its_label_score_and_runners_up(service: Service, tmp_pat
     assert [(label.label, label.index) for label in found.top] == [("black", 0), ("dark", 1)]
     assert found.request_id
     assert repr(found) == "Prediction('black', 0.7000, name='night.png', model='shades' v1)"
+
+
+def test_the_id_of_a_class_stands_beside_its_label(service: Service) -> None:
+    with Client(service.url) as client:
+        without = client.predict(png(10), model="shades")
+        service.predictor.card = replace(service.predictor.card, labels=WITH_IDS)
+        found = client.predict(png(10), model="shades", top=2)
+        unsure = client.predict(png(10), model="shades", min_score=0.8)
+    assert (without.id, without.top[0].id) == (None, None)
+    assert (found.label, found.id, [label.id for label in found.top]) == ("black", "n0", ["n0", "n1"])
+    assert (unsure.label, unsure.id, unsure.top[0].id) == (None, None, "n0")
 
 
 def test_the_score_before_calibration_and_an_uncertain_label_are_told(service: Service) -> None:

@@ -67,6 +67,7 @@ def test_every_option_gives_what_the_gateway_gives(
     assert by_grpc[::2] == [replace(row, request_id="") for row in by_http[::2] if isinstance(row, Prediction)]
     assert repr(by_grpc[1]) == repr(by_http[1])
     assert replace(single, name="") == replace(by_grpc[0], name="")  # type: ignore[type-var]
+    assert (single.id, single.top[0].id) == (None if single.label is None else "r", "r")  # the card has ids
     assert single.raw_score is not None  # the card has a temperature
     assert (single.label is None) == (single.reason == "uncertain") == (options.get("min_score") == 0.9)
     assert (single.probabilities is not None) == ("probabilities" in options)

@@ -69,6 +69,7 @@ def test_a_picture_and_a_drawing_are_answered(
     browser.keys("#files", f"{tmp_path / 'fire.png'}\n{tmp_path / 'none.png'}")
     browser.wait_for(lambda: "71.4 %" in browser.text("#answers"))
     assert browser.text("#answers strong") == "red"
+    assert "red r" in browser.text("#answers")  # the class's id beside its label
     assert "This installation reads" in browser.text("#answers .bad")
     assert "predict" in browser.text("#times")
     assert "model input, 2 \N{MULTIPLICATION SIGN} 2" in browser.text("#answers")

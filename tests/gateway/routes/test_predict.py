@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from serving.contract.card import Calibration
+from serving.contract.card import Calibration, Class
 from serving.contract.errors import DeadlineExceeded, ModelServerUnavailable
 
 Picture = Callable[..., bytes]
@@ -53,16 +53,34 @@ def test_a_form_with_one_picture_is_answered(client: FlaskClient, red: bytes) ->
             {
                 "name": "shoe.png",
                 "label": "red",
+                "id": "r",
                 "score": 1.0,
                 "top": [
-                    {"label": "red", "index": 0, "score": 1.0},
-                    {"label": "green", "index": 1, "score": 0.0},
-                    {"label": "blue", "index": 2, "score": 0.0},
+                    {"label": "red", "id": "r", "index": 0, "score": 1.0},
+                    {"label": "green", "id": "g", "index": 1, "score": 0.0},
+                    {"label": "blue", "id": "b", "index": 2, "score": 0.0},
                 ],
             }
         ],
         "request_id": response.headers["X-Request-ID"],
     }
+
+
+@pytest.mark.parametrize("ids", [("0", "1", "2"), ("red", "green", "blue"), ("0", "green", "2")])
+def test_ids_that_are_only_row_numbers_or_names_are_left_out(
+    client: FlaskClient, red: bytes, predictor: Any, ids: tuple[str, ...]
+) -> None:
+    labels = tuple(Class(one, label.name) for one, label in zip(ids, predictor.card.labels, strict=True))
+    predictor.card = replace(predictor.card, labels=labels)
+    (row,) = post_form(client, (red, "a.png")).get_json()["predictions"]
+    assert list(row) == ["name", "label", "score", "top"]
+    assert list(row["top"][0]) == ["label", "index", "score"]
+
+
+def test_a_label_that_is_not_named_has_no_id(client: FlaskClient, picture: Picture) -> None:
+    response = post_form(client, (picture("yellow"), "a.png"), url="/predict/colors?min_score=0.9")
+    (row,) = response.get_json()["predictions"]
+    assert (row["label"], row["id"], row["top"][0]["id"]) == (None, None, "r")
 
 
 def test_several_pictures_run_as_one_batch(client: FlaskClient, picture: Picture, predictor: Any) -> None:
@@ -96,7 +114,7 @@ def test_a_label_below_the_least_score_is_not_named(client: FlaskClient, picture
         "predictions"
     ]
     assert (sure["label"], "reason" in sure) == ("red", False)
-    assert set(unsure) == {"name", "label", "reason", "score", "top"}
+    assert set(unsure) == {"name", "label", "id", "reason", "score", "top"}
     assert (unsure["label"], unsure["reason"]) == (None, "uncertain")
     assert unsure["score"] == pytest.approx(255 / (255 + 102))
     assert unsure["top"][0]["label"] == "red"
@@ -105,14 +123,14 @@ def test_a_label_below_the_least_score_is_not_named(client: FlaskClient, picture
 def test_all_probabilities_can_be_asked_for(client: FlaskClient, picture: Picture) -> None:
     url = "/predict/colors?probabilities=all&top=1"
     row = post_form(client, (picture("blue"), "a"), url=url).get_json()["predictions"][0]
-    assert set(row) == {"name", "label", "score", "top", "probabilities"}
+    assert set(row) == {"name", "label", "id", "score", "top", "probabilities"}
     assert row["probabilities"] == [0, 0, 1]
 
 
 def test_a_calibrated_model_tells_the_raw_score_too(client: FlaskClient, picture: Picture, predictor: Any) -> None:
     predictor.card = replace(predictor.card, calibration=Calibration(2.0))
     row = post_form(client, (picture("#ff6600"), "a")).get_json()["predictions"][0]
-    assert set(row) == {"name", "label", "score", "raw_score", "top"}
+    assert set(row) == {"name", "label", "id", "score", "raw_score", "top"}
     assert row["score"] == pytest.approx(5 / 7)  # 255 : 102 : 0
     assert row["raw_score"] == pytest.approx(25 / 29)  # squares of 5 and 2
 
