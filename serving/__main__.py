@@ -24,7 +24,15 @@ from serving.contract.errors import PortTaken, UsageError
 from serving.contract.exports import read_states
 from serving.faces.settings import FaceSettings, face_variable
 from serving.first_models import SAMPLE_OF, FirstModels, curl_line, first_models, has_faces
-from serving.gateway.settings import FACE_FLAGS, Settings, read_settings, require_safe, shown, without_old_names
+from serving.gateway.settings import (
+    FACE_FLAGS,
+    Settings,
+    read_settings,
+    require_safe,
+    shown,
+    url_host,
+    without_old_names,
+)
 from serving.supervisor import Child, Supervisor
 
 log = logging.getLogger(__name__)
@@ -33,6 +41,7 @@ GUNICORN_CONF = Path(__file__).parent / "gateway" / "gunicorn" / "gunicorn.conf.
 # glibc keeps a heap for each thread that decodes and returns little of it: with two heaps a worker stays smaller
 # (benchmarks/bench_gateway_memory.py)
 MALLOC = {"MALLOC_ARENA_MAX": "2"}
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses of this machine, and one of them
 FACE_SOCKET = face_variable("socket")
 LONGEST_TMPDIR = 70  # a socket's path has at most 107 bytes, on macOS 103
 MODELS = Path("models")
@@ -99,7 +108,7 @@ def serve(
     if is_embedded:
         _require_folder(models, create=exports_first and models == MODELS)
     require_free_port(settings.host, settings.port, "--port, or PORT=9000 make serve")
-    url = f"http://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else settings.host}:{settings.port}"
+    url = f"http://{url_host(ANY_ADDRESS.get(settings.host, settings.host))}:{settings.port}"
     with _folder_of_sockets() as sockets:
         children, background = [], None
         if is_embedded:

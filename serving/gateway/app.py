@@ -1,22 +1,24 @@
 """The gateway's Flask application."""
 
 import logging
-import os
-import re
 import time
+import urllib.parse
 from collections.abc import Callable
 from json import JSONEncoder
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Flask, Request, Response, g, request
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import RequestRedirect
 
 from serving.backend.predictor import Call, Predictor
 from serving.classify import Stages
 from serving.faces.recognition import Faces
-from serving.gateway.guard import PROBES, guard
+from serving.gateway.access.in_flight import InFlight
+from serving.gateway.front import PROBES, REQUEST_ID, Front, request_id_of
+from serving.gateway.guard import ReceivedRequest, guard
 from serving.gateway.http import errors
 from serving.gateway.http.pretty import indent_for_people
 from serving.gateway.routes import docs, faces, health, models, page, predict, v1, v2
@@ -25,14 +27,13 @@ from serving.gateway.settings import Settings
 from serving.gateway.telemetry.logs import FIELDS
 from serving.gateway.telemetry.metrics import Metrics
 from serving.gateway.telemetry.tracing import SpannedStages, Tracing
+from serving.gateway.workers.greenlets import pause
 from serving.gateway.workers.shared import Shared
 from serving.tfserving_rest import Backend
 
 log = logging.getLogger(__name__)
 
-REQUEST_ID, REQUEST_ID_KEY = "X-Request-ID", "HTTP_X_REQUEST_ID"  # the header, and its key in WSGI's environment
 BAD_REQUEST = 400
-ACCEPTED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)  # ids that are safe to echo in headers and logs
 
 
 class Json(DefaultJSONProvider):
@@ -64,10 +65,20 @@ class Application(Flask):
 
     json_provider_class = Json
     session_interface = NoSessions()
+    request_class = ReceivedRequest
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function unchanged: Flask would check at every call of every request whether it is a coroutine."""
         return func
+
+    def raise_routing_exception(self, request: Request) -> NoReturn:
+        """Redirect to a path: a whole URL would hold a host that the client has made up."""
+        exc = request.routing_exception
+        if isinstance(exc, RequestRedirect):
+            parts = urllib.parse.urlsplit(exc.new_url)
+            path = f"/{parts.path.lstrip('/')}"
+            exc.new_url = urllib.parse.urlunsplit(("", "", path, parts.query, ""))
+        super().raise_routing_exception(request)
 
 
 def create_app(
@@ -98,7 +109,9 @@ def create_app(
     indent_for_people(app)
     _watch(app, metrics, tracing)
     shared = shared or Shared()
-    guard(app, settings, shared)
+    in_flight = InFlight(shared, settings.threads, settings.max_in_flight, pause())
+    app.wsgi_app = Front(app.wsgi_app, in_flight, metrics)  # type: ignore[method-assign]
+    guard(app, settings, shared, in_flight)
     app.register_blueprint(predict.blueprint(predictor, settings, metrics))
     app.register_blueprint(v2.blueprint(predictor, settings, metrics, shared))
     if backend is not None:
@@ -117,9 +130,8 @@ def _watch(app: Flask, metrics: Metrics, tracing: Tracing | None) -> None:
 
     @app.before_request
     def begin() -> None:
-        given = request.environ.get(REQUEST_ID_KEY)
         state = request_state()
-        state.request_id = given if given and ACCEPTED_ID.fullmatch(given) else os.urandom(16).hex()
+        state.request_id = request_id_of(request.environ)
         state.started = time.perf_counter()
         state.stages = Stages() if tracing is None else SpannedStages()
         if tracing is not None and request.path not in PROBES:

@@ -1,14 +1,18 @@
 """Checks before every route: API keys, rate limits, the bound of requests in flight, CORS, browser headers."""
 
+import re
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, g, request
+from gunicorn.http.errors import ParseException
 
-from serving.contract.errors import Forbidden, UploadTooSlow
+from serving.contract.errors import BadRequest, Forbidden, UploadTooSlow
 from serving.gateway.access.in_flight import InFlight, Slot
 from serving.gateway.access.keys import ApiKey, KeyRing, authenticate, authorize
+from serving.gateway.access.uploads import Uploads
+from serving.gateway.front import HEADERS, PROBES
 from serving.gateway.http.openapi import scope_of
 from serving.gateway.settings import Settings
 from serving.gateway.workers.greenlets import time_limit
@@ -18,28 +22,33 @@ if TYPE_CHECKING:
     from serving.gateway.access.rates import RateLimit
 
 WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
-PROBES = ("/healthz", "/readyz", "/metrics")  # polled every few seconds: answered even at the limit, not logged
 ALLOWED_HEADERS = "Authorization, Content-Type, X-Request-ID, X-Request-Timeout, traceparent, tracestate"
 EXPOSED_HEADERS = "X-Request-ID, Retry-After"
 PREFLIGHT_SECONDS = "600"
-POLICY = "Content-Security-Policy"  # pages set their own
-HEADERS = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    (POLICY, "default-src 'none'; frame-ancestors 'none'"),
-)
+POLICY = HEADERS[-1][0]  # pages set their own
+HOST = re.compile(r"[\w.~%!$&'()*+,;=:\[\]-]*", re.ASCII)  # RFC 3986, section 3.2.2
 
 
-def guard(app: Flask, settings: Settings, shared: Shared) -> None:
+class ReceivedRequest(Request):
+    """A request whose body is there. body: its bytes, once they have been received."""
+
+    body: bytes | None = None
+
+    def get_data(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the body."""
+        return super().get_data(*args, **kwargs) if self.body is None else self.body
+
+
+def guard(app: Flask, settings: Settings, shared: Shared, in_flight: InFlight) -> None:
     """Refuse unauthorized and excess requests. Register it after the hook that gives a request its id."""
     ring = KeyRing(settings.api_key_entries, settings.key_file, lambda: shared.generation)
     rates = _rate_limit(settings)
-    in_flight = InFlight(shared, settings.threads, settings.max_in_flight)
+    uploads = Uploads(max(settings.max_bytes_in_flight, settings.max_request_bytes))
 
     @app.before_request
     def admit() -> Response | None:
-        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+        asked: ReceivedRequest = request._get_current_object()  # type: ignore[attr-defined]
+        _check_host(asked.environ)
         if _is_preflight(asked):
             return Response(status=204)
         _check_access(app, asked, ring.current())
@@ -47,8 +56,9 @@ def guard(app: Flask, settings: Settings, shared: Shared) -> None:
             if rates is not None:
                 rates.spend(f"key {g.key}" if "key" in g else f"address {asked.remote_addr}")
             if asked.method in WITH_BODY:
-                _receive(asked, settings.upload_seconds)
-            g.slot = in_flight.enter(asked.environ.get("gunicorn.socket"))
+                _receive(asked, settings, uploads)
+            connection = asked.environ.get("gunicorn.socket")
+            g.slot = in_flight.enter(connection, may_ask=asked.environ.get("SERVER_PROTOCOL") == "HTTP/1.1")
             g.hold_slot = in_flight.hold
         return None
 
@@ -57,6 +67,9 @@ def guard(app: Flask, settings: Settings, shared: Shared) -> None:
         slot = g.pop("slot", None)
         if slot is not None:
             in_flight.leave(slot)
+        upload = g.pop("upload", None)
+        if upload is not None:
+            uploads.give_back(upload)
 
     @app.after_request
     def label(response: Response) -> Response:
@@ -103,19 +116,45 @@ def hold_place() -> Callable[[], None]:
     return release
 
 
-def _receive(asked: Request, seconds: float) -> None:
+def _check_host(environ: dict[str, Any]) -> None:
+    """Raise BadRequest without a usable Host (RFC 9112, section 3.2)."""
+    host = environ.get("HTTP_HOST")
+    if host is None:
+        if environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
+            raise BadRequest("The request has no Host header, which HTTP/1.1 requires.")
+    elif not HOST.fullmatch(host):
+        raise BadRequest("The Host header is not a host.")
+
+
+def _receive(asked: ReceivedRequest, settings: Settings, uploads: Uploads) -> None:
     """Read the whole body before the request takes a slot, so that a slow upload holds up nobody.
 
-    Raises UploadTooSlow, and then closes the connection: the start of its next request is unknown.
+    Raises UploadTooSlow, RequestTooLarge, Overloaded and BadRequest, and then ends the connection: the start of its
+    next request is unknown.
     """
+    environ, seconds = asked.environ, settings.upload_seconds
+    length, connection = asked.content_length, environ.get("gunicorn.socket")
+    if length is None and "wsgi.input_terminated" not in environ:
+        length = 0
     try:
         with time_limit(seconds, lambda: _too_slow(seconds)):
-            asked.get_data(cache=True, parse_form_data=False)
-    except UploadTooSlow:
-        connection = asked.environ.get("gunicorn.socket")
+            asked.body, g.upload = uploads.receive(
+                environ["wsgi.input"], length, settings.max_request_bytes, connection
+            )
+    except BaseException as exc:
         if connection is not None:
-            connection.shutdown(socket.SHUT_RD)
+            _end_input(connection)
+        if isinstance(exc, ParseException):
+            raise BadRequest(f"The body's chunks cannot be read: {exc}.") from exc
         raise
+
+
+def _end_input(connection: Any) -> None:
+    """Make the connection end with the answer. Under gevent the client can read it although it still sends."""
+    if hasattr(connection, "end_input"):
+        connection.end_input()
+    else:
+        connection.shutdown(socket.SHUT_RD)
 
 
 def _too_slow(seconds: float) -> UploadTooSlow:

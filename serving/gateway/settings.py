@@ -56,6 +56,17 @@ class Settings(BaseModel):
     max_in_flight: int = Field(
         0, ge=0, description="Most requests in flight in all processes together; 0: each process's own limit only."
     )
+    max_connections: int = Field(
+        1000,
+        ge=2,
+        description="Most connections of one process; past it, those idle for longest are dropped. With gevent only.",
+    )
+    connections_per_address: int = Field(
+        0,
+        ge=0,
+        description="Most connections of one address in one process; 0: half of them all, no limit behind trusted "
+        "proxies. With gevent only.",
+    )
     max_requests: int = Field(
         0,
         ge=0,
@@ -110,7 +121,15 @@ class Settings(BaseModel):
     upload_seconds: float = Field(
         60.0, gt=0, description="Longest time for a request to arrive, seconds; with gevent only."
     )
+    send_seconds: float = Field(
+        30.0, gt=0, description="Longest time for a client to take an answer, seconds; with gevent only."
+    )
     max_request_bytes: int = Field(100_000_000, ge=1, description="Largest request, bytes.")
+    max_bytes_in_flight: int = Field(
+        300_000_000,
+        ge=1,
+        description="Most bytes of all requests that one process holds; past it, the slowest upload is answered 503.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR."
     )
@@ -295,6 +314,11 @@ def require_safe(settings: Settings) -> None:
         hint="Make a key with `python -m serving.gateway.access.keys NAME` and set SIGHTLINE_API_KEYS or "
         "SIGHTLINE_API_KEYS_FILE, or give --insecure.",
     )
+
+
+def url_host(host: str) -> str:
+    """Return the host as URLs write it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _is_loopback(host: str) -> bool:

@@ -227,3 +227,21 @@ def test_a_client_that_goes_away_makes_room(run: Any, models: HeldServer, worker
     connection.close()
     until(lambda: httpx.get(f"{gateway.url}/models", trust_env=False).status_code == 200)
     assert models.held == 1  # nobody waits for it any more, and it is still out
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_a_client_that_closes_its_sending_side_gets_its_answer(run: Any, models: HeldServer, worker_class: str) -> None:
+    gateway = run(worker_class=worker_class, workers="1", threads="1")
+    models.free.clear()
+    body = red()
+    head = f"POST /predict/colors HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=SECONDS) as connection:
+        connection.sendall(head.encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+        interim = connection.recv(25)  # comes once the closed side has been noticed
+        assert interim == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert models.held == 1
+        models.free.set()
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"label":"red"' in answer

@@ -11,7 +11,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
-from serving.gateway.workers.alarms import Alarm, ring_silent
+from serving.gateway.gunicorn.connections import SPARE, Connection, Connections, Limits
 from serving.gateway.workers.shared import SHARED
 
 BEAT_SECONDS = 1.0  # between two heartbeats to the arbiter
@@ -19,6 +19,7 @@ TICK_SECONDS = 0.05  # between two checks of a stopping worker for running reque
 LINGER_SECONDS = 2.0  # for which a worker that is being replaced keeps an idle connection
 SETTLE_SECONDS = 0.2  # for requests on their way when the worker is told to stop
 GIVE_WAY_SECONDS = 0.005  # in which a worker with fewer connections may take the next one
+DISCARDED = 262_144  # bytes of a body that nobody read; a longer one costs more than a new connection
 TAKEN_AT_ONCE = 16  # connections; a busy worker rarely gets to accept
 TAKEN_AFTER_ALL = 4  # connections that no other worker took
 
@@ -30,6 +31,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
     its connection makes it wait for all of `graceful_timeout`, after which it is killed.
     """
 
+    limits = Limits()  # gunicorn.conf.py gives each worker the operator's
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._told_to_stop: Event | None = None  # created in the worker: an Event belongs to one process's loop
@@ -37,7 +40,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until told to stop, then until the running requests have ended or `graceful_timeout` is over."""
         self._told_to_stop = Event()
-        pool = Pool(self.worker_connections)
+        self._connections = Connections(self.limits)
+        pool = Pool(self.limits.most + SPARE)
         servers = [self._server(each, pool) for each in self.sockets]
         while self.alive:
             self.notify()
@@ -55,17 +59,25 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
             pool.kill(block=True, timeout=1)
 
-    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
-        """Answer one request, with head and body in one packet where they fit."""
-        joined = _Joined(sock)
-        try:
-            return super().handle_request(listener_name, req, joined, addr)
-        finally:
-            joined.flush()
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Answer a connection's requests."""
+        with self._connections.opened(client, addr) as connection:
+            gevent.getcurrent().connection = connection
+            super().handle(listener, connection, addr)
 
-    def timeout_ctx(self) -> Alarm:
-        """Limit the wait for a connection's next request."""
-        return Alarm(self.cfg.keepalive)
+    def handle_request(self, listener_name: Any, req: Any, sock: Connection, addr: Any) -> Any:
+        """Answer one request, with head and body in one packet where they fit."""
+        sock.begin_answer()
+        try:
+            return super().handle_request(listener_name, req, sock, addr)
+        finally:
+            sock.flush()
+            self._discard_body(req, sock)
+
+    def timeout_ctx(self) -> Connection:
+        """Limit the wait for the next request of the running greenlet's connection."""
+        connection: Connection = gevent.getcurrent().connection
+        return connection
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle SIGTERM: answers close their connections from now on, and idle connections are closed."""
@@ -80,6 +92,17 @@ class Worker(GeventWorker):  # type: ignore[misc]
         server.start()
         return server
 
+    def _discard_body(self, req: Any, sock: Connection) -> None:
+        """Read what is left of a short body that nobody read; after a longer one, end the connection.
+
+        gunicorn's parser would read it all, slowly and without letting others run.
+        """
+        if getattr(req.body.reader, "length", 1) == 0:  # the usual case: it has been read, or there is none
+            return
+        with sock:
+            if req.body.failed or (req.body.read(DISCARDED) and req.body.read(1)):
+                sock.end_input()
+
     def _end_idle(self) -> None:
         """Close idle connections. Runs in the hub: no request starts between the check and the kill.
 
@@ -87,7 +110,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         then. Closing at once could cut off a request that is on its way.
         """
         is_told = self._told_to_stop is not None and self._told_to_stop.is_set()
-        ring_silent(time.monotonic() - (0.0 if is_told else LINGER_SECONDS))
+        self._connections.end_idle(time.monotonic() - (0.0 if is_told else LINGER_SECONDS))
 
 
 class _SharingServer(StreamServer):  # type: ignore[misc]
@@ -129,32 +152,3 @@ class _SharingServer(StreamServer):  # type: ignore[misc]
         super().do_close(*args)
         if not self.closed:
             SHARED.hold(len(self.pool) - 1)
-
-
-class _Joined:
-    """A socket that holds back the first send, an answer's head, until the next: one system call instead of two."""
-
-    def __init__(self, sock: Any) -> None:
-        self._sock = sock
-        self._kept: bytes | None = None
-        self._is_first = True
-
-    def sendall(self, data: bytes) -> None:
-        if self._is_first:
-            self._is_first, self._kept = False, data
-            return
-        kept, self._kept = self._kept, None
-        self._sock.sendall(data if kept is None else kept + data)
-
-    def flush(self) -> None:
-        """Send the held data."""
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            self._sock.sendall(kept)
-
-    def shutdown(self, how: int) -> None:
-        self.flush()
-        self._sock.shutdown(how)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import serving.contract.image
 import serving.contract.preprocessing  # noqa: F401
 from serving.contract.errors import UsageError
 from serving.gateway.access.keys import read_key_file
-from serving.gateway.settings import read_settings, require_safe
+from serving.gateway.settings import read_settings, require_safe, url_host
 from serving.gateway.workers.shared import SHARED  # created here, before the fork
 
 _given = read_settings(os.environ)
@@ -28,7 +29,7 @@ _settings = _given.settings
 require_safe(_settings)
 
 wsgi_app = "serving.gateway.gunicorn.wsgi:app"
-bind = f"{_settings.host}:{_settings.port}"
+bind = f"{url_host(_settings.host)}:{_settings.port}"
 workers = _settings.processes
 worker_class = {"gevent": "serving.gateway.gunicorn.gevent_worker.Worker", "gthread": "gthread"}[_settings.worker_class]
 threads = _settings.threads + 8  # with gthread: the extra ones refuse excess requests at once and answer probes
@@ -37,8 +38,11 @@ keepalive = 75  # seconds; longer than the usual connection pool of a client
 graceful_timeout = math.ceil(_settings.stop_seconds)
 max_requests = _settings.max_requests
 max_requests_jitter = math.ceil(_settings.max_requests / 10)  # so that the workers are not replaced at the same time
+forwarder_headers = ""  # no header changes the path, wherever it comes from
 loglevel = "warning"
 control_socket_disable = True
+
+FILES_BESIDE = 100  # open files of a worker that are no connections of clients
 
 # Folder of the workers' metrics. prometheus_client reads the variable when a worker imports it.
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -81,8 +85,21 @@ def pre_fork(server, worker):  # noqa: ARG001
 
 
 def post_fork(server, worker):  # noqa: ARG001
-    """Take the place, in the worker."""
+    """Take the place, in the worker, and as many open files as the system allows."""
     SHARED.place = worker.place
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    if worker_class != "gthread":
+        worker.limits = _limits(math.inf if files == resource.RLIM_INFINITY else files)
+
+
+def _limits(files):
+    """The limits of a worker's connections."""
+    from serving.gateway.gunicorn.connections import SPARE, Limits
+
+    most = max(2, min(_settings.max_connections, files - SPARE - FILES_BESIDE))
+    most_of_one = _settings.connections_per_address or (0 if _settings.trusted_proxies else most // 2)
+    return Limits(most, most_of_one, idle_seconds=keepalive, send_seconds=_settings.send_seconds)
 
 
 def pre_request(worker, req):  # noqa: ARG001

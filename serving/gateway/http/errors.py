@@ -68,19 +68,24 @@ def error_fields(error: SightlineError) -> schemas.PictureError:
     return {"code": error.code, "detail": error.detail, "hint": error.hint}
 
 
-def problem_body(error: SightlineError) -> schemas.Problem:
+def problem_of(error: SightlineError, path: str, request_id: str) -> schemas.Problem:
     """Build the body of the answer to a request that failed."""
     return {
         "type": f"urn:sightline:error:{error.code}",
         "title": error.title,
         "status": status_of(error),
         "detail": error.detail,
-        "instance": request.path,
+        "instance": path,
         "code": error.code,
         "error": error.detail,  # where clients of TensorFlow Serving and KServe look
         "hint": error.hint,
-        "request_id": g.request_id,
+        "request_id": request_id,
     }
+
+
+def problem_body(error: SightlineError) -> schemas.Problem:
+    """Build the body of the answer to the running request, which failed."""
+    return problem_of(error, request.path, g.request_id)
 
 
 def problem(error: SightlineError, body: schemas.Problem | None = None) -> Response:

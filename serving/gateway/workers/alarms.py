@@ -15,50 +15,28 @@ _timer: Any = None
 class Alarm:
     """End a block of the running greenlet that waits for longer than `seconds`. Used once, in `with`.
 
-    error: makes the exception that the block then raises; None: the block ends silently. since: its start, monotonic.
+    error: makes the exception that the block then raises.
     """
 
-    __slots__ = ("_error", "_greenlet", "_until", "since")
+    __slots__ = ("_error", "_greenlet", "until")
 
-    def __init__(self, seconds: float, error: Callable[[], Exception] | None = None) -> None:
-        self.since = time.monotonic()
-        self._until = self.since + seconds
+    def __init__(self, seconds: float, error: Callable[[], Exception]) -> None:
+        self.until = time.monotonic() + seconds
         self._error = error
         self._greenlet = gevent.getcurrent()
 
-    @property
-    def is_silent(self) -> bool:
-        """Its block ends without an exception."""
-        return self._error is None
-
-    def __enter__(self) -> "Alarm":
+    def __enter__(self) -> None:
         if _timer is None:
             _start()
         _set.add(self)
-        return self
 
-    def __exit__(self, kind: object, exc: object, traceback: object) -> bool:
+    def __exit__(self, *exc: object) -> None:
         _set.discard(self)
-        return isinstance(exc, _Rung) and exc.alarm is self
 
     def ring(self) -> None:
         """End the block now, if it is still running. Called in the hub only, where no greenlet runs meanwhile."""
         if self in _set:
-            self._greenlet.throw(_Rung(self) if self._error is None else self._error())
-
-
-class _Rung(BaseException):
-    """Ends a block silently. A BaseException, so that `except Exception` does not catch it."""
-
-    def __init__(self, alarm: Alarm) -> None:
-        super().__init__()
-        self.alarm = alarm
-
-
-def ring_silent(before: float) -> None:
-    """Ring the silent alarms that began by `before` (monotonic seconds). Called in the hub only."""
-    for alarm in [each for each in _set if each.is_silent and each.since <= before]:
-        alarm.ring()
+            self._greenlet.throw(self._error())
 
 
 def _start() -> None:
@@ -69,5 +47,5 @@ def _start() -> None:
 
 def _ring_due() -> None:
     now = time.monotonic()
-    for alarm in [each for each in _set if each._until <= now]:
+    for alarm in [each for each in _set if each.until <= now]:
         alarm.ring()

@@ -36,6 +36,16 @@ def in_thread(work: Callable[[], T]) -> T:
     return result
 
 
+def pause() -> Callable[[float], object] | None:
+    """Return a sleep that lets other requests run; None in a process that is not patched."""
+    if not is_patched():
+        return None
+    import gevent
+
+    sleep: Callable[[float], object] = gevent.sleep
+    return sleep
+
+
 def time_limit(seconds: float, error: Callable[[], Exception]) -> AbstractContextManager[object]:
     """Raise `error()` when the block waits for longer than `seconds`. No limit in a process that is not patched."""
     if not is_patched():
