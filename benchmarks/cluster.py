@@ -115,7 +115,7 @@ def running(
     backend = ",".join(f"127.0.0.1:{grpc}" for grpc in grpc_ports)
     ports = [free_port() for _ in range(gateways)]
     cluster.gateways = [_gateway(folder, number, where, backend) for number, where in enumerate(ports)]
-    cluster.nginx = _nginx(folder, port, ports)
+    cluster.nginx = nginx_node(folder, port, ports)
     nodes = [*cluster.model_servers[:servers], *cluster.gateways, cluster.nginx]
     try:
         for node in nodes:
@@ -154,7 +154,7 @@ def _gateway(folder: Path, number: int, port: int, backend: str) -> Node:
     return Node(command, env, f"http://127.0.0.1:{port}/readyz", folder / f"gateway-{number}.log")
 
 
-def _nginx(folder: Path, port: int, gateways: list[int]) -> Node:
+def nginx_node(folder: Path, port: int, gateways: list[int]) -> Node:
     """Configure nginx from docker/nginx.conf, with this machine's ports and files in `folder`."""
     text = (ROOT / "docker" / "nginx.conf").read_text()
     line = re.search(r"^( *server )gateway-1:8000(.*\n)(?: *server gateway-.*\n)*", text, re.MULTILINE)
