@@ -20,10 +20,12 @@ from sightline.errors import BadImage, UsageError
 from sightline.pictures import Upload
 from sightline.results import Failed, Prediction
 
-from clients.batch.score import SHOWN_LABELS, served_version
-from clients.batch.sources import Columns, Input, Source, open_source, shown_path
+from clients.batch.score import SHOWN_LABELS, served_model
+from clients.batch.sources import Columns, Input, Source, SourceOptions, open_source
 from clients.batch.truth import known_truths
+from clients.batch.writers import is_results
 from clients.commands import client_options
+from serving.contract.names import shown_path
 
 EXACT_BELOW = 1000  # discordant pairs; above, the normal approximation is as good
 PER_REQUEST = 64
@@ -120,6 +122,8 @@ def compared(a: str, b: str, tally: Mapping[Pair, int]) -> Comparison:
 @click.argument("a")
 @click.argument("b")
 @click.argument("source")
+@click.option("--only-pictures", is_flag=True, help="Leave out files that are no pictures.")
+@click.option("--archive-encoding", help="Encoding of names in an archive that are not marked as UTF-8, such as cp949.")
 @click.option("--path-column", help="Column of a table with the paths.")
 @click.option("--truth-column", help="Column of a table with the true labels.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -129,6 +133,8 @@ def compare_models(
     a: str,
     b: str,
     source: str,
+    only_pictures: bool,
+    archive_encoding: str | None,
     path_column: str | None,
     truth_column: str | None,
     as_json: bool,
@@ -141,12 +147,15 @@ def compare_models(
     The truth is a column of a table, or the names of the folders. Exit 1 when some pictures failed.
     """
     both = [options_of(name) for name in (a, b)]
-    pictures = open_source(source, Columns(path_column, truth_column))
+    columns = Columns(path_column, truth_column)
+    pictures = open_source(source, SourceOptions(columns, only_pictures, archive_encoding, is_results))
     with Client(url, api_key=api_key, timeout=timeout) as client, closing(pictures):
         labels = {label for one in both for label in labels_of(client, one)}
         tally = tallied(label_pairs(pictures, both, client))
     if not tally:
-        raise UsageError(f"there is no picture in {source!r}", hint="Hidden files are skipped.")
+        raise UsageError(f"there is no picture in {source!r}", hint="; ".join(pictures.left_out.lines()))
+    for line in pictures.left_out.lines():
+        click.echo(line, err=True)
     comparison = compared(a, b, with_truths(tally, labels))
     if as_json:
         click.echo(json.dumps(asdict(comparison)))
@@ -175,9 +184,8 @@ def label_pairs(source: Source, both: Sequence[PredictOptions], client: Client) 
 
 
 def labels_of(client: Client, options: PredictOptions) -> tuple[str, ...]:
-    """Read the labels of a model. Raises what `served_version` raises."""
-    served_version(client, options)
-    return client.model(options.model).labels
+    """Read the labels of a model. Raises what `served_model` raises."""
+    return served_model(client, options).labels
 
 
 def with_truths(tally: Counter[Pair], labels: Iterable[str]) -> Counter[Pair]:
@@ -209,7 +217,7 @@ def show(comparison: Comparison, console: Console) -> None:
 
 def _member(source: Source, one: Input) -> Upload | Failed:
     try:
-        return Upload(one.path, source.read(one.path, one.locator))
+        return Upload(shown_path(one.path), source.read(one.path, one.locator))
     except BadImage as exc:
         return Failed(one.path, exc)
 

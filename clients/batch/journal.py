@@ -19,7 +19,9 @@ from sightline.errors import UsageError
 
 from clients.batch.errors import NotAJournal, OutputFailed
 from clients.batch.rows import FAILED, OK, Row, Top
-from clients.batch.sources import Input, shown_path
+from clients.batch.sources import Input
+from clients.batch.truth import known_truths
+from serving.contract.names import is_utf8, shown_path
 
 SCHEMA_VERSION = 2  # SQLite's user_version; 0 in the journals of older versions, which had none. Raise it with SCHEMA
 SCHEMA = """
@@ -143,16 +145,19 @@ class Journal:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    def list_inputs(self, inputs: Iterable[Input], notes: Mapping[str, str]) -> int:
-        """Record every input, all or none, and the notes with them. Returns the number of inputs."""
+    def list_inputs(self, inputs: Iterable[Input], notes: Mapping[str, str], labels: Sequence[str] = ()) -> int:
+        """Record every input, all or none, and the notes with them. Returns the number of inputs.
+
+        labels: of the model. Where the source gives no truth, folders that are named like them do.
+        """
         with self._transaction():
             self._db.execute("DELETE FROM results")
-            self._insert_inputs(inputs)
+            self._insert_inputs(inputs, labels)
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(notes.items()))
         return self.total()
 
-    def list_again(self, inputs: Iterable[Input], notes: Mapping[str, str]) -> int:
-        """List the inputs anew; one that was there before keeps its last good row as `before`.
+    def list_again(self, inputs: Iterable[Input], notes: Mapping[str, str], labels: Sequence[str] = ()) -> int:
+        """List the inputs anew; one that was there before keeps its last good row as `before`. labels: as above.
 
         The n-th occurrence of a path is the n-th occurrence that was.
         """
@@ -165,7 +170,7 @@ class Journal:
             self._db.execute("CREATE INDEX temp.old_path ON old (path, nth)")
             for table in ("results", "previous"):
                 self._db.execute(f"DELETE FROM {table}")
-            self._insert_inputs(inputs)
+            self._insert_inputs(inputs, labels)
             self._db.execute(
                 f"INSERT INTO previous SELECT ordinal, {ANSWERED} "
                 f"FROM (SELECT ordinal, path, {occurrence} FROM inputs) JOIN old USING (path, nth) "
@@ -175,10 +180,18 @@ class Journal:
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(notes.items()))
         return self.total()
 
-    def _insert_inputs(self, inputs: Iterable[Input]) -> None:
+    def _insert_inputs(self, inputs: Iterable[Input], labels: Sequence[str]) -> None:
         self._db.execute("DELETE FROM inputs")
-        rows = ((os.fsencode(one.path), one.locator, one.truth) for one in inputs)
+        rows = ((os.fsencode(one.path), _storable(one.locator), shown_path(one.truth)) for one in inputs)
         self._db.executemany("INSERT INTO inputs (path, locator, truth) VALUES (?, ?, ?)", rows)
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('labels', ?)", (json.dumps(list(labels)),))
+        if not labels:
+            return
+        stored = self._db.execute("SELECT path, truth FROM inputs")
+        truths = known_truths(((os.fsdecode(path), truth) for path, truth in stored), labels)
+        if truths.folders:
+            self._db.create_function("folder_truth", 1, lambda path: truths.of(os.fsdecode(path), ""))
+            self._db.execute("UPDATE inputs SET truth = folder_truth(path)")
 
     def total(self) -> int:
         """Count the inputs."""
@@ -259,6 +272,16 @@ class Journal:
         )
         return list(self._db.execute(query, (OK,)))
 
+    def confusion(self) -> list[tuple[str, str, int]]:
+        """Count the rows that have a label and a truth: (truth, label, how many)."""
+        if not self._db.execute("SELECT 1 FROM inputs WHERE truth <> '' LIMIT 1").fetchone():
+            return []
+        query = (
+            "SELECT truth, label, count(*) FROM results JOIN inputs USING (ordinal) "
+            "WHERE status = ? AND truth <> '' GROUP BY 1, 2 ORDER BY 1, 2"
+        )
+        return list(self._db.execute(query, (OK,)))
+
     def _pending_after(self, ordinal: int) -> list[Pending]:
         query = (
             "SELECT i.ordinal, i.path, i.locator, p.sha256, p.version, p.label FROM inputs i "
@@ -267,7 +290,7 @@ class Journal:
             f"ORDER BY i.ordinal LIMIT {PAGE}"
         )
         return [
-            Pending(number, os.fsdecode(path), locator, Before(sha256, version, label) if sha256 else None)
+            Pending(number, os.fsdecode(path), _loaded(locator), Before(sha256, version, label) if sha256 else None)
             for number, path, locator, sha256, version, label in self._db.execute(query, (ordinal,))
         ]
 
@@ -285,6 +308,15 @@ class Journal:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+
+def _storable(locator: str) -> str | bytes:
+    """SQLite's text is UTF-8; a locator that is a path may not be."""
+    return locator if is_utf8(locator) else os.fsencode(locator)
+
+
+def _loaded(locator: str | bytes) -> str:
+    return os.fsdecode(locator)
 
 
 def _values(result: Result, done: int) -> tuple[Any, ...]:

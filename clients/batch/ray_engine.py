@@ -21,7 +21,7 @@ from clients.batch.journal import Journal, Pending, Result
 from clients.batch.limiter import Limiter
 from clients.batch.rows import FAILED
 from clients.batch.scorer import RETRYABLE, Plan, Progress, failed_result, is_service_error, score_request
-from clients.batch.sources import Columns, import_extra, open_source
+from clients.batch.sources import SourceOptions, import_extra, open_source
 
 WAVE = 20_000  # inputs that Ray gets at a time; more would only wait in its memory
 
@@ -32,7 +32,7 @@ class WorkerConfig:
 
     folder: str
     source: str
-    columns: Columns
+    reading: SourceOptions
     url: str
     api_key: str | None
     timeout: float
@@ -45,7 +45,7 @@ class RayScorer:
     def __init__(self, config: WorkerConfig) -> None:
         os.chdir(config.folder)  # an actor is a process of its own
         self._config = config
-        self._source = open_source(config.source, config.columns)
+        self._source = open_source(config.source, config.reading)
         self._client = Client(config.url, api_key=config.api_key, timeout=config.timeout, max_retries=0)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """`sightline review`: a results file as one offline page, to look through and correct.
 
 The page holds everything: thumbnails, rows, script. Corrections stay in the browser's storage until they are saved as a
-CSV with the columns `path` (absolute) and `label`, which `sightline export transfer` takes as data.
+CSV with the columns `path` (absolute) and `label`, which `sightline export transfer` takes as data. A cell that a
+spreadsheet would run as a formula begins with an apostrophe there, which the export takes away.
 """
 
 import base64
@@ -30,6 +31,7 @@ from clients.batch.writers import read_rows
 from serving.contract.errors import BadImage
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
+from serving.contract.names import existing_path
 
 THUMBNAIL = 112  # pixels of the long side
 QUALITY = 70  # of the thumbnails' JPEG
@@ -60,7 +62,8 @@ class Page:
 @click.option("--out", "-o", required=True, type=click.Path(), help="The page to write.")
 @click.option("--limit", default=MANY, show_default=True, type=click.IntRange(1), help="Most pictures on the page.")
 @click.option("--overwrite", is_flag=True, help="Replace the page that is there.")
-def review(*, results: str, out: str, limit: int, overwrite: bool) -> None:
+@click.option("--archive-encoding", help="The --archive-encoding that the pictures were scored with.")
+def review(*, results: str, out: str, limit: int, overwrite: bool, archive_encoding: str | None) -> None:
     """Make one offline page of a results file, to look through and correct.
 
     It shows the failed and the least certain first, has filters and the confusion table, and saves corrections as CSV.
@@ -69,7 +72,7 @@ def review(*, results: str, out: str, limit: int, overwrite: bool) -> None:
         raise UsageError(f"{out} exists already", hint="Name another page, or replace it with --overwrite.")
     page = collect(results, limit)
     try:
-        Path(out).write_text(rendered(page, thumbnails(page.rows)), encoding="utf-8")
+        Path(out).write_text(rendered(page, thumbnails(page.rows, archive_encoding)), encoding="utf-8")
     except OSError as exc:
         raise OutputFailed(f"{out} cannot be written: {exc.strerror}") from exc
     click.echo(f"{len(page.rows)} of {page.total} pictures are in {out}: open it in a browser.")
@@ -99,9 +102,9 @@ def collect(results: str, limit: int) -> Page:
     )
 
 
-def thumbnails(rows: Sequence[Row]) -> list[str]:
+def thumbnails(rows: Sequence[Row], archive_encoding: str | None = None) -> list[str]:
     """Make a data URL for each row, "" where its picture can no longer be read."""
-    with PictureReader() as reader, ThreadPoolExecutor() as pool:
+    with PictureReader(archive_encoding) as reader, ThreadPoolExecutor() as pool:
         return list(pool.map(lambda row: thumbnail(row.path, reader), rows))
 
 
@@ -153,7 +156,9 @@ def _certainty(row: Row) -> float:
 def _entry(row: Row, truth: str, image: str) -> dict[str, Any]:
     return {
         "path": row.path,
-        "file": os.path.abspath(row.path) if os.path.isfile(row.path) else row.path,  # what corrections name
+        "file": os.path.abspath(row.path)
+        if os.path.isfile(existing_path(row.path))
+        else row.path,  # what corrections name
         "label": row.label,
         "id": row.label_id,
         "score": row.score,

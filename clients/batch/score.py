@@ -5,11 +5,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import click
 from rich.console import Console
@@ -20,15 +19,18 @@ from rich.table import Table
 from sightline.calls import PredictOptions
 from sightline.client import Client
 from sightline.errors import SightlineError, UsageError
+from sightline.results import Model
 
 from clients.batch.errors import NotAJournal
 from clients.batch.journal import Journal, journal_path, remove_journal
 from clients.batch.ray_engine import WorkerConfig, run_on_ray
 from clients.batch.rows import FAILED, OK
 from clients.batch.scorer import FailureLimit, Plan, Progress, Scorer
-from clients.batch.sources import Columns, Source, open_source
-from clients.batch.writers import check_output, write_rows
+from clients.batch.sources import Columns, Input, Source, SourceOptions, open_source
+from clients.batch.truth import Spelling
+from clients.batch.writers import check_output, is_results, write_rows
 from clients.commands import as_usage_error, client_options
+from serving.contract.names import is_utf8, readings_text, shown_path
 
 SHOWN_LABELS = 20  # in the summary
 Engine = Callable[[Journal, Callable[[Progress], None]], Progress]
@@ -43,22 +45,36 @@ class Job:
     source: str
     output: str
     options: PredictOptions
-    columns: Columns = field(default_factory=Columns)
+    reading: SourceOptions = field(default_factory=SourceOptions)
     ordered: bool = False
     overwrite: bool = False
     retry_failed: bool = False
     changed_only: bool = False
+    excel: bool = False
 
     def identity(self) -> str:
         """The settings that two commands must share to continue the same run, as JSON."""
         options = {name: getattr(self.options, name) for name in ("model", "top", "version", "label")}
         where = {"source": self.source, "at": os.path.abspath(self.source)}
-        return json.dumps({**where, **options, **asdict(self.columns)})
+        columns = {name: getattr(self.reading.columns, name) for name in ("path", "truth")}
+        # Not in the journals of older versions, which continue: only what was asked for.
+        others = {name: getattr(self.reading, name) for name in ("only_pictures", "archive_encoding")}
+        asked = {name: value for name, value in others.items() if value}
+        return json.dumps({**where, **options, **columns, **asked})
+
+    @property
+    def written(self) -> str:
+        """The note that the output, in this form, is there."""
+        return f"{shown_path(self.output)}{' for Excel' if self.excel else ''}"
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The outcome of a run. rows: of the file; answered: in this run, which took `seconds`."""
+    """The outcome of a run. rows: of the file; answered: in this run, which took `seconds`.
+
+    with_truth: rows that have a label and a truth; accuracy: the share of them whose label it is, None without any.
+    left_out: (reason, how many) of the files that are no inputs.
+    """
 
     output: str
     rows: int
@@ -69,6 +85,9 @@ class Summary:
     reasons: list[tuple[str, int]]
     versions: list[tuple[str, int]]
     flips: list[tuple[str, str, int]]
+    with_truth: int
+    accuracy: float | None
+    left_out: list[tuple[str, int]]
     notes: list[str]
 
     @property
@@ -125,6 +144,11 @@ def failure_limit(text: str | None) -> FailureLimit:
     help="Score in this process, or on a Ray cluster.",
 )
 @click.option("--address", help="Ray cluster, such as auto or ray://head:10001; by default one on this machine.")
+@click.option("--only-pictures", is_flag=True, help="Leave out files that are no pictures; the summary counts them.")
+@click.option(
+    "--archive-encoding", help="Encoding of names in an archive that are not marked as UTF-8, such as cp949 or cp932."
+)
+@click.option("--excel", is_flag=True, help="Write a CSV for Excel: as UTF-8 with a mark, and without formulas.")
 @click.option("--path-column", help="Column of a table with the paths.")
 @click.option("--truth-column", help="Column of a table with the true labels.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -147,6 +171,9 @@ def score(
     per_request: int,
     engine: str,
     address: str | None,
+    only_pictures: bool,
+    archive_encoding: str | None,
+    excel: bool,
     path_column: str | None,
     truth_column: str | None,
     as_json: bool,
@@ -162,13 +189,13 @@ def score(
     Exit 0: every picture has a label. 1: some failed, or the run stopped before its end. 2: it could not begin.
     """
     options = PredictOptions(model, top, version, label)
-    columns = Columns(path_column, truth_column)
-    job = Job(source, out, options, columns, ordered, overwrite, retry_failed, changed_only)
+    reading = SourceOptions(Columns(path_column, truth_column), only_pictures, archive_encoding)
+    job = Job(source, out, options, reading, ordered, overwrite, retry_failed, changed_only, excel)
     limit = failure_limit(max_failures)
     with Client(url, api_key=api_key, timeout=timeout) as client:
-        served = served_version(client, options)
-        plan = Plan(options, served, per_request, concurrency, patience, limit)
-        config = WorkerConfig(os.getcwd(), source, columns, url, api_key, timeout, plan)
+        served = served_model(client, options)
+        plan = Plan(options, version_of(served, options), per_request, concurrency, patience, limit, served.labels)
+        config = WorkerConfig(os.getcwd(), source, reading, url, api_key, timeout, plan)
         run = partial(run_on_ray, address, config) if engine == "ray" else None
         summary = run_job(job, plan, client, Console(stderr=True, highlight=False), run)
     if as_json:
@@ -178,13 +205,17 @@ def score(
     sys.exit(1 if summary.failed else 0)
 
 
-def served_version(client: Client, options: PredictOptions) -> int | None:
-    """Find the version that will answer. Raises an error with exit status 2 where service or model is missing."""
+def served_model(client: Client, options: PredictOptions) -> Model:
+    """Look the model up. Raises an error with exit status 2 where service or model is missing."""
     try:
-        served = client.model(options.model).version
+        return client.model(options.model)
     except SightlineError as exc:
         raise as_usage_error(exc) from exc
-    return options.version if options.version is not None else served
+
+
+def version_of(served: Model, options: PredictOptions) -> int | None:
+    """The version that will answer; None where it is unknown."""
+    return options.version if options.version is not None else served.version
 
 
 def run_job(job: Job, plan: Plan, client: Client, console: Console, run: Engine | None = None) -> Summary:
@@ -193,9 +224,9 @@ def run_job(job: Job, plan: Plan, client: Client, console: Console, run: Engine 
     run: the engine that scores them; None for this process.
     """
     started = time.monotonic()
-    check_output(job.output)
-    source = open_source(job.source, job.columns, _never_inputs(job.output))
-    with closing(source), opened_journal(job, source) as (journal, notes):
+    check_output(job.output, excel=job.excel)
+    source = open_source(job.source, replace(job.reading, is_result=_is_result(job.output)))
+    with closing(source), opened_journal(job, source, plan.labels) as (journal, notes):
         before = journal.done()
         if journal.done() < journal.total():
             with reporting(console, journal.total()) as report:
@@ -208,14 +239,14 @@ def run_job(job: Job, plan: Plan, client: Client, console: Console, run: Engine 
                     _show_reasons(journal, console)
                     raise
         answered = journal.done() - before
-        if answered or journal.meta("written") != job.output or not os.path.exists(job.output):
-            write_rows(job.output, journal.rows(job.options.model, ordered=job.ordered))
-            journal.note("written", job.output)
+        if answered or journal.meta("written") != job.written or not os.path.exists(job.output):
+            write_rows(job.output, journal.rows(job.options.model, ordered=job.ordered), excel=job.excel)
+            journal.note("written", job.written)
         return _summary(job, journal, notes, answered, time.monotonic() - started)
 
 
 @contextmanager
-def opened_journal(job: Job, source: Source) -> Iterator[tuple[Journal, list[str]]]:
+def opened_journal(job: Job, source: Source, labels: Sequence[str] = ()) -> Iterator[tuple[Journal, list[str]]]:
     """Open the journal of a job, new or as it was left, with its inputs listed. Yields it and notes for the summary."""
     path = journal_path(job.output)
     if job.overwrite and not _is_resumable_overwrite(job, path):
@@ -226,7 +257,7 @@ def opened_journal(job: Job, source: Source) -> Iterator[tuple[Journal, list[str
         )
     journal = Journal(path)
     try:
-        notes = list(_prepared(job, source, journal))
+        notes = list(_prepared(job, source, journal, labels))
         yield journal, notes
     finally:
         is_empty = journal.meta("listed") is None
@@ -250,12 +281,14 @@ def _is_resumable_overwrite(job: Job, path: str) -> bool:
         journal.close()
 
 
-def _prepared(job: Job, source: Source, journal: Journal) -> Iterator[str]:
+def _prepared(job: Job, source: Source, journal: Journal, labels: Sequence[str]) -> Iterator[str]:
     """List the inputs of a new run, make pending what is to be done again. Yields notes for the summary."""
     identity, mode = journal.meta("listed"), journal.meta("mode")
     if identity is None:
         mode = "overwrite" if job.overwrite else "first"
-        journal.list_inputs(_some(job, source), {"listed": job.identity(), "mode": mode})
+        names = OddNames()
+        journal.list_inputs(names.watched(_some(job, source)), {"listed": job.identity(), "mode": mode}, labels)
+        yield from _noted(source, journal, names)
         return
     if identity != job.identity():
         raise UsageError(
@@ -264,9 +297,12 @@ def _prepared(job: Job, source: Source, journal: Journal) -> Iterator[str]:
         )
     finished = journal.done() == journal.total()
     if job.changed_only and (finished or mode != "changed"):
-        journal.list_again(_some(job, source), {"mode": "changed"})
+        names = OddNames()
+        journal.list_again(names.watched(_some(job, source)), {"mode": "changed"}, labels)
         yield "listed anew: unchanged pictures keep their rows"
+        yield from _noted(source, journal, names)
         return
+    yield from json.loads(journal.meta("listing") or "[]")
     if job.retry_failed and (failed := journal.forget_failures()):
         yield f"{failed} failed pictures are tried again"
     if finished and not job.retry_failed:
@@ -275,19 +311,66 @@ def _prepared(job: Job, source: Source, journal: Journal) -> Iterator[str]:
         yield f"resumed: {journal.done()} of {journal.total()} were done"
 
 
-def _some(job: Job, source: Source) -> Iterator[Any]:
+class OddNames:
+    """Watches a listing for paths that are not UTF-8."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first = ""
+
+    def watched(self, inputs: Iterable[Input]) -> Iterator[Input]:
+        """Yield all inputs."""
+        for one in inputs:
+            if not is_utf8(one.path):
+                self._count += 1
+                self._first = self._first or next(part for part in one.path.split("/") if not is_utf8(part))
+            yield one
+
+    def lines(self) -> list[str]:
+        """Say how many there are, how they are written, and what the first may mean."""
+        if not self._count:
+            return []
+        meant = readings_text(self._first)
+        return [
+            f"{self._count:,} paths are not UTF-8; such bytes are written \\xNN. {shown_path(self._first)!r} may be "
+            f"{meant or 'damaged'} (of an archive: --archive-encoding)"
+        ]
+
+
+def _noted(source: Source, journal: Journal, names: OddNames) -> list[str]:
+    """Note what the listing left out. Returns the lines of it."""
+    lines = [*source.left_out.lines(), *names.lines()]
+    journal.note("listing", json.dumps(lines))
+    journal.note("left_out", json.dumps(list(source.left_out.counts.items())))
+    return lines
+
+
+def _some(job: Job, source: Source) -> Iterator[Input]:
     """Yield the inputs. Raises UsageError where there is none."""
-    inputs = iter(source.inputs())
+    inputs = source.inputs()
     first = next(inputs, None)
     if first is None:
-        raise UsageError(f"there is no picture in {job.source!r}", hint="Hidden files are skipped.")
+        left_out = "; ".join(source.left_out.lines())
+        raise UsageError(f"there is no picture in {job.source!r}", hint=left_out or "The source is empty.")
     yield first
     yield from inputs
 
 
-def _never_inputs(output: str) -> frozenset[str]:
+def _is_result(output: str) -> Callable[[str], bool]:
+    """Tell results that `sightline score` wrote, those of this run first of all."""
     journal = os.path.realpath(journal_path(output))
-    return frozenset({os.path.realpath(output), journal, f"{journal}-wal", f"{journal}-shm"})
+    own = {os.path.realpath(output), journal, f"{journal}-wal", f"{journal}-shm"}
+    names = {os.path.basename(path) for path in own}  # resolving every path would take longer than listing
+    return lambda path: (os.path.basename(path) in names and os.path.realpath(path) in own) or is_results(path)
+
+
+def _accuracy(journal: Journal) -> tuple[int, float | None]:
+    """(rows with a label and a truth, the share of them whose label it is)."""
+    confusion = journal.confusion()
+    spelling = Spelling.of_labels(json.loads(journal.meta("labels") or "[]") or [label for _, label, _ in confusion])
+    total = sum(count for _, _, count in confusion)
+    right = sum(count for truth, label, count in confusion if (spelling.of(truth) or truth) == label)
+    return total, right / total if total else None
 
 
 def _summary(job: Job, journal: Journal, notes: list[str], answered: int, seconds: float) -> Summary:
@@ -295,8 +378,9 @@ def _summary(job: Job, journal: Journal, notes: list[str], answered: int, second
     if len(versions) > 1:
         listed = ", ".join(f"{count} by version {version}" for version, count in versions)
         notes = [*notes, f"more than one version answered: {listed}; --changed-only brings all to the newest"]
+    with_truth, accuracy = _accuracy(journal)
     return Summary(
-        job.output,
+        shown_path(job.output),
         journal.done(),
         journal.failures(),
         answered,
@@ -305,6 +389,9 @@ def _summary(job: Job, journal: Journal, notes: list[str], answered: int, second
         journal.tally("error_code", FAILED),
         versions,
         journal.flips(),
+        with_truth,
+        accuracy,
+        [(reason, count) for reason, count in json.loads(journal.meta("left_out") or "[]")],
         notes,
     )
 
@@ -359,7 +446,7 @@ def _show_reasons(journal: Journal, console: Console) -> None:
 
 
 def show_summary(summary: Summary, console: Console) -> None:
-    """Print the counts by label, the failures by reason, the labels that flipped, and the rate."""
+    """Print notes, the counts by label, the failures by reason, the labels that flipped, accuracy and rate."""
     for note in summary.notes:
         console.print(escape(note))
     table = Table("label", "pictures", box=None, pad_edge=False)
@@ -373,6 +460,8 @@ def show_summary(summary: Summary, console: Console) -> None:
         console.print(f"failed: {count} {code}", style="red")
     for before, now, count in summary.flips[:SHOWN_LABELS]:
         console.print(f"flipped: {count} from {escape(before)} to {escape(now)}")
+    if summary.accuracy is not None:
+        console.print(f"accuracy: {summary.accuracy:.2%} of the {summary.with_truth} with a truth")
     console.print(
         f"{summary.rows} rows in {escape(summary.output)}, {summary.failed} failed; "
         f"{summary.answered} in {summary.seconds:.1f} s, {summary.per_second:.0f} a second"

@@ -58,6 +58,7 @@ class Plan:
     """The settings of a run. per_request: pictures; most_requests: at a time; patience_seconds: without an answer.
 
     version: that the service answers with at the start, and --changed-only compares with; None where it is unknown.
+    labels: of the model; folders that are named like them are the truth.
     """
 
     options: PredictOptions
@@ -66,6 +67,7 @@ class Plan:
     most_requests: int = 8
     patience_seconds: float = 300.0
     limit: FailureLimit = field(default_factory=FailureLimit)
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

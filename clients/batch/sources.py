@@ -1,24 +1,33 @@
 """Sources of pictures: a folder, a glob, a list, a table, an archive, a bucket. Add a kind of source here.
 
 A source lists its inputs in an order that does not change, and reads any of them later by its path and locator. Paths
-are Python's file system strings: bytes that are not UTF-8 are surrogates, as `os.fsdecode` makes them.
+are Python's file system strings: bytes that are not UTF-8 are surrogates, as `os.fsdecode` makes them. Folders, globs,
+archives and buckets leave out hidden files and those of the operating system; lists and tables name what counts.
 """
 
+import codecs
 import csv
 import glob
 import os
 import stat
+import struct
 import tarfile
 import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
 from sightline.errors import BadImage, MissingPackage, UsageError, install_hint
+
+from serving.contract.headers import START_BYTES
+from serving.contract.names import existing_path, is_utf8, nfc, shown_path
+from serving.contract.picture_files import NOT_PICTURES, LeftOut, is_picture, is_picture_file, name_reason, walk
+from serving.contract.text_files import marked_encoding
 
 LARGEST_FILE = 200_000_000  # bytes; a larger file is refused unread, so that memory stays flat
 PATH_COLUMNS = ("path", "file", "filename", "filepath", "image", "image_path")
@@ -27,6 +36,10 @@ LISTS = (".txt", ".lst", ".list")
 TABLES = (".csv", ".tsv", ".parquet")
 # What zipfile raises: RuntimeError for an encrypted member, NotImplementedError for an unknown compression.
 BROKEN_ZIP = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+RESULTS = "results of score"
+UTF8_FLAG = 0x800  # of a zip's member: APPNOTE.TXT, 4.4.4
+UNICODE_PATH = 0x7075  # its extra field with the name in UTF-8: APPNOTE.TXT, 4.6.9
+WINDOWS = (0, 10, 14)  # the systems of a zip's member (FAT, NTFS, VFAT) whose names may hold \\ for /
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
@@ -47,8 +60,38 @@ class Columns:
     truth: str | None = None
 
 
+def _none(path: str) -> bool:  # noqa: ARG001
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """The settings of a source.
+
+    only_pictures: leave out every file that is no picture. archive_encoding: of names in an archive that are not marked
+    as UTF-8; None: UTF-8. is_result: tells files that `sightline score` itself wrote, which are never inputs of a
+    folder or a glob.
+    """
+
+    columns: Columns = field(default_factory=Columns)
+    only_pictures: bool = False
+    archive_encoding: str | None = None
+    is_result: Callable[[str], bool] = _none
+
+    def reason(self, name: str, first_bytes: Callable[[], bytes]) -> str | None:
+        """Tell why a file is left out; None where it is an input. name: relative to the source, with /."""
+        if reason := name_reason(name):
+            return reason
+        return NOT_PICTURES if self.only_pictures and not is_picture(name, first_bytes) else None
+
+
 class Source(Protocol):
-    """Lists pictures and reads them. `read` may be called from several threads."""
+    """Lists pictures and reads them. `read` may be called from several threads.
+
+    left_out: what the last listing left out, and why.
+    """
+
+    left_out: LeftOut
 
     def inputs(self) -> Iterator[Input]:
         """Yield every picture, always in the same order."""
@@ -60,19 +103,18 @@ class Source(Protocol):
         """Close the files that are open."""
 
 
-def open_source(spec: str, columns: Columns, without: frozenset[str] = frozenset()) -> Source:
-    """Open the source that `spec` names. without: real paths that are never inputs (the output, the journal).
-
-    Raises UsageError where nothing is there.
-    """
+def open_source(spec: str, options: SourceOptions = SourceOptions()) -> Source:
+    """Open the source that `spec` names. Raises UsageError where nothing is there."""
+    if options.archive_encoding is not None:
+        _check_encoding(options.archive_encoding)
     if "://" in spec:
-        return Bucket(spec)
+        return Bucket(spec, options)
     if os.path.isdir(spec):
-        return Folder(spec, without)
+        return Folder(spec, options)
     if os.path.isfile(spec):
-        return _open_file(spec, columns)
+        return _open_file(spec, options)
     if glob.has_magic(spec):
-        return Files(lambda: iter(sorted(filter(os.path.isfile, glob.iglob(spec, recursive=True)))))
+        return Glob(spec, options)
     raise UsageError(
         f"there is no {spec!r}",
         hint="Give a folder, a glob in quotes, a .txt of paths, a .csv or .parquet with a path column, a .zip or .tar, "
@@ -80,17 +122,27 @@ def open_source(spec: str, columns: Columns, without: frozenset[str] = frozenset
     )
 
 
-def _open_file(spec: str, columns: Columns) -> Source:
+def _check_encoding(name: str) -> None:
+    try:
+        codecs.lookup(name)
+    except LookupError as exc:
+        raise UsageError(
+            f"there is no encoding {name!r}",
+            hint="Korean Windows writes cp949, Japanese cp932, Chinese gb18030 or big5.",
+        ) from exc
+
+
+def _open_file(spec: str, options: SourceOptions) -> Source:
     name = spec.lower()
     if name.endswith(LISTS):
-        return Listed(lambda: _lines(spec), os.path.dirname(spec))
+        return Listed(lambda: _lines(spec), os.path.dirname(spec), options)
     if name.endswith(TABLES):
-        return Listed(lambda: _table(spec, columns), os.path.dirname(spec))
+        return Listed(lambda: _table(spec, options.columns), os.path.dirname(spec), options)
     if name.endswith(".zip"):
-        return Zip(spec)
+        return Zip(spec, options)
     if name.endswith(TARS):
-        return Tar(spec)
-    return Files(lambda: iter([spec]))
+        return Tar(spec, options)
+    return SingleFile(spec)
 
 
 def read_whole(path: str) -> bytes:
@@ -118,14 +170,11 @@ def _refuse_huge(path: str, size: int) -> None:
         raise BadImage(detail, code="image_too_large")
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Paths of files."""
+class OnDisk:
+    """Files whose paths are enough to read them."""
 
-    paths: Callable[[], Iterator[str]]
-
-    def inputs(self) -> Iterator[Input]:
-        return (Input(path) for path in self.paths())
+    def __init__(self) -> None:
+        self.left_out = LeftOut()
 
     def read(self, path: str, locator: str) -> bytes:  # noqa: ARG002
         return read_whole(path)
@@ -134,82 +183,126 @@ class Files:
         """Nothing is open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """Every file under a folder but hidden ones, folder by folder in the order of their names."""
+class SingleFile(OnDisk):
+    """One file."""
 
-    root: str
-    without: frozenset[str]
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
 
     def inputs(self) -> Iterator[Input]:
-        return (Input(path) for path in self._walk(self.root))
-
-    def read(self, path: str, locator: str) -> bytes:  # noqa: ARG002
-        return read_whole(path)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def _walk(self, folder: str) -> Iterator[str]:
-        files, folders = _children(folder)
-        names = {os.path.basename(path) for path in self.without}  # resolving every path would take longer than listing
-        for name in files:
-            path = os.path.join(folder, name)
-            if name not in names or os.path.realpath(path) not in self.without:
-                yield path
-        for name in folders:
-            yield from self._walk(os.path.join(folder, name))
+        yield Input(self._path)
 
 
-def _children(folder: str) -> tuple[list[str], list[str]]:
-    """(files, folders) of a folder, sorted by name. A broken link is a file, so that it becomes a failed row."""
-    files, folders = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.name)
-                elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
-                    files.append(entry.name)
-    except OSError as exc:
-        raise UsageError(f"folder {folder!r} cannot be listed: {exc.strerror}") from exc
-    return sorted(files), sorted(folders)
+class Glob(OnDisk):
+    """The files that a pattern matches, sorted. The name of a folder that the pattern spells out does not matter."""
+
+    def __init__(self, pattern: str, options: SourceOptions) -> None:
+        super().__init__()
+        self._pattern = pattern
+        self._options = options
+
+    def inputs(self) -> Iterator[Input]:
+        self.left_out.clear()
+        found = (path for path in sorted(glob.iglob(self._pattern, recursive=True)) if not os.path.isdir(path))
+        return _kept(found, self._options, self.left_out)
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Folder(OnDisk):
+    """Every file under a folder, as `walk` finds them."""
+
+    def __init__(self, root: str, options: SourceOptions) -> None:
+        super().__init__()
+        self._root = root
+        self._options = options
+
+    def inputs(self) -> Iterator[Input]:
+        self.left_out.clear()
+        try:
+            yield from _kept(walk(self._root, self.left_out), self._options, self.left_out)
+        except OSError as exc:
+            raise UsageError(f"folder {exc.filename!r} cannot be listed: {exc.strerror}") from exc
+
+
+def _kept(paths: Iterable[str], options: SourceOptions, left_out: LeftOut) -> Iterator[Input]:
+    for path in paths:
+        reason = name_reason(os.path.basename(path))
+        if reason is None and options.is_result(path):
+            reason = RESULTS
+        if reason is None and options.only_pictures and not is_picture_file(path):
+            reason = NOT_PICTURES
+        if reason is None:
+            yield Input(path)
+        else:
+            left_out.add(reason, path)
+
+
+class Listed(OnDisk):
     """Paths that a file lists; a relative one is looked up in the current folder, then in that of the list."""
 
-    listing: Callable[[], Iterator[Input]]
-    folder: str
+    def __init__(self, listing: Callable[[], Iterator[Input]], folder: str, options: SourceOptions) -> None:
+        super().__init__()
+        self._listing = listing
+        self._folder = folder
+        self._options = options
 
     def inputs(self) -> Iterator[Input]:
-        return self.listing()
+        self.left_out.clear()
+        for one in self._listing():
+            if self._options.only_pictures and not is_picture(one.path, partial(self._first_bytes, one.path)):
+                self.left_out.add(NOT_PICTURES, one.path)
+            else:
+                yield one
 
     def read(self, path: str, locator: str) -> bytes:  # noqa: ARG002
-        beside = os.path.join(self.folder, path)
         try:
             return read_whole(path)
         except BadImage:
-            if "\0" in path or not os.path.exists(beside):
+            found = self._found(path)
+            if found == path:
                 raise
-            return read_whole(beside)
+            return read_whole(found)
 
-    def close(self) -> None:
-        """Nothing is open."""
+    def _found(self, path: str) -> str:
+        """The file that is meant: tried only where there is none of that path."""
+        beside = os.path.join(self._folder, path)
+        candidates = (beside, existing_path(path), existing_path(beside))
+        return next((one for one in candidates if "\0" not in one and os.path.exists(one)), path)
+
+    def _first_bytes(self, path: str) -> bytes:
+        try:
+            with open(path if os.path.exists(path) else self._found(path), "rb", buffering=0) as file:
+                return file.read(START_BYTES)
+        except (OSError, ValueError):
+            return PNG_START  # a path that cannot be read stays, and becomes a failed row
+
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 def _lines(spec: str) -> Iterator[Input]:
-    """One path a line, or separated by NUL, as `find -print0` writes them. Empty lines are skipped."""
+    """One path a line, or separated by NUL, as `find -print0` writes them. Empty lines are skipped.
+
+    A byte order mark may announce UTF-16, which PowerShell writes, or UTF-8.
+    """
     with open(spec, "rb") as file:
-        separator = b"\0" if b"\0" in file.read(65536) else b"\n"
+        start = file.read(65536)
+        encoding = marked_encoding(start)
+        if encoding is not None:
+            yield from (Input(line) for line in _text_lines(spec, encoding))
+            return
+        separator = b"\0" if b"\0" in start else b"\n"
         file.seek(0)
         for line in _split(file, separator):
             path = line if separator == b"\0" else line.rstrip(b"\r")
             if path:
                 yield Input(os.fsdecode(path))
+
+
+def _text_lines(spec: str, encoding: str) -> Iterator[str]:
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
+    with open(spec, encoding=encoding, errors=errors) as file:
+        yield from (path for line in file if (path := line.rstrip("\n")))
 
 
 def _split(file: IO[bytes], separator: bytes) -> Iterator[bytes]:
@@ -223,16 +316,22 @@ def _split(file: IO[bytes], separator: bytes) -> Iterator[bytes]:
 def _table(spec: str, columns: Columns) -> Iterator[Input]:
     read = _parquet_rows if spec.lower().endswith(".parquet") else _csv_rows
     for row in read(spec, columns):
-        yield Input(row[0], truth=row[1])
+        yield Input(row[0], truth=nfc(shown_path(row[1].strip())))
 
 
 def _csv_rows(spec: str, columns: Columns) -> Iterator[tuple[str, str]]:
-    with open(spec, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        rows = csv.reader(file, delimiter="\t" if spec.lower().endswith(".tsv") else ",")
-        path, truth = _found_columns(spec, next(rows, []), columns)
-        for row in rows:
-            if row:
-                yield _cell(row, path), _cell(row, truth)
+    with open(spec, "rb") as file:
+        encoding = marked_encoding(file.read(4)) or "utf-8"
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
+    with open(spec, newline="", encoding=encoding, errors=errors) as text:
+        rows = csv.reader(text, delimiter="\t" if spec.lower().endswith(".tsv") else ",")
+        try:
+            path, truth = _found_columns(spec, next(rows, []), columns)
+            for row in rows:
+                if row:
+                    yield _cell(row, path), _cell(row, truth)
+        except csv.Error as exc:
+            raise UsageError(f"{spec} is not a table that can be read: line {rows.line_num}: {exc}") from exc
 
 
 def _cell(row: list[str], index: int | None) -> str:
@@ -241,7 +340,7 @@ def _cell(row: list[str], index: int | None) -> str:
 
 def _parquet_rows(spec: str, columns: Columns) -> Iterator[tuple[str, str]]:
     parquet = import_extra("pyarrow.parquet", "parquet")
-    with parquet.ParquetFile(spec) as file:
+    with open(spec, "rb") as data, parquet.ParquetFile(data) as file:
         names = file.schema_arrow.names
         path, truth = _found_columns(spec, names, columns)
         wanted = [names[path], *([names[truth]] if truth is not None else [])]
@@ -272,18 +371,26 @@ class Zip:
     zipfile keeps the archive's directory in memory, 0.6 KB for each member.
     """
 
-    def __init__(self, spec: str) -> None:
+    def __init__(self, spec: str, options: SourceOptions) -> None:
         self._spec = spec
+        self._options = options
+        self.left_out = LeftOut()
         try:
             self._zip = zipfile.ZipFile(spec)
-        except (OSError, zipfile.BadZipFile) as exc:
+        except BROKEN_ZIP as exc:
             raise UsageError(f"{spec!r} is not a zip that can be read: {exc}") from exc
         self._members = self._zip.infolist()
 
     def inputs(self) -> Iterator[Input]:
+        self.left_out.clear()
         for number, member in enumerate(self._members):
-            if not member.is_dir() and not _is_hidden(member.filename):
-                yield Input(f"{self._spec}/{member.filename}", str(number))
+            name = member_name(member, self._options.archive_encoding)
+            if name.endswith("/"):
+                continue
+            if reason := self._options.reason(name, partial(self._first_bytes, member)):
+                self.left_out.add(reason, name)
+            else:
+                yield Input(f"{self._spec}/{name}", str(number))
 
     def read(self, path: str, locator: str) -> bytes:
         try:
@@ -296,6 +403,45 @@ class Zip:
     def close(self) -> None:
         self._zip.close()
 
+    def _first_bytes(self, member: zipfile.ZipInfo) -> bytes:
+        try:
+            with self._zip.open(member) as file:
+                return file.read(START_BYTES)
+        except BROKEN_ZIP:
+            return PNG_START
+
+
+def member_name(member: zipfile.ZipInfo, encoding: str | None) -> str:
+    """Decode the name of a zip's member, with / between its parts.
+
+    Without the flag of UTF-8: by the extra field that holds it in UTF-8; by `encoding`; as UTF-8, which macOS writes
+    without the flag; else its bytes as `os.fsdecode` would make them.
+    """
+    name = member.orig_filename.partition("\0")[0]
+    if not member.flag_bits & UTF8_FLAG and not name.isascii():
+        raw = name.encode("cp437")  # what zipfile took it for: every byte has a character there
+        name = _unicode_path(member.extra, zlib.crc32(raw)) or decoded_name(raw, encoding)
+    return name.replace("\\", "/") if member.create_system in WINDOWS and is_utf8(name) else name
+
+
+def decoded_name(raw: bytes, encoding: str | None) -> str:
+    """Decode a name that has no mark of its encoding."""
+    for attempt in (encoding, "utf-8") if encoding else ("utf-8",):
+        try:
+            return raw.decode(attempt)
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _unicode_path(extra: bytes, crc: int) -> str | None:
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        data, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == UNICODE_PATH and data[:1] == b"\1" and data[1:5] == struct.pack("<I", crc):
+            return data[5:].decode("utf-8", "surrogateescape")
+    return None
+
 
 class Tar:
     """The files of a tar; a compressed one is unpacked into one temporary file first, so that any member is one seek.
@@ -303,8 +449,10 @@ class Tar:
     locator: the offset of the member's bytes and their number.
     """
 
-    def __init__(self, spec: str) -> None:
+    def __init__(self, spec: str, options: SourceOptions) -> None:
         self._spec = spec
+        self._options = options
+        self.left_out = LeftOut()
         self._file = _uncompressed(spec)
         try:
             with tarfile.open(fileobj=self._file, mode="r:"):
@@ -314,12 +462,20 @@ class Tar:
             raise UsageError(f"{spec!r} is not a tar that can be read: {exc}") from exc
 
     def inputs(self) -> Iterator[Input]:
+        self.left_out.clear()
         self._file.seek(0)
-        with tarfile.open(fileobj=self._file, mode="r:") as archive:
+        with tarfile.open(fileobj=self._file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member; memory must stay flat
-                if member.isfile() and not _is_hidden(member.name):
-                    yield Input(f"{self._spec}/{member.name}", f"{member.offset_data}:{member.size}")
+                if not member.isfile():
+                    continue
+                name = member.name
+                if not is_utf8(name):
+                    name = decoded_name(name.encode("utf-8", "surrogateescape"), self._options.archive_encoding)
+                if reason := self._options.reason(name, partial(self._first_bytes, member)):
+                    self.left_out.add(reason, name)
+                else:
+                    yield Input(f"{self._spec}/{name}", f"{member.offset_data}:{member.size}")
 
     def read(self, path: str, locator: str) -> bytes:
         offset, size = (int(part) for part in locator.split(":"))
@@ -331,6 +487,9 @@ class Tar:
 
     def close(self) -> None:
         self._file.close()
+
+    def _first_bytes(self, member: tarfile.TarInfo) -> bytes:
+        return os.pread(self._file.fileno(), min(member.size, START_BYTES), member.offset_data)
 
 
 def _uncompressed(spec: str) -> IO[bytes]:
@@ -353,24 +512,26 @@ def _uncompressed(spec: str) -> IO[bytes]:
     return spool
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
 class Bucket:
     """Every file under an address that fsspec understands: s3://, gs://, https://, memory://, ..."""
 
-    def __init__(self, spec: str) -> None:
+    def __init__(self, spec: str, options: SourceOptions) -> None:
         core = import_extra("fsspec.core", "s3")
         self._protocol = spec.split("://", 1)[0]
+        self._options = options
+        self.left_out = LeftOut()
         try:
             self._fs, self._root = core.url_to_fs(spec)
         except (ImportError, ValueError) as exc:
             raise UsageError(f"{spec!r} cannot be opened: {exc}", hint=install_hint("s3")) from exc
 
     def inputs(self) -> Iterator[Input]:
+        self.left_out.clear()
         for path in self._fs.find(self._root):
-            if not os.path.basename(path).startswith("."):
+            name = path.removeprefix(self._root).lstrip("/") or os.path.basename(path)
+            if reason := self._options.reason(name, partial(self._first_bytes, path)):
+                self.left_out.add(reason, name)
+            else:
                 yield Input(f"{self._protocol}://{path.lstrip('/')}", path)
 
     def read(self, path: str, locator: str) -> bytes:
@@ -382,6 +543,13 @@ class Bucket:
 
     def close(self) -> None:
         """fsspec manages its connections itself."""
+
+    def _first_bytes(self, path: str) -> bytes:
+        try:
+            start: bytes = self._fs.cat_file(path, start=0, end=START_BYTES)
+        except OSError:
+            return PNG_START
+        return start
 
 
 def import_extra(module: str, extra: str) -> Any:
@@ -395,18 +563,14 @@ def import_extra(module: str, extra: str) -> Any:
         raise MissingPackage(f"the package {package} is not installed", hint=install_hint(extra)) from exc
 
 
-def shown_path(path: str) -> str:
-    """Escape a path for formats that hold UTF-8 only: any other byte becomes \\xNN."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 class PictureReader:
     """Reads pictures by the paths in rows of results: a file, a member of an archive, an address. Threads may share it.
 
-    An archive is opened and listed once, at the first of its members.
+    An archive is opened and listed once, at the first of its members. archive_encoding: as in SourceOptions.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, archive_encoding: str | None = None) -> None:
+        self._options = SourceOptions(archive_encoding=archive_encoding)
         self._archives: dict[str, tuple[Source, dict[str, Input]]] = {}
         self._lock = threading.Lock()
 
@@ -420,16 +584,16 @@ class PictureReader:
     def read(self, path: str) -> bytes:
         """Read one picture's bytes. Raises BadImage, UsageError."""
         if "://" in path:
-            return Bucket(path).read(path, path.split("://", 1)[1])
+            return Bucket(path, self._options).read(path, path.split("://", 1)[1])
         for parent in Path(path).parents:
-            if parent.name.lower().endswith((".zip", *TARS)) and parent.is_file():
-                return self._read_member(str(parent), os.path.normpath(path))
-        return read_whole(path)
+            if parent.name.lower().endswith((".zip", *TARS)) and os.path.isfile(spec := existing_path(str(parent))):
+                return self._read_member(spec, os.path.normpath(path))
+        return read_whole(existing_path(path))
 
     def _read_member(self, spec: str, path: str) -> bytes:
         with self._lock:
             if spec not in self._archives:
-                archive = _open_file(spec, Columns())
+                archive = _open_file(spec, self._options)
                 members = {os.path.normpath(shown_path(one.path)): one for one in archive.inputs()}
                 self._archives[spec] = archive, members
             archive, members = self._archives[spec]

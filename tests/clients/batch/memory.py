@@ -9,6 +9,7 @@ from sightline.calls import PredictOptions
 from clients.batch.journal import Journal
 from clients.batch.scorer import Plan, Progress, Scorer
 from clients.batch.sources import Input
+from serving.contract.picture_files import LeftOut
 from tests.clients.shades import Service, png
 
 
@@ -18,6 +19,7 @@ class Memory:
     def __init__(self, count: int) -> None:
         self.count = count
         self.data = png(200, side=8)
+        self.left_out = LeftOut()
 
     def inputs(self) -> Iterator[Input]:
         return (Input(f"memory/some/longish/folder/name/{number:09}.png") for number in range(self.count))

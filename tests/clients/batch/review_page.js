@@ -20,7 +20,7 @@ let saved = "";
 Object.assign(globalThis, {
   document: { title: "page", createElement: () => new Element(), getElementById: find, querySelector: find },
   localStorage: { getItem: (key) => storage[key] ?? null, setItem: (key, value) => { storage[key] = value; } },
-  prompt: () => 'a "new", label',
+  prompt: () => '=a "new", label',
   URL: { createObjectURL: (blob) => blob },
   Blob: class { constructor(parts) { saved = parts.join(""); } },
 });

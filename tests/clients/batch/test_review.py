@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from sightline import UsageError
 from clients.batch.review import review, script_json
 from clients.batch.rows import FAILED, OK, Row
 from clients.batch.writers import write_rows
+from serving.contract.names import existing_path, shown_path
 from tests.clients.shades import png
 
 
@@ -82,9 +84,10 @@ def test_the_page_filters_and_saves_corrections(results: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [found[name] for name in ("all", "wrong", "dog", "failed", "corrected")] == [5, 1, 3, 1, 2]
-    assert list(csv.DictReader(io.StringIO(found["saved"]))) == [
+    assert found["saved"].startswith("\ufeff")
+    assert list(csv.DictReader(io.StringIO(found["saved"].removeprefix("\ufeff")))) == [
         {"path": str(results.parent / "cat" / "2.png"), "label": "cat"},
-        {"path": str(results.parent / "dog" / "3.png"), "label": 'a "new", label'},
+        {"path": str(results.parent / "dog" / "3.png"), "label": '\'=a "new", label'},
     ]
 
 
@@ -105,3 +108,14 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     assert isinstance(reviewed(tmp_path / "x.csv").exception, UsageError)
     write_rows(str(tmp_path / "none.csv"), [])
     assert "no rows" in str(reviewed(tmp_path / "none.csv").exception)
+
+
+def test_pictures_whose_names_are_not_utf8_are_shown_and_named_for_corrections(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/\xb0\xed.png"
+    Path(os.fsdecode(raw)).write_bytes(png(100))
+    write_rows(str(tmp_path / "r.csv"), [Row(shown_path(os.fsdecode(raw)), OK, "cat", score=0.9, top=(("cat", 0.9),))])
+    assert reviewed(tmp_path / "r.csv").exit_code == 0
+    (row,) = data_of(tmp_path / "r.csv")["rows"]
+    assert str(row["image"]).startswith("data:image/jpeg;base64,")
+    assert row["file"] == f"{tmp_path}/\\xb0\\xed.png"
+    assert os.fsencode(existing_path(str(row["file"]))) == raw

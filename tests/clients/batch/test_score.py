@@ -16,6 +16,8 @@ from clients.batch.journal import Journal
 from clients.batch.rows import FAILED, OK, Row
 from clients.batch.score import score
 from clients.batch.writers import read_rows
+from serving.contract.names import shown_path
+from tests.clients.batch.archives import windows_zip
 from tests.clients.shades import WITH_IDS, Service, png
 
 GRAYS = {"a.png": 10, "b.png": 100, "c/d.png": 150, "c/e.png": 250}
@@ -247,6 +249,99 @@ def test_sqlite_output_can_be_queried(service: Service, folder: Path, tmp_path: 
     db = sqlite3.connect(tmp_path / "out.sqlite")
     assert db.execute("SELECT label, count(*) FROM results GROUP BY 1 ORDER BY 1").fetchall()[0] == ("black", 1)
     db.close()
+
+
+def test_a_folder_of_windows_ends_well(service: Service, folder: Path, out: Path) -> None:
+    for name in ("Thumbs.db", "desktop.ini", "c/Thumbs.db", ".DS_Store", "._a.png", "__MACOSX/._a.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    result = scored(service, folder, out, "--json")
+    assert result.exit_code == 0
+    assert sorted(summary(result)["left_out"]) == [["hidden", 2], ["of the operating system", 4]]  # type: ignore[call-overload]
+    assert len(rows(out)) == 4
+    again = scored(service, folder, out)
+    assert "left out: 2 hidden (" in again.stdout
+
+
+def test_results_are_never_inputs(service: Service, folder: Path) -> None:
+    for name in ("one.csv", "two.jsonl", "three.sqlite"):
+        assert scored(service, folder, folder / name).exit_code == 0
+    assert len(rows(folder / "three.sqlite")) == 4
+    (folder / "one.csv.journal").unlink()
+    assert scored(service, folder, folder / "four.csv").exit_code == 0
+
+
+def test_only_pictures_are_scored_where_one_wants_that(service: Service, folder: Path, out: Path) -> None:
+    (folder / "notes.txt").write_text("x")
+    (folder / "no ending").write_bytes(png(10))
+    assert scored(service, folder, out, "--only-pictures").exit_code == 0
+    assert len(rows(out)) == 5
+    assert isinstance(scored(service, folder, out).exception, UsageError)  # another run, which would have six rows
+
+
+def test_folders_named_like_labels_are_the_truth(service: Service, tmp_path: Path, out: Path) -> None:
+    for name, gray in {"black/1": 10, "Black/2": 100, "white/3": 250, "else/4": 10}.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / f"{name}.png").write_bytes(png(gray))
+    result = scored(service, tmp_path / "in", out, "--json")
+    assert {(Path(row.path).name, row.truth) for row in rows(out)} == {
+        ("1.png", "black"), ("2.png", "black"), ("3.png", "white"), ("4.png", ""),
+    }  # fmt: skip
+    found = summary(result)
+    assert (found["with_truth"], found["accuracy"]) == (3, pytest.approx(2 / 3))
+    assert "accuracy: 66.67% of the 3 with a truth" in scored(service, tmp_path / "in", out).stdout
+    assert summary(scored(service, tmp_path / "in", out, "--changed-only", "--json"))["with_truth"] == 3
+
+
+def test_folders_named_otherwise_are_no_truth(service: Service, folder: Path, out: Path) -> None:
+    found = summary(scored(service, folder, out, "--json"))
+    assert (found["with_truth"], found["accuracy"]) == (0, None)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "sqlite", "parquet"])
+def test_paths_that_are_not_utf8_survive_every_way(service: Service, tmp_path: Path, ending: str) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    name = os.fsdecode("고양이".encode("cp949"))
+    root, out = tmp_path / os.fsdecode(b"in \xff"), tmp_path / f"{name}.{ending}"
+    (root / name).mkdir(parents=True)
+    (root / name / f"{name}.png").write_bytes(png(10))
+    (root / name / "bad.png").write_bytes(b"x")
+    result = scored(service, root, out)
+    assert result.exit_code == 1, result.output
+    assert "2 paths are not UTF-8; such bytes are written \\xNN." in " ".join(result.stdout.split())
+    assert [row.path for row in rows(out)] == [
+        shown_path(str(root / name / "bad.png")), shown_path(str(root / name / f"{name}.png")),
+    ]  # fmt: skip
+    (root / name / "bad.png").write_bytes(png(250))
+    assert scored(service, root, out, "--retry-failed").exit_code == 0
+    assert scored(service, root, out, "--changed-only").exit_code == 0
+    (tmp_path / "again.txt").write_text("\n".join(row.path for row in rows(out)))
+    assert scored(service, tmp_path / "again.txt", tmp_path / "again.csv").exit_code == 0
+
+
+def test_a_zip_of_windows_is_named_with_what_its_names_may_be(service: Service, tmp_path: Path, out: Path) -> None:
+    path = windows_zip(tmp_path / "set.zip", "cp949", {"고양이/1.png": png(10)})
+    result = scored(service, path, out)
+    assert result.exit_code == 0
+    assert "may be cp949: 고양이" in " ".join(result.stdout.split())
+    assert "--archive-encoding" in result.stdout
+    assert scored(service, path, out, "--overwrite", "--archive-encoding", "cp949").exit_code == 0
+    assert [row.path for row in rows(out)] == [f"{path}/고양이/1.png"]
+
+
+def test_a_truth_that_is_not_utf8_is_a_row_too(service: Service, folder: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "set.csv").write_bytes(b"path,truth\n%s,\xb0\xed\n" % os.fsencode(folder / "a.png"))
+    assert scored(service, tmp_path / "set.csv", out).exit_code == 0
+    assert [row.truth for row in rows(out)] == ["\\xb0\\xed"]
+
+
+def test_excel_gets_its_mark_also_for_rows_that_are_there(service: Service, folder: Path, out: Path) -> None:
+    assert scored(service, folder, out).exit_code == 0
+    before = rows(out)
+    assert scored(service, folder, out, "--excel").exit_code == 0
+    assert out.read_bytes().startswith(b"\xef\xbb\xbf")
+    assert rows(out) == before
 
 
 def test_a_journal_of_an_older_version_is_named_as_such(service: Service, folder: Path, out: Path) -> None:

@@ -1,8 +1,11 @@
 import io
 import os
 import shutil
+import struct
 import tarfile
+import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -10,7 +13,10 @@ from pathlib import Path
 import pytest
 from sightline import BadImage, UsageError
 
-from clients.batch.sources import Columns, PictureReader, Source, open_source, shown_path
+from clients.batch.sources import Columns, PictureReader, Source, SourceOptions, open_source
+from serving.contract.names import shown_path
+from tests.clients.batch.archives import WINDOWS, Unmarked, mac_zip, windows_zip
+from tests.clients.shades import png
 
 ODD_NAMES = [
     b"with space.png",
@@ -35,7 +41,7 @@ def opened() -> Iterator[Opened]:
     with ExitStack() as stack:
 
         def one(spec: Path | str, /, **columns: str) -> Source:
-            return stack.enter_context(closing(open_source(str(spec), Columns(**columns))))
+            return stack.enter_context(closing(open_source(str(spec), SourceOptions(Columns(**columns)))))
 
         yield one
 
@@ -58,8 +64,9 @@ def test_a_folder_is_listed_to_its_depth_in_the_order_of_names(folder: Path, ope
 
 
 def test_output_and_journal_inside_the_folder_are_no_inputs(folder: Path) -> None:
-    source = open_source(str(folder), Columns(), frozenset({os.path.realpath(folder / "b.png")}))
+    source = open_source(str(folder), SourceOptions(is_result=lambda path: path.endswith("b.png")))
     assert [Path(one.path).name for one in source.inputs()] == ["c.png", "d.png"]
+    assert source.left_out.counts["results of score"] == 1
 
 
 def test_odd_names_are_found_and_read(tmp_path: Path, opened: Opened) -> None:
@@ -211,3 +218,116 @@ def test_what_is_not_there_is_said(opened: Opened) -> None:
     for spec in ("nowhere", "nowhere.txt", "gibberish://x"):
         with pytest.raises(UsageError):
             opened(spec)
+
+
+CAT = "고양이"
+
+
+def test_a_zip_of_windows_is_read_in_its_encoding_with_its_backslashes(tmp_path: Path) -> None:
+    path = windows_zip(tmp_path / "set.zip", "cp949", {f"{CAT}/1.png": b"1", f"{CAT}/Thumbs.db": b"", f"{CAT}/": b""})
+    with closing(open_source(str(path), SourceOptions(archive_encoding="cp949"))) as source:
+        assert listed(source) == [(f"{path}/{CAT}/1.png", b"1")]
+        assert source.left_out.counts == {"of the operating system": 1}
+    with PictureReader("cp949") as reader:
+        assert reader.read(f"{path}/{CAT}/1.png") == b"1"
+
+
+def test_a_zip_of_windows_without_its_encoding_keeps_the_bytes_of_its_names(tmp_path: Path) -> None:
+    path = windows_zip(tmp_path / "set.zip", "cp932", {"猫.png": b"1", "表.png": b"2"})
+    with closing(open_source(str(path))) as source:
+        assert [os.fsencode(one.path.rpartition("/")[2]) for one in source.inputs()] == [
+            "猫.png".encode("cp932"), "表.png".encode("cp932"),  # the second one's last byte is a backslash
+        ]  # fmt: skip
+        assert [data for _, data in listed(source)] == [b"1", b"2"]
+        rows = [shown_path(one.path) for one in source.inputs()]
+    with PictureReader() as reader:
+        assert [reader.read(path) for path in rows] == [b"1", b"2"]
+
+
+def test_a_zip_of_a_mac_holds_its_pictures_only(tmp_path: Path, opened: Opened) -> None:
+    path = mac_zip(tmp_path / "set.zip", {f"{CAT}/1.png": b"1"})
+    source = opened(path)
+    (one,) = source.inputs()
+    assert one.path == f"{path}/{unicodedata.normalize('NFD', CAT)}/1.png"
+    assert source.read(one.path, one.locator) == b"1"
+    assert source.left_out.counts == {"of the operating system": 1, "hidden": 1}
+
+
+def test_a_name_in_the_extra_field_of_a_zip_counts_more_than_its_bytes(tmp_path: Path, opened: Opened) -> None:
+    raw = f"{CAT}.png".encode("cp949")
+    member = Unmarked(raw, WINDOWS)
+    data = b"\1" + struct.pack("<I", zlib.crc32(raw)) + f"{CAT}.png".encode()
+    member.extra = struct.pack("<HH", 0x7075, len(data)) + data
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr(member, b"1")
+    assert [one.path for one in opened(tmp_path / "set.zip").inputs()] == [f"{tmp_path}/set.zip/{CAT}.png"]
+
+
+def test_names_of_a_tar_are_read_in_an_encoding_too_and_begin_with_a_dot_perhaps(tmp_path: Path) -> None:
+    path = tmp_path / "set.tar"
+    with tarfile.open(path, "w", encoding="cp949", format=tarfile.GNU_FORMAT) as archive:
+        member = tarfile.TarInfo(f"./{CAT}/1.png")
+        member.size = 1
+        archive.addfile(member, io.BytesIO(b"1"))
+    with closing(open_source(str(path), SourceOptions(archive_encoding="cp949"))) as source:
+        assert listed(source) == [(f"{path}/./{CAT}/1.png", b"1")]
+    with closing(open_source(str(path))) as source:
+        assert [data for _, data in listed(source)] == [b"1"]
+
+
+def test_an_unknown_encoding_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no encoding 'korean-ish'"):
+        open_source(str(tmp_path), SourceOptions(archive_encoding="korean-ish"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "glob", "list", "zip", "tar"])
+def test_only_pictures_are_listed_and_the_rest_is_counted(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    for name, data in {"a.png": b"", "b": png(10), "c.jfif": b"", "notes.txt": b"P1 is", "d.csv": b"x"}.items():
+        (root / name).write_bytes(data)
+    spec = str(root)
+    if kind == "glob":
+        spec = f"{root}/*"
+    elif kind == "list":
+        spec = str(tmp_path / "list.txt")
+        Path(spec).write_text("".join(f"in/{path.name}\n" for path in sorted(root.iterdir())))
+    elif kind != "folder":
+        spec = shutil.make_archive(str(tmp_path / "made"), kind, root)
+    with closing(open_source(spec, SourceOptions(only_pictures=True))) as source:
+        assert sorted(Path(one.path).name for one in source.inputs()) == ["a.png", "b", "c.jfif"]
+        assert source.left_out.counts == {"not pictures": 2}
+        assert len(list(source.inputs())) == 3
+        assert source.left_out.counts == {"not pictures": 2}
+
+
+def test_a_path_of_a_list_that_cannot_be_read_stays(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("nowhere\n")
+    with closing(open_source(str(tmp_path / "list.txt"), SourceOptions(only_pictures=True))) as source:
+        assert [one.path for one in source.inputs()] == ["nowhere"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_of_powershell_is_read(folder: Path, tmp_path: Path, encoding: str, opened: Opened) -> None:
+    (folder / unicodedata.normalize("NFD", f"{CAT}.png")).write_bytes(b"cat")
+    text = f"in\\b.png\r\n\r\nin\\a\\c.png\r\nin\\{CAT}.png\r\n"
+    (tmp_path / "names.txt").write_bytes(text.encode(encoding))
+    assert [data for _, data in listed(opened(tmp_path / "names.txt"))] == [b"b.png", b"a/c.png", b"cat"]
+    table = f"path,truth\r\nin\\b.png,{unicodedata.normalize('NFD', CAT)}\r\n"
+    (tmp_path / "names.csv").write_bytes(table.encode(encoding))
+    source = opened(tmp_path / "names.csv")
+    assert [one.truth for one in source.inputs()] == [CAT]
+    assert [data for _, data in listed(source)] == [b"b.png"]
+
+
+def test_a_table_that_is_none_is_said(tmp_path: Path, opened: Opened) -> None:
+    (tmp_path / "x.csv").write_text(f"path\n{'x' * 200_000}\n")
+    with pytest.raises(UsageError, match="line 2: field larger than field limit"):
+        list(opened(tmp_path / "x.csv").inputs())
+
+
+def test_the_paths_of_results_lead_to_files_whose_names_are_not_utf8(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/\xb0\xed.png"
+    Path(os.fsdecode(raw)).write_bytes(b"1")
+    with PictureReader() as reader:
+        assert reader.read(shown_path(os.fsdecode(raw))) == b"1"

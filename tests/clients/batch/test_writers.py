@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -11,8 +13,9 @@ from sightline import UsageError
 
 from clients.batch import writers
 from clients.batch.errors import OutputFailed
+from clients.batch.journal import Journal
 from clients.batch.rows import FAILED, Row
-from clients.batch.writers import FORMATS, check_output, read_rows, write_rows
+from clients.batch.writers import COLUMNS, FORMATS, check_output, is_results, read_rows, write_rows
 
 ENDINGS = [ending for ending in FORMATS if ending != ".parquet" or find_spec("pyarrow")]
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -131,3 +134,44 @@ def test_a_failure_while_writing_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(OutputFailed, match="No space left"):
         write_rows(str(tmp_path / "r.csv"), rows())  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(rows=st.lists(ROWS, max_size=5))
+def test_a_csv_for_excel_gives_back_what_it_was_given(tmp_path: Path, rows: list[Row]) -> None:
+    write_rows(str(tmp_path / "r.csv"), rows, excel=True)
+    assert list(read_rows(str(tmp_path / "r.csv"))) == rows
+
+
+def test_a_csv_for_excel_is_marked_and_holds_no_formula(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    row = Row("=HYPERLINK(1)", "ok", "-1", "=id", 0.5, (("-1", 0.5),), error="@x", truth="+1", previous_label="\tx")
+    write_rows(str(path), [row], excel=True)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfpath,")
+    cells = next(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+    assert [name for name in COLUMNS if cells[name].startswith(("=", "+", "-", "@", "\t", "\r"))] == []
+    assert cells["path"] == "'=HYPERLINK(1)"
+    with pytest.raises(UsageError, match=r"--excel writes a \.csv"):
+        check_output(str(tmp_path / "r.jsonl"), excel=True)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_results_are_told_from_other_files(tmp_path: Path, ending: str) -> None:
+    rows = [Row(f"{'folder/' * 10}{n:06}.png", "ok", "cat", score=0.5, top=(("cat", 0.5),)) for n in range(20_000)]
+    for count, excel in ((0, False), (20_000, False), (1, ending == ".csv")):
+        path = str(tmp_path / f"{count}{ending}")
+        write_rows(path, rows[:count], excel=excel)
+        assert is_results(path) == (count > 0 or ending != ".jsonl")  # of no rows, that is an empty file
+    other = tmp_path / f"other{ending}"
+    other.write_bytes(b'{"path": "x", "label": "y"}\npath,label\n')
+    assert not is_results(str(other))
+    assert not is_results(str(tmp_path / f"none{ending}"))
+
+
+def test_a_journal_is_told_from_other_files(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.csv.journal")
+    Journal(path).close()
+    assert is_results(path)
+    assert is_results(f"{path}-wal")
+    (tmp_path / "my.journal").write_text("Dear diary")
+    assert not is_results(str(tmp_path / "my.journal"))
