@@ -24,17 +24,18 @@ BELOW = {
     "serving.backend": RUNTIMES | {"serving.local_calls"},
     "serving.tfserving_rest": MIDDLE,
     "serving.faces": MIDDLE,
-    "serving.classify": MIDDLE,
+    "serving.prepare": MIDDLE,
+    "serving.classify": MIDDLE | {"serving.prepare"},
     "serving.supervisor": CONTRACT,
     "serving.first_models": CONTRACT | {"serving.supervisor"},
-    "serving.gateway": MIDDLE | {"serving.classify", "serving.faces", "serving.tfserving_rest"},
+    "serving.gateway": MIDDLE | {"serving.classify", "serving.prepare", "serving.faces", "serving.tfserving_rest"},
     "serving.tuning": MIDDLE | {"serving.gateway"},
     "serving.model_server": MIDDLE | {"serving.tfserving_rest"},
     "serving.__main__": MIDDLE | {"serving.gateway", "serving.supervisor", "serving.first_models", "serving.faces"},
     "export": MIDDLE | {"serving.classify", "serving.faces"},
     "clients": MIDDLE | {"serving.classify", "serving.faces"},
     "sightline": set(),  # the package that people import
-    "sightline.grpc": MIDDLE | {"serving.classify"},
+    "sightline.grpc": MIDDLE | {"serving.classify", "serving.prepare"},
 }
 # The rooms of export: each may import those before it.
 EXPORT = ("progress", "data", "networks", "trained_model", "training", "artifact", "report", "options", "pipeline")

@@ -9,3 +9,4 @@ class ImageLimits:
 
     max_image_bytes: int = 20_000_000
     max_image_pixels: int = 50_000_000
+    max_request_pixels: int = 200_000_000  # of all pictures of a request

@@ -1,23 +1,19 @@
-"""JSON of strangers: parsed within limits of bytes, values and depth. gzip is unpacked within a limit of its ratio.
+"""JSON of strangers: parsed within limits of bytes, values and depth.
 
 All times were measured with Python 3.11 on one core of a small server.
 """
 
 import gc
 import json
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from serving.contract.errors import BadRequest, InvalidJson, RequestTooLarge
+from serving.contract.errors import InvalidJson, RequestTooLarge
 from serving.contract.executor import Executor, run_inline
 
 MAX_DEPTH = 64  # of brackets; a batch of pictures in numbers has 6
-# Deflate packs up to 1,032 to 1; the numbers of a photo 3 to 1, those of a blank picture 400 to 1, but those are small.
-MAX_RATIO = 100
-FREE_BYTES = 1_000_000  # unpacked at any ratio
 # From these on a body is parsed off the event loop: below them, parsing and making an array take under 2 ms.
 LARGE_BYTES = 262_144
 LARGE_VALUES = 8_192
@@ -70,30 +66,6 @@ def run_sized(data: bytes, executor: Executor) -> Executor:
 def json_memory(data: bytes) -> int:
     """Return an upper bound of the bytes of memory that parsing takes."""
     return len(data) + VALUE_BYTES * count_values(data)
-
-
-def unpack_gzip(data: bytes, most: int, setting: str = "SIGHTLINE_MAX_REQUEST_BYTES") -> bytes:
-    """Unpack gzip. most: bytes that may come out; setting: its name.
-
-    Raises RequestTooLarge, where it unpacks to more, or to MAX_RATIO times its size; BadRequest, where it is no gzip.
-    """
-    by_ratio = max(FREE_BYTES, MAX_RATIO * len(data))
-    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: with gzip's header
-    try:
-        unpacked = unpacker.decompress(data, min(most, by_ratio) + 1)
-    except zlib.error as exc:
-        raise BadRequest(f"The gzip body cannot be read: {exc}.") from exc
-    if len(unpacked) > most:
-        raise RequestTooLarge(f"The unpacked request has more than {most:,} bytes, the limit ({setting}).")
-    if len(unpacked) > by_ratio:
-        raise RequestTooLarge(
-            f"The request of {len(data):,} bytes of gzip unpacks to more than {MAX_RATIO} times as many; that is the "
-            f"limit past {FREE_BYTES:,} bytes.",
-            hint="Send it without gzip.",
-        )
-    if not unpacker.eof:
-        raise BadRequest("The gzip body is cut off.")
-    return unpacked
 
 
 def _require_within(data: bytes, values: int, limits: JsonLimits) -> None:

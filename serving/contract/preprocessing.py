@@ -109,7 +109,7 @@ class Preprocessing:
         image: uint8 (H, W, 3), RGB, 0-255, or a picture of mode RGB. Not modified.
         Returns uint8 or float32 (height, width, channels), as `dtype` says: a fresh array.
         """
-        return self._scaled(self.pixels(image))
+        return self.scaled(self.pixels(image))
 
     def pixels(self, image: Pixels | Image.Image) -> Pixels:
         """Return what the model sees as a picture, `apply` without the arithmetic: uint8 (height, width, channels)."""
@@ -194,7 +194,8 @@ class Preprocessing:
         frame.paste(self._resized(picture, width, height), ((self.width - width) // 2, (self.height - height) // 2))
         return frame
 
-    def _scaled(self, pixels: Pixels) -> Tensor:
+    def scaled(self, pixels: Pixels) -> Tensor:
+        """The arithmetic of `apply`, of what `pixels` returned. A fresh array."""
         if self.dtype == "uint8":
             return pixels.copy()
         ordered = pixels[..., ::-1] if self.channel_order == "bgr" else pixels

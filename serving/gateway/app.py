@@ -14,11 +14,10 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import RequestRedirect
 
 from serving.backend.predictor import Call, Predictor
-from serving.classify import Stages
 from serving.faces.recognition import Faces
 from serving.gateway.access.in_flight import InFlight
 from serving.gateway.front import PROBES, REQUEST_ID, Front, request_id_of
-from serving.gateway.guard import ReceivedRequest, guard
+from serving.gateway.guard import ReceivedRequest, guard, hold_place
 from serving.gateway.http import errors
 from serving.gateway.http.pretty import indent_for_people
 from serving.gateway.routes import docs, faces, health, models, page, predict, v1, v2
@@ -28,7 +27,9 @@ from serving.gateway.telemetry.logs import FIELDS
 from serving.gateway.telemetry.metrics import Metrics
 from serving.gateway.telemetry.tracing import SpannedStages, Tracing
 from serving.gateway.workers.greenlets import pause
+from serving.gateway.workers.pool import WorkPool
 from serving.gateway.workers.shared import Shared
+from serving.prepare import Stages
 from serving.tfserving_rest import Backend
 
 log = logging.getLogger(__name__)
@@ -112,12 +113,13 @@ def create_app(
     in_flight = InFlight(shared, settings.threads, settings.max_in_flight, pause())
     app.wsgi_app = Front(app.wsgi_app, in_flight, metrics)  # type: ignore[method-assign]
     guard(app, settings, shared, in_flight)
-    app.register_blueprint(predict.blueprint(predictor, settings, metrics))
-    app.register_blueprint(v2.blueprint(predictor, settings, metrics, shared))
+    pool = WorkPool(settings.decoding_threads, settings.decode_queue, settings.max_decode_bytes, hold_place)
+    app.register_blueprint(predict.blueprint(predictor, settings, metrics, pool))
+    app.register_blueprint(v2.blueprint(predictor, settings, metrics, shared, pool))
     if backend is not None:
-        app.register_blueprint(v1.blueprint(backend, settings))
+        app.register_blueprint(v1.blueprint(backend, settings, pool))
     app.register_blueprint(models.blueprint(predictor, settings))
-    app.register_blueprint(faces.blueprint(people, settings))
+    app.register_blueprint(faces.blueprint(people, settings, pool))
     app.register_blueprint(health.blueprint(predictor, settings, shared))
     app.register_blueprint(page.blueprint())
     app.register_blueprint(docs.blueprint(has_keys=settings.has_keys))

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from serving.backend.targets import KEEPALIVE_SECONDS, check_target
 from serving.contract.errors import UsageError
 from serving.contract.image_limits import ImageLimits
+from serving.contract.json_body import JsonLimits
 from serving.contract.machine import usable_cpus
 from serving.faces.settings import FaceSettings, face_variable, read_face_settings
 from serving.gateway.access.keys import read_key_file, read_keys
@@ -25,6 +26,8 @@ RENAMED = {"models": "model_names"}  # old names, which still work: `--models` i
 FACES = "faces"  # the table of the TOML file
 FACE_FLAGS = "faces_"  # the flag `faces_encoder` is the setting `encoder` of FaceSettings
 LIMITS = ImageLimits()
+JSON_LIMITS = JsonLimits()
+FEWEST_THREADS = 2  # that decode, so that one photo does not hold up all others
 SECRET = "***"
 FEWEST_WORKERS, MOST_WORKERS = 2, 8  # by default, where there is more than one CPU
 TLS_SETTINGS = ("backend_tls_ca", "backend_tls_certificate", "backend_tls_key", "backend_tls_server_name")
@@ -118,6 +121,20 @@ class Settings(BaseModel):
     max_image_bytes: int = Field(LIMITS.max_image_bytes, ge=1, description="Largest image, bytes.")
     max_image_pixels: int = Field(LIMITS.max_image_pixels, ge=1, description="Largest image, width x height.")
     max_images: int = Field(128, ge=1, description="Most images in one request.")
+    max_request_pixels: int = Field(
+        LIMITS.max_request_pixels, ge=1, description="Most pixels of all images of one request together."
+    )
+    decode_threads: int = Field(
+        0, ge=0, description="Threads of one process that decode large images; 0: one per CPU, at least 2."
+    )
+    decode_queue: int = Field(
+        32, ge=1, description="Most requests that wait for such a thread; one more is answered 503 at once."
+    )
+    max_decode_bytes: int = Field(
+        512_000_000,
+        ge=1,
+        description="Memory for what one process decodes at a time, bytes; what takes more is decoded alone.",
+    )
     upload_seconds: float = Field(
         60.0, gt=0, description="Longest time for a request to arrive, seconds; with gevent only."
     )
@@ -130,6 +147,8 @@ class Settings(BaseModel):
         ge=1,
         description="Most bytes of all requests that one process holds; past it, the slowest upload is answered 503.",
     )
+    max_json_bytes: int = Field(JSON_LIMITS.max_json_bytes, ge=1, description="Largest JSON body, bytes, unpacked.")
+    max_json_values: int = Field(JSON_LIMITS.max_json_values, ge=1, description="Most values in a JSON body.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR."
     )
@@ -226,8 +245,18 @@ class Settings(BaseModel):
 
     @property
     def image_limits(self) -> ImageLimits:
-        """The limits for `decode_image`."""
-        return ImageLimits(self.max_image_bytes, self.max_image_pixels)
+        """The limits for images."""
+        return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.max_request_pixels)
+
+    @property
+    def json_limits(self) -> JsonLimits:
+        """The limits for JSON bodies."""
+        return JsonLimits(self.max_json_bytes, self.max_json_values)
+
+    @property
+    def decoding_threads(self) -> int:
+        """Number of threads that decode in one process."""
+        return self.decode_threads or max(FEWEST_THREADS, usable_cpus())
 
     @property
     def backends(self) -> tuple[str, ...]:

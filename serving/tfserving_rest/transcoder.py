@@ -3,10 +3,8 @@
 Source: tensorflow_serving/model_servers/http_rest_api_handler.cc and http_rest_api_util.cc.
 """
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,10 @@ from google.protobuf import json_format
 
 from serving.backend.methods import CLASSIFY, GET_MODEL_METADATA, GET_MODEL_STATUS, PREDICT, REGRESS
 from serving.backend.protos import wire_pb2 as wire
+from serving.contract.compression import unpack
+from serving.contract.errors import BadRequest, InvalidJson, RequestTooLarge
+from serving.contract.executor import Executor, run_inline
+from serving.contract.json_body import JsonLimits, json_memory, parse_json, run_sized
 from serving.contract.versions import number_of_version
 from serving.runtimes.status import STATUS_CODES, CallError, invalid_argument
 from serving.tfserving_rest import json_output
@@ -26,6 +28,8 @@ from serving.tfserving_rest.json_input import decode_b64, is_b64, json_text, siz
 JSON = "application/json"
 DEFAULT_SIGNATURE = "serving_default"
 METADATA_FIELD = "signature_def"
+TOO_LARGE = 413  # the HTTP status of JSON past a limit
+DEFAULT_LIMITS = JsonLimits()
 
 # The HTTP status of a gRPC code; 500 for every other.
 HTTP_STATUS = {
@@ -71,20 +75,37 @@ class _Call:
     method: str = ""
     body: bytes = b""
     encoding: str = ""
+    limits: JsonLimits = DEFAULT_LIMITS
+    executor: Executor = run_inline
 
 
-def answer(backend: Backend, method: str, path: str, body: bytes = b"", content_encoding: str = "") -> Reply:
+def answer(
+    backend: Backend,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    content_encoding: str = "",
+    *,
+    limits: JsonLimits = DEFAULT_LIMITS,
+    executor: Executor = run_inline,
+) -> Reply:
     """Answer one request as tensorflow_model_server's REST port would.
 
     path: as sent, percent-encoded, without the query. content_encoding: `gzip` is undone.
+    limits: of the JSON, which TensorFlow Serving does not have; past them the answer is 413.
+    executor: parses a large body.
     """
     if not _V1.fullmatch(path):
         return Reply(404, b"Not Found", "text/plain", code=grpc.StatusCode.NOT_FOUND)
-    call = _Call(wire.ModelSpec(), body=body, encoding=content_encoding)
+    call = _Call(wire.ModelSpec(), body=body, encoding=content_encoding, limits=limits, executor=executor)
     try:
         text = _answer(backend, method, path, call)
     except _UnusableVersion as exc:
         return Reply(400, b"", JSON, code=exc.code)
+    except RequestTooLarge as exc:
+        text = json.dumps({"error": str(exc)}, indent=4)
+        code = grpc.StatusCode.INVALID_ARGUMENT
+        return Reply(TOO_LARGE, text.encode(), JSON, call.spec.name, call.method, code)
     except CallError as exc:
         return _refusal(call, exc)
     except RecursionError:
@@ -112,7 +133,7 @@ def _answer(backend: Backend, method: str, path: str, call: _Call) -> str:
     call.spec.CopyFrom(_model_spec(parts))
     call.method = (parts.get("method") or parts.get("metadata") or "status").lower()
     if method == "POST":
-        call.body = _decompressed(call.body, call.encoding)
+        call.body = _decompressed(call)
     return _METHODS[call.method](backend, call)
 
 
@@ -130,13 +151,15 @@ def _model_spec(parts: dict[str, str | None]) -> wire.ModelSpec:
     return spec
 
 
-def _decompressed(body: bytes, encoding: str) -> bytes:
-    if encoding.lower() != "gzip":
-        return body
+def _decompressed(call: _Call) -> bytes:
+    if call.encoding.lower() != "gzip":
+        return call.body
     try:
-        return gzip.decompress(body)
-    except (OSError, EOFError, zlib.error) as exc:
-        raise CallError(grpc.StatusCode.DATA_LOSS, f"the gzip body cannot be read: {exc}") from exc
+        return unpack(call.body, "gzip", call.limits.max_json_bytes, "SIGHTLINE_MAX_JSON_BYTES")
+    except RequestTooLarge:
+        raise
+    except BadRequest as exc:
+        raise CallError(grpc.StatusCode.DATA_LOSS, exc.detail) from exc
 
 
 def _status(backend: Backend, call: _Call) -> str:
@@ -166,7 +189,7 @@ def _metadata(backend: Backend, call: _Call) -> str:
 
 
 def _predict(backend: Backend, call: _Call) -> str:
-    document = _parsed(call.body)
+    document = _document(call)
     name = _signature_name(document)
     signature = _signature(backend, call.spec, name or DEFAULT_SIGNATURE)
     request = wire.PredictRequest(model_spec=call.spec)
@@ -176,11 +199,17 @@ def _predict(backend: Backend, call: _Call) -> str:
         both = "Request has both 'inputs' and 'instances' keys, expected one of them"
         raise invalid_argument(both if has_rows else "Missing 'inputs' or 'instances' key")
     dtypes = {alias: info.dtype for alias, info in signature.inputs.items()}
+    run = run_sized(call.body, call.executor)
+    run(lambda: _fill_inputs(request, document, dtypes), json_memory(call.body))
+    outputs = backend.call(PREDICT, request).outputs
+    return json_output.outputs_as_rows(outputs) if has_rows else json_output.outputs_as_columns(outputs)
+
+
+def _fill_inputs(request: wire.PredictRequest, document: dict[str, Any], dtypes: dict[str, wire.DataType]) -> None:
+    has_rows = "instances" in document
     tensors = _rows(document["instances"], dtypes) if has_rows else _columns(document["inputs"], dtypes)
     for alias, tensor in tensors.items():
         request.inputs[alias].CopyFrom(tensor)
-    outputs = backend.call(PREDICT, request).outputs
-    return json_output.outputs_as_rows(outputs) if has_rows else json_output.outputs_as_columns(outputs)
 
 
 def _classify(backend: Backend, call: _Call) -> str:
@@ -204,20 +233,30 @@ _METHODS = {
 }
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def _document(call: _Call) -> dict[str, Any]:
+    """Parse the body."""
+    return run_sized(call.body, call.executor)(lambda: _parsed(call.body, call.limits), json_memory(call.body))
+
+
+def _parsed(body: bytes, limits: JsonLimits) -> dict[str, Any]:
     if not body.strip():
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
-        document = json.loads(body)
-    except json.JSONDecodeError as exc:
-        raise invalid_argument(f"JSON Parse error: {exc.msg} at offset: {exc.pos}") from exc
-    except (UnicodeDecodeError, RecursionError, ValueError) as exc:
-        raise invalid_argument(f"JSON Parse error: {type(exc).__name__}") from exc
+        document = parse_json(body, limits)
+    except InvalidJson as exc:
+        raise invalid_argument(f"JSON Parse error: {_reason(exc)}") from exc
     if not isinstance(document, dict):
         raise invalid_argument("JSON body must be an object")
     if _SURROGATE.search(body):
         _require_unicode(document)
     return document
+
+
+def _reason(exc: InvalidJson) -> str:
+    cause = exc.__cause__
+    if isinstance(cause, json.JSONDecodeError):
+        return f"{cause.msg} at offset: {cause.pos}"
+    return exc.detail if cause is None else type(cause).__name__
 
 
 def _require_unicode(document: dict[str, Any]) -> None:
@@ -324,7 +363,7 @@ def _columns(inputs: Any, dtypes: dict[str, wire.DataType]) -> dict[str, wire.Te
 
 def _fill_examples(call: _Call, request: Any) -> None:
     """Turn `examples` and `context` of the body into tf.Examples."""
-    document = _parsed(call.body)
+    document = _document(call)
     request.model_spec.signature_name = _signature_name(document)
     examples = document.get("examples")
     if "examples" not in document:

@@ -1,5 +1,4 @@
 import gc
-import gzip
 import json
 import random
 import threading
@@ -9,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from serving.contract.errors import BadRequest, InvalidJson, RequestTooLarge
+from serving.contract.errors import InvalidJson, RequestTooLarge
 from serving.contract.executor import run_inline
 from serving.contract.json_body import (
     MAX_DEPTH,
@@ -18,7 +17,6 @@ from serving.contract.json_body import (
     json_memory,
     parse_json,
     run_sized,
-    unpack_gzip,
 )
 
 LIMITS = JsonLimits()
@@ -131,22 +129,3 @@ def test_memory_is_an_upper_bound() -> None:
         tracemalloc.stop()
         assert len(parsed) == 100_000
         assert peak <= json_memory(data)
-
-
-def test_gzip_is_unpacked() -> None:
-    assert unpack_gzip(gzip.compress(b"[1]"), 10) == b"[1]"
-    blank = b"0," * 200_000  # the numbers of a blank picture
-    assert unpack_gzip(gzip.compress(blank), 10_000_000) == blank
-
-
-def test_gzip_is_refused_past_its_bytes_and_its_ratio() -> None:
-    with pytest.raises(RequestTooLarge, match=r"more than 10 bytes.*SIGHTLINE_MAX_REQUEST_BYTES"):
-        unpack_gzip(gzip.compress(bytes(11)), 10)
-    with pytest.raises(RequestTooLarge, match="100 times"):
-        unpack_gzip(gzip.compress(bytes(5_000_000)), 100_000_000)
-
-
-@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"0123456789")[:-5], b""])
-def test_broken_gzip_is_refused(data: bytes) -> None:
-    with pytest.raises(BadRequest):
-        unpack_gzip(data, 100)

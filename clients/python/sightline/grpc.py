@@ -32,11 +32,12 @@ try:
     from serving.backend.backends import Backends
     from serving.backend.grpc_predictor import GrpcPredictor
     from serving.backend.predictor import ModelRef, VersionState
-    from serving.classify import Stages, classify
+    from serving.classify import classify
     from serving.contract import errors as contract
     from serving.contract.card import ModelCard, card_to_json
     from serving.contract.image_limits import ImageLimits
     from serving.contract.prediction import Prediction as Outcome
+    from serving.prepare import Stages
 except ModuleNotFoundError as exc:
     raise MissingPackage(
         f"GrpcClient needs the gateway's packages, and {exc.name} is not installed", hint=install_hint("gateway")

@@ -17,6 +17,8 @@ from serving.contract.base64_text import decode_base64
 from serving.contract.card import ModelCard
 from serving.contract.dtypes import BY_NUMPY
 from serving.contract.errors import BadImage, InvalidBase64, InvalidJson
+from serving.contract.executor import Executor
+from serving.contract.json_body import JsonLimits, json_memory, parse_json, run_sized
 from serving.contract.prediction import top_k
 from serving.contract.preprocessing import Tensor
 from serving.gateway.http import schemas
@@ -63,13 +65,27 @@ def model_metadata(name: str, versions: Sequence[int], card: ModelCard) -> schem
     }
 
 
-def read_inference(body: bytes, header_length: str | None, card: ModelCard, max_images: int) -> Inference:
+def read_inference(
+    body: bytes,
+    header_length: str | None,
+    card: ModelCard,
+    max_images: int,
+    *,
+    limits: JsonLimits,
+    executor: Executor,
+) -> Inference:
     """Parse the body of POST .../infer: `header_length` bytes of JSON, then the binary tensors.
 
-    Raises InvalidJson for what the protocol or the model does not allow, InvalidBase64 for an image in JSON.
+    executor: runs it where the JSON is large.
+    Raises InvalidJson for what the protocol or the model does not allow, InvalidBase64 for an image in JSON,
+    RequestTooLarge past `limits`.
     """
     head, tail = _split(body, header_length)
-    document = _object(_parsed(head), "The body")
+    return run_sized(head, executor)(lambda: _inference(head, tail, card, max_images, limits), json_memory(head))
+
+
+def _inference(head: bytes, tail: bytes, card: ModelCard, max_images: int, limits: JsonLimits) -> Inference:
+    document = _object(_parsed(head, limits), "The body")
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1:
         raise InvalidJson("`inputs` must be a list of one input: the model has one.", hint=HINT)
@@ -123,11 +139,11 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     return body[: int(digits)], body[int(digits) :]
 
 
-def _parsed(head: bytes) -> Any:
+def _parsed(head: bytes, limits: JsonLimits) -> Any:
     try:
-        return json.loads(head)
-    except (ValueError, RecursionError) as exc:  # RecursionError: brackets nested a thousand deep
-        raise InvalidJson(f"The body is not JSON: {exc}.", hint=HINT) from exc
+        return parse_json(head, limits)
+    except InvalidJson as exc:
+        raise InvalidJson(exc.detail, hint=HINT) from exc
 
 
 def _object(value: Any, where: str) -> Mapping[str, Any]:
@@ -235,6 +251,6 @@ def _picture(text: str, index: int) -> bytes:
         raise InvalidBase64(f"inputs[0].data[{index}] is not base64: {exc}.") from exc
 
 
-def first_bad(decoded: Sequence[Any]) -> BadImage | None:
+def first_bad(errors: Sequence[BadImage | None]) -> BadImage | None:
     """Return the first error of an image. The protocol has no place for an error beside other answers."""
-    return next((item for item in decoded if isinstance(item, BadImage)), None)
+    return next((error for error in errors if error is not None), None)

@@ -1,9 +1,7 @@
 """Requests to images: multipart forms, raw bytes and base64 JSON. Add an upload encoding here."""
 
-import json
 import re
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,6 +11,7 @@ from werkzeug.datastructures import Headers
 
 from serving.backend.predictor import Call, ModelRef
 from serving.contract.base64_text import decode_base64
+from serving.contract.compression import CODINGS, unpack, unpacked_memory
 from serving.contract.errors import (
     BadImage,
     BadRequest,
@@ -27,6 +26,8 @@ from serving.contract.errors import (
     UnsupportedContentEncoding,
     UnsupportedContentType,
 )
+from serving.contract.executor import Executor, run_inline
+from serving.contract.json_body import JsonLimits, json_memory, parse_json, run_sized
 from serving.gateway.http.forms import Part, read_form
 from serving.gateway.http.openapi import BYTES, PATHS, Parameter
 from serving.gateway.http.schemas import Base64Pictures
@@ -49,7 +50,6 @@ TIMEOUT = "X-Request-Timeout"
 TIMEOUT_HEADER = Parameter(
     TIMEOUT, {"type": "number", "exclusiveMinimum": 0}, "Deadline of the answer, seconds.", place="header"
 )
-CODINGS = ("gzip", "x-gzip", "deflate")  # of a body
 RAW_TYPES = ("", "application/octet-stream", "binary/octet-stream")  # and image/*
 URLENCODED = "application/x-www-form-urlencoded"
 PICTURES = {
@@ -83,12 +83,15 @@ class Upload:
     data: bytes | BadImage
 
 
-def read_uploads(request: Request, max_images: int) -> Sequence[Upload]:
+def read_uploads(
+    request: Request, max_images: int, limits: JsonLimits, executor: Executor = run_inline
+) -> Sequence[Upload]:
     """Read the images of a request, in the order in which they were sent; at least one.
 
+    limits: of JSON. executor: unpacks a compressed body, and parses JSON where it is large.
     Raises EmptyBody, MissingImage, InvalidMultipart, InvalidJson, TooManyImages, UnsupportedContentType.
     """
-    uploads = _reader(request.mimetype)(request)
+    uploads = _uploads(request, limits, executor)
     if len(uploads) > max_images:
         raise TooManyImages(
             f"The request holds {len(uploads)} images; the limit is {max_images} (SIGHTLINE_MAX_IMAGES).",
@@ -97,7 +100,7 @@ def read_uploads(request: Request, max_images: int) -> Sequence[Upload]:
     return uploads
 
 
-def read_pair(request: Request, fields: tuple[str, str]) -> tuple[bytes, bytes]:
+def read_pair(request: Request, fields: tuple[str, str], executor: Executor) -> tuple[bytes, bytes]:
     """Read the files of two fields of a form. Raises MissingImage, InvalidMultipart, UnsupportedContentType."""
     if request.mimetype != "multipart/form-data":
         one, other = fields
@@ -105,7 +108,7 @@ def read_pair(request: Request, fields: tuple[str, str]) -> tuple[bytes, bytes]:
             f"The content type is {request.mimetype!r}; a form with the fields {one!r} and {other!r} is expected.",
             hint=f"Send both as files: curl -F {one}=@one.jpg -F {other}=@other.jpg",
         )
-    parts = _parts(request)
+    parts = _parts(request, executor)
     return _file(parts, fields[0]), _file(parts, fields[1])
 
 
@@ -154,12 +157,13 @@ def read_version(text: str | None) -> int | None:
     return None if text is None else _version({"version": text})
 
 
-def read_body(request: Request) -> bytes:
+def read_body(request: Request, executor: Executor) -> bytes:
     """Read the whole body and undo its Content-Encoding, gzip or deflate.
 
+    executor: undoes it.
     Raises RequestTooLarge past MAX_CONTENT_LENGTH bytes, BadRequest, UnsupportedContentEncoding.
     """
-    data = request.get_data(cache=False)
+    data: bytes = request.get_data(cache=False)
     coding = request.headers.get("Content-Encoding", "").strip().lower()
     if coding in ("", "identity"):
         return data
@@ -168,32 +172,8 @@ def read_body(request: Request) -> bytes:
             f"The body's Content-Encoding is {coding!r}; gzip and deflate are accepted.",
             hint="Compress the body with one of them, or leave it as it is.",
         )
-    return _decompressed(data, coding, current_app.config["MAX_CONTENT_LENGTH"])
-
-
-def _decompressed(data: bytes, coding: str, limit: int) -> bytes:
-    unpacker = zlib.decompressobj(wbits=_window(coding, data))
-    try:
-        unpacked = unpacker.decompress(data, limit + 1)
-    except zlib.error as exc:
-        raise BadRequest(f"The {coding} body cannot be read: {exc}.") from exc
-    if len(unpacked) > limit:
-        raise RequestTooLarge(
-            f"The unpacked request has more than {limit:,} bytes, the limit (SIGHTLINE_MAX_REQUEST_BYTES)."
-        )
-    if not unpacker.eof:
-        raise BadRequest(f"The {coding} body is cut off.")
-    if unpacker.unused_data.strip(b"\0"):
-        raise BadRequest(f"The {coding} body goes on after its end.", hint="Compress the whole body as one stream.")
-    return unpacked
-
-
-def _window(coding: str, data: bytes) -> int:
-    """Return zlib's `wbits`. Some clients send deflate without zlib's header (RFC 9110, section 8.4.1.2)."""
-    if coding != "deflate":
-        return 16 + zlib.MAX_WBITS  # 16: with gzip's header
-    has_header = len(data) > 1 and data[0] & 15 == zlib.DEFLATED and not (data[0] << 8 | data[1]) % 31  # RFC 1950
-    return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
+    most: int = current_app.config["MAX_CONTENT_LENGTH"]
+    return executor(lambda: unpack(data, coding, most), unpacked_memory(data, most))
 
 
 def read_call(headers: Headers, longest_seconds: float, is_abandoned: Callable[[], bool] = lambda: False) -> Call:
@@ -241,26 +221,27 @@ def _parsed(
     return value
 
 
-def _reader(mimetype: str) -> Callable[[Request], Sequence[Upload]]:
+def _uploads(request: Request, limits: JsonLimits, executor: Executor) -> Sequence[Upload]:
+    mimetype = request.mimetype
     if mimetype == "multipart/form-data":
-        return _from_form
+        return _from_form(_parts(request, executor))
     if mimetype == "application/json":
-        return _from_json
+        return _from_json(read_body(request, executor), limits, executor)
     if mimetype == URLENCODED:
-        return _from_urlencoded
+        return _from_urlencoded(read_body(request, executor))
     if mimetype in RAW_TYPES or mimetype.startswith("image/"):
-        return _from_body
+        return _raw(read_body(request, executor))
     raise UnsupportedContentType(f"The content type is {mimetype!r}.", hint=HINT)
 
 
-def _parts(request: Request) -> list[Part]:
+def _parts(request: Request, executor: Executor) -> list[Part]:
     boundary = request.mimetype_params.get("boundary")
     if not boundary:
         raise InvalidMultipart(
             "The content type multipart/form-data names no boundary.",
             hint="Let the HTTP library write the Content-Type header: it knows the boundary.",
         )
-    return read_form(read_body(request), boundary)
+    return read_form(read_body(request, executor), boundary)
 
 
 def _file(parts: Sequence[Part], field: str) -> bytes:
@@ -278,8 +259,7 @@ def _without_file(parts: Sequence[Part], field: str, hint: str) -> MissingImage:
     )
 
 
-def _from_form(request: Request) -> Sequence[Upload]:
-    parts = _parts(request)
+def _from_form(parts: Sequence[Part]) -> Sequence[Upload]:
     uploads = [Upload(part.filename or "", part.data) for part in _pictures(parts)]
     uploads = uploads or [_from_data_url(part) for part in parts if _is_data_url(part)]
     if not uploads:
@@ -304,23 +284,18 @@ def _from_data_url(part: Part) -> Upload:
     return Upload("", _decoded_base64(part.data.decode("utf-8", "replace"), FIELD))
 
 
-def _from_body(request: Request) -> Sequence[Upload]:
-    return _raw(read_body(request))
-
-
 def _raw(data: bytes) -> Sequence[Upload]:
     if not data:
         raise EmptyBody("The request has no body.", hint=HINT)
     return [Upload("", data)]
 
 
-def _from_urlencoded(request: Request) -> Sequence[Upload]:
+def _from_urlencoded(data: bytes) -> Sequence[Upload]:
     """Read the bytes of an image under the content type that curl's --data-binary and Python's urllib write by default.
 
     curl's -d writes it, too, and drops zero bytes and line ends of the file: what is left must not be decoded. Every
     format but PPM has zero bytes, and no form has one.
     """
-    data = read_body(request)
     if data and b"\0" not in data:
         raise UnsupportedContentType(
             f"The content type is {URLENCODED!r}, and the body is no image.",
@@ -329,14 +304,17 @@ def _from_urlencoded(request: Request) -> Sequence[Upload]:
     return _raw(data)
 
 
-def _from_json(request: Request) -> Sequence[Upload]:
-    data = read_body(request)
+def _from_json(data: bytes, limits: JsonLimits, executor: Executor) -> Sequence[Upload]:
     if not data:
         raise EmptyBody("The request has no body.", hint=HINT)
+    return run_sized(data, executor)(lambda: _from_document(data, limits), json_memory(data))
+
+
+def _from_document(data: bytes, limits: JsonLimits) -> Sequence[Upload]:
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as exc:  # RecursionError: brackets nested a thousand deep
-        raise InvalidJson(f"The body is not JSON: {exc}.", hint=HINT) from exc
+        body = parse_json(data, limits)
+    except InvalidJson as exc:
+        raise InvalidJson(exc.detail, hint=HINT) from exc
     images = body.get("images") if isinstance(body, dict) else None
     if not isinstance(images, list):
         raise InvalidJson('The body is not a JSON object with a list "images".', hint=HINT)

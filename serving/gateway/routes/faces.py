@@ -1,8 +1,11 @@
 """/faces: identify and compare faces, and manage the known people."""
 
+from collections.abc import Sequence
+
 from flask import Blueprint, Response, g, request
 from flask.typing import ResponseReturnValue
 
+from serving.backend.predictor import Call
 from serving.contract.errors import (
     BadImage,
     BadRequest,
@@ -19,10 +22,13 @@ from serving.contract.errors import (
     UnknownPerson,
     UnusableFace,
 )
+from serving.contract.executor import Executor
+from serving.contract.headers import Header
 from serving.faces.annotation import annotate
 from serving.faces.enrolment import Verdict, enrol, refusal
 from serving.faces.recognition import Faces, compare, identify
 from serving.gateway.access.audit import audit
+from serving.gateway.guard import client_has_gone
 from serving.gateway.http.errors import problem, problem_body
 from serving.gateway.http.face_requests import (
     COMPARE_PARAMETERS,
@@ -66,7 +72,8 @@ from serving.gateway.http.schemas import (
     RefusedPhoto,
 )
 from serving.gateway.settings import Settings
-from serving.gateway.workers.greenlets import in_thread
+from serving.gateway.workers.pool import WorkPool
+from serving.prepare import read_headers
 
 PAIR = ("a", "b")
 PAIR_BODY = {
@@ -104,8 +111,11 @@ PERSON = Operation("faces", NamedPerson, GALLERY_PARAMETERS, scope="faces", erro
 FORGET = Operation("faces", Forgotten, GALLERY_PARAMETERS, scope="admin", errors=(*ASKED, UnknownPerson))
 
 
-def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
-    """Make the routes. people: None where no face service runs; each route then answers FacesUnavailable."""
+def blueprint(people: Faces | None, settings: Settings, pool: WorkPool) -> Blueprint:
+    """Make the routes. people: None where no face service runs; each route then answers FacesUnavailable.
+
+    pool: parses large JSON and draws faces into images.
+    """
     routes = Blueprint("faces", __name__, url_prefix="/faces")
 
     @routes.post("/identify")
@@ -116,7 +126,9 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
         wanted = args.get("annotate")
         if wanted not in (None, "png"):
             raise InvalidParameter(f"annotate is {wanted!r}; it must be png.")
-        photo = _bytes(_single(settings))
+        executor = _executor(pool)
+        photo = _bytes(_single(settings, executor))
+        (header,) = _usable([photo], settings)
         with g.stages.timed("faces"):
             answer = identify(
                 faces,
@@ -127,7 +139,8 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
                 model=read_model(args),
             )
         if wanted == "png":
-            return Response(in_thread(lambda: annotate(photo, answer, settings.image_limits)), content_type="image/png")
+            drawn = executor(lambda: annotate(photo, answer, settings.image_limits), header.decoding_bytes)
+            return Response(drawn, content_type="image/png")
         return identified_body(answer, read_gallery(args), g.request_id)
 
     @routes.post("/compare")
@@ -135,7 +148,8 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
     def compare_route() -> Compared:
         """Compare the largest faces of two images: their distance, and the verdict."""
         faces, args = _required(people), require_known(request.args, COMPARE_PARAMETERS)
-        one, other = read_pair(request, PAIR)
+        one, other = read_pair(request, PAIR, _executor(pool))
+        _usable([one, other], settings)
         with g.stages.timed("faces"):
             answer = compare(faces, one, other, tolerance=read_tolerance(args), model=read_model(args))
         return compared_body(answer, g.request_id)
@@ -163,7 +177,7 @@ def blueprint(people: Faces | None, settings: Settings) -> Blueprint:
         gallery, replace = read_gallery(args), read_flag(args, "replace")
         entries: list[Photo | RefusedPhoto] = []
         refused: list[Verdict | BadImage] = []
-        for upload in read_uploads(request, settings.max_images):
+        for upload in _photos(settings, pool):
             outcome = _enrolled(faces, name, upload, gallery, replace)
             entries.append(photo_body(upload.name, outcome))
             if isinstance(outcome, BadImage) or not outcome.is_accepted:
@@ -204,8 +218,12 @@ def _required(people: Faces | None) -> Faces:
     return people
 
 
-def _single(settings: Settings) -> Upload:
-    uploads = read_uploads(request, settings.max_images)
+def _executor(pool: WorkPool) -> Executor:
+    return pool.executor(Call(is_abandoned=client_has_gone()))
+
+
+def _single(settings: Settings, executor: Executor) -> Upload:
+    uploads = read_uploads(request, settings.max_images, settings.json_limits, executor)
     if len(uploads) > 1:
         raise TooManyImages(f"The request holds {len(uploads)} images; one is wanted.", hint="Send one at a time.")
     return uploads[0]
@@ -215,6 +233,26 @@ def _bytes(upload: Upload) -> bytes:
     if isinstance(upload.data, BadImage):
         raise upload.data
     return upload.data
+
+
+def _photos(settings: Settings, pool: WorkPool) -> list[Upload]:
+    """Read the photos of the request; one that cannot be used, as its header shows, becomes its error."""
+    uploads = read_uploads(request, settings.max_images, settings.json_limits, _executor(pool))
+    headers = read_headers([upload.data for upload in uploads], settings.image_limits)
+    return [
+        Upload(upload.name, header if isinstance(header, BadImage) else upload.data)
+        for upload, header in zip(uploads, headers, strict=True)
+    ]
+
+
+def _usable(photos: Sequence[bytes], settings: Settings) -> list[Header]:
+    """Read the headers of photos before the face service gets them. Raises RequestTooLarge, BadImage."""
+    headers = []
+    for header in read_headers(photos, settings.image_limits):
+        if isinstance(header, BadImage):
+            raise header
+        headers.append(header)
+    return headers
 
 
 def _forgotten(faces: Faces, gallery: str, name: str) -> int:

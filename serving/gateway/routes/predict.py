@@ -36,7 +36,7 @@ from serving.gateway.http.responses import predictions_body
 from serving.gateway.http.schemas import Predictions
 from serving.gateway.settings import Settings
 from serving.gateway.telemetry.metrics import Metrics
-from serving.gateway.workers.greenlets import in_thread
+from serving.gateway.workers.pool import WorkPool
 
 ANSWERING = (Unavailable, DeadlineExceeded, ModelError, UnknownModel, UnknownVersion, NotAClassifier)
 PICTURE_ERRORS = (BadImage, ImageTooLarge, NotAnImage, TooManyPixels, TooManyImages)
@@ -50,8 +50,8 @@ PREDICT = Operation(
 )
 
 
-def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blueprint:
-    """Make the route."""
+def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, pool: WorkPool) -> Blueprint:
+    """Make the route. pool: decodes large images."""
     routes = Blueprint("predict", __name__)
 
     @routes.post("/predict/<model>")
@@ -63,8 +63,10 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
         min_score, all_probabilities = read_min_score(args), read_all_probabilities(args)
         with_inputs = read_with_inputs(args)
         g.model = ref
+        call = read_call(request.headers, settings.backend_timeout_seconds, client_has_gone())
+        executor = pool.executor(call)
         with g.stages.timed("read"):
-            uploads = read_uploads(request, settings.max_images)
+            uploads = read_uploads(request, settings.max_images, settings.json_limits, executor)
         classified = classify(
             [upload.data for upload in uploads],
             ref,
@@ -72,10 +74,10 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics) -> Blu
             limits=settings.image_limits,
             top=top,
             stages=g.stages,
-            call=read_call(request.headers, settings.backend_timeout_seconds, client_has_gone()),
+            call=call,
             all_probabilities=all_probabilities,
             with_inputs=with_inputs,
-            executor=in_thread,
+            executor=executor,
         )
         if len(uploads) == 1 and isinstance(classified.outcomes[0], BadImage):
             raise classified.outcomes[0]

@@ -33,6 +33,7 @@ from serving.gateway.http.schemas import (
     ServingVersions,
 )
 from serving.gateway.settings import Settings
+from serving.gateway.workers.pool import WorkPool
 from serving.tfserving_rest import Backend, answer
 
 UNAVAILABLE = 503
@@ -78,8 +79,11 @@ OPERATIONS = (
 )
 
 
-def blueprint(backend_for: Callable[[Call], Backend], settings: Settings) -> Blueprint:
-    """Make the routes. backend_for: makes the transcoder's backend. Case is ignored, as in TensorFlow Serving."""
+def blueprint(backend_for: Callable[[Call], Backend], settings: Settings, pool: WorkPool) -> Blueprint:
+    """Make the routes. backend_for: makes the transcoder's backend. pool: parses large JSON.
+
+    Case is ignored, as in TensorFlow Serving.
+    """
     routes = Blueprint("v1", __name__)
 
     @routes.get("/v1/<path:_rest>")
@@ -90,10 +94,14 @@ def blueprint(backend_for: Callable[[Call], Backend], settings: Settings) -> Blu
     def transcode(_rest: str) -> Response:
         """Transcode JSON to gRPC and back."""
         call = read_call(request.headers, settings.backend_timeout_seconds, client_has_gone())
+        executor = pool.executor(call)
         with g.stages.timed("read"):
-            body = read_body(request)
+            body = read_body(request, executor)
         with g.stages.timed("predict"):
-            reply = answer(backend_for(call), request.method, _path_as_sent(request.environ), body)
+            path = _path_as_sent(request.environ)
+            reply = answer(
+                backend_for(call), request.method, path, body, limits=settings.json_limits, executor=executor
+            )
         if reply.model and reply.code is grpc.StatusCode.OK:
             g.model, g.version = ModelRef(reply.model), ""
         headers = {"Retry-After": "1"} if reply.status == UNAVAILABLE else {}

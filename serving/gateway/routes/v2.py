@@ -1,11 +1,9 @@
 """/v2/...: the Open Inference Protocol, for clients of KServe and Triton."""
 
-from typing import Any
-
 from flask import Blueprint, Response, g, request
 
 from serving.backend.predictor import ModelRef, Predictor
-from serving.classify import are_large, decode_all, run_inline, scored, to_batch
+from serving.classify import scored
 from serving.contract.card import ModelCard
 from serving.contract.errors import BadRequest, DeadlineExceeded, Unavailable, UnknownModel
 from serving.contract.preprocessing import Tensor
@@ -36,8 +34,9 @@ from serving.gateway.routes import health
 from serving.gateway.routes.predict import ANSWERING, PICTURE_ERRORS
 from serving.gateway.settings import Settings
 from serving.gateway.telemetry.metrics import Metrics
-from serving.gateway.workers.greenlets import in_thread
+from serving.gateway.workers.pool import WorkPool
 from serving.gateway.workers.shared import Shared
+from serving.prepare import prepare
 
 NOT_READY = 503
 ASKED = (Unavailable, DeadlineExceeded, BadRequest)
@@ -62,8 +61,8 @@ INFER = Operation(
 )
 
 
-def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared: Shared) -> Blueprint:
-    """Make the routes."""
+def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared: Shared, pool: WorkPool) -> Blueprint:
+    """Make the routes. pool: decodes large images and parses large JSON."""
     routes = Blueprint("v2", __name__, url_prefix="/v2")
 
     @routes.get("")
@@ -134,22 +133,29 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared
         ref = ModelRef(name, read_version(version))
         g.model = ref
         call = read_call(request.headers, settings.backend_timeout_seconds, client_has_gone())
+        executor, stages = pool.executor(call), g.stages
         served = predictor.describe(ref, call)
-        with g.stages.timed("read"):
-            body = read_body(request)
-            asked = read_inference(body, request.headers.get(HEADER_LENGTH), served.card, settings.max_images)
-        images: list[Any] = []
-        pictures = asked.input.pictures or ()
-        run = in_thread if are_large(pictures) else run_inline
-        if pictures:
-            with g.stages.timed("decode"):
-                images = run(lambda: decode_all(pictures, settings.image_limits))
-            bad = first_bad(images)
-            if bad is not None:
-                raise bad
+        with stages.timed("read"):
+            body = read_body(request, executor)
+            asked = read_inference(
+                body,
+                request.headers.get(HEADER_LENGTH),
+                served.card,
+                settings.max_images,
+                limits=settings.json_limits,
+                executor=executor,
+            )
 
         def batch_of(card: ModelCard) -> Tensor:
-            return run(lambda: to_batch(images, card, g.stages)) if asked.input.tensor is None else asked.input.tensor
+            if asked.input.tensor is not None:
+                return asked.input.tensor
+            prepared = prepare(
+                asked.input.pictures or (), card, settings.image_limits, stages=stages, call=call, executor=executor
+            )
+            bad = first_bad(prepared.errors)
+            if bad is not None:
+                raise bad
+            return prepared.batch
 
         served, scores = scored(batch_of(served.card), batch_of, served, predictor, stages=g.stages, call=call)
         g.version = served.version

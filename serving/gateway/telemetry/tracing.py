@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Request
 
-from serving.classify import Stages, Timed
 from serving.contract.errors import UsageError
+from serving.prepare import Stages, Timed
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -7,9 +7,6 @@ gunicorn patches the standard library in each worker before it imports the appli
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
-
-T = TypeVar("T")
 
 
 def is_patched() -> bool:
@@ -24,16 +21,6 @@ def join_grpc() -> None:
         from grpc.experimental.gevent import init_gevent
 
         init_gevent()
-
-
-def in_thread(work: Callable[[], T]) -> T:
-    """Run CPU-heavy work, such as decoding a photo, off the event loop, in a real thread."""
-    if not is_patched():
-        return work()
-    from gevent import get_hub
-
-    result: T = get_hub().threadpool.apply(work)
-    return result
 
 
 def pause() -> Callable[[float], object] | None:

@@ -14,10 +14,13 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from PIL import Image
 from werkzeug.test import TestResponse
 
 from serving.contract.card import Calibration, Class
 from serving.contract.errors import DeadlineExceeded, ModelServerUnavailable
+from serving.gateway.app import create_app
+from serving.gateway.settings import Settings
 
 Picture = Callable[..., bytes]
 FORM = "multipart/form-data"
@@ -473,3 +476,70 @@ def test_random_json_is_never_our_fault(client: FlaskClient, body: Any) -> None:
 def test_random_forms_are_never_our_fault(client: FlaskClient, parts: list[bytes]) -> None:
     response = client.post("/predict/colors", data=b"".join(parts), content_type="multipart/form-data; boundary=b")
     assert response.status_code < 500
+
+
+def test_images_with_too_many_pixels_together_are_refused_and_the_limit_is_named(
+    settings: Settings, predictor: Any, picture: Picture
+) -> None:
+    client = create_app(settings.model_copy(update={"max_request_pixels": 199}), predictor).test_client()
+    image = picture(size=(10, 10))
+    form = post_form(client, (image, "a"), (image, "b"))
+    assert problem(form) == (413, "request_too_large")
+    assert (
+        "2 images have 200 pixels together; the limit is 199 (SIGHTLINE_MAX_REQUEST_PIXELS)"
+        in form.get_json()["detail"]
+    )
+    as_json = client.post("/predict/colors", json={"images": [{"b64": b64(image)}] * 2})
+    assert problem(as_json) == (413, "request_too_large")
+    assert predictor.batches == []
+    assert post_form(client, (image, "a"), (b"text", "b")).status_code == 200
+
+
+def test_json_past_its_limits_is_refused(settings: Settings, predictor: Any, red: bytes) -> None:
+    limited = settings.model_copy(update={"max_json_bytes": 1_000, "max_json_values": 50})
+    client = create_app(limited, predictor).test_client()
+
+    def post(text: str) -> TestResponse:
+        return client.post("/predict/colors", data=text, content_type="application/json")
+
+    assert post(json.dumps({"images": [{"b64": b64(red)}]})).status_code == 200
+    assert problem(post(f'"{"A" * 1_000}"')) == (413, "request_too_large")
+    assert problem(post(f"[{'1,' * 50}1]")) == (413, "request_too_large")
+    assert problem(client.post("/predict/colors", data="[" * 80, content_type="application/json")) == (
+        413,
+        "request_too_large",
+    )
+
+
+def test_json_nested_too_deep_is_refused(client: FlaskClient) -> None:
+    response = client.post("/predict/colors", data="[" * 1_000, content_type="application/json")
+    assert problem(response) == (400, "invalid_json")
+    assert "deeper than 64 levels" in response.get_json()["detail"]
+
+
+def test_new_preprocessing_of_a_version_that_turns_up_is_applied(client: FlaskClient, predictor: Any) -> None:
+    """The pictures are decoded again: they were dropped after the first version's preprocessing."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 2), "red").save(buffer, "PNG")
+    old = predictor.card
+    new = replace(
+        old,
+        preprocessing=replace(old.preprocessing, fit="pad", height=4, width=4),
+        input=replace(old.input, shape=(None, 4, 4, 3)),
+    )
+    describe, cards, shapes = predictor.describe, iter([old, new]), []
+    predictor.changes = 1
+
+    def described(*args: Any) -> Any:
+        predictor.card = next(cards)
+        return describe(*args)
+
+    predict = predictor.predict
+    predictor.describe = described
+    predictor.predict = lambda served, batch, call: (shapes.append(batch.shape), predict(served, batch, call))[1]
+    response = post_form(client, (buffer.getvalue(), "a"), url="/predict/colors?input=png")
+    assert shapes == [(1, 2, 2, 3), (1, 4, 4, 3)]
+    row = response.get_json()["predictions"][0]
+    assert row["label"] == "red"
+    with Image.open(io.BytesIO(base64.b64decode(row["input"].partition(",")[2]))) as seen:
+        assert seen.size == (4, 4)

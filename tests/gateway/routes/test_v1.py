@@ -14,6 +14,7 @@ from serving.backend.backends import Backends
 from serving.gateway.app import create_app
 from serving.gateway.http.v1_backend import GrpcBackend
 from serving.gateway.settings import Settings
+from tests.gateway.conftest import app_with_v1
 
 RED = [[[200, 0, 0]] * 2] * 2
 
@@ -84,3 +85,19 @@ def test_a_model_server_that_is_away_is_503_with_retry_after(settings: Settings,
     backends.close()
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "1"
+
+
+def test_json_past_its_limits_is_refused_in_the_form_of_over_there(settings: Settings, predictor: Any) -> None:
+    with app_with_v1(settings.model_copy(update={"max_json_values": 50}), predictor) as app:
+        client = app.test_client()
+        many = client.post("/v1/models/colors:predict", data=f'{{"instances":[{"1," * 50}1]}}')
+        deep = client.post("/v1/models/colors:predict", data="[" * 45 + "]" * 45)
+    assert many.status_code == 413
+    assert "SIGHTLINE_MAX_JSON_VALUES" in many.get_json()["error"]
+    assert deep.status_code == 400
+
+
+def test_json_nested_too_deep_is_refused(v1: FlaskClient) -> None:
+    response = v1.post("/v1/models/colors:predict", data='{"instances":' + "[" * 100 + "]" * 100 + "}")
+    assert response.status_code == 400
+    assert "deeper than 64 levels" in response.get_json()["error"]

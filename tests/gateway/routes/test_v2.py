@@ -231,3 +231,20 @@ def test_numbers_of_thousands_of_digits_are_refused(client: FlaskClient) -> None
     sent = client.post(URL, data=b"{}", headers={"Inference-Header-Content-Length": digits})
     assert sent.status_code == 400
     assert client.get(f"/v2/models/colors/versions/{digits}").status_code == 400
+
+
+def test_images_with_too_many_pixels_together_are_refused(
+    settings: Settings, predictor: Any, picture: Callable[..., bytes]
+) -> None:
+    client = create_app(settings.model_copy(update={"max_request_pixels": 199}), predictor).test_client()
+    data = [base64.b64encode(picture(size=(10, 10))).decode()] * 2
+    body = {"inputs": [{"name": "image", "shape": [2], "datatype": "BYTES", "data": data}]}
+    response = client.post(URL, json=body)
+    assert (response.status_code, response.get_json()["code"]) == (413, "request_too_large")
+    assert "SIGHTLINE_MAX_REQUEST_PIXELS" in response.get_json()["detail"]
+
+
+def test_json_past_its_limits_is_refused(settings: Settings, predictor: Any) -> None:
+    client = create_app(settings.model_copy(update={"max_json_values": 50}), predictor).test_client()
+    many = client.post(URL, data=f"[{'1,' * 50}1]")
+    assert (many.status_code, many.get_json()["code"]) == (413, "request_too_large")

@@ -58,10 +58,12 @@ def test_no_more_runs_at_a_time_than_there_are_threads_and_the_rest_in_order() -
         works.append(Running(pool, name, seen))
         until(lambda: len(pool._waiting) + len(seen) == len(works))
     assert seen == ["a", "b"]
-    for at, work in enumerate(works):
-        until(lambda at=at: len(seen) > at)
-        assert seen[at] == "abcd"[at]
-        work.end()
+    works[0].end()
+    until(lambda: seen == ["a", "b", "c"])
+    works[1].end()
+    until(lambda: seen == ["a", "b", "c", "d"])
+    works[2].end()
+    works[3].end()
 
 
 def test_one_more_than_may_wait_is_refused() -> None:
