@@ -21,7 +21,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/uv.done: Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' \
@@ -49,6 +49,10 @@ install: $(VENV)/serve.done ## Create the environment that serves and exports
 .PHONY: serve
 serve: install ## Start everything; PORT=9000, HOST=, MODELS=folder
 	@$(BIN)/sightline serve --host $(HOST) --port $(PORT) --models $(MODELS) --log-format text --export-if-empty
+
+.PHONY: demo
+demo: install ## The same, and train fashion, too, in the background
+	@$(BIN)/sightline serve --host $(HOST) --port $(PORT) --models $(MODELS) --log-format text --demo
 
 .PHONY: up
 up: ## Start everything in containers; PORT=9000, HOST=, MODELS=folder, MONITORING=1

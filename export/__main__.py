@@ -2,18 +2,22 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import click
-from sightline.cli import run
+from sightline.cli import SuggestingGroup, run
 
 from export.families import command_names, family_command
+from export.networks.pretrained import BACKBONES
 from export.options import Environment
 from export.progress import PROGRESS_FILE
+from serving.contract.errors import UsageError
+from serving.contract.versions import SAVED_MODEL_FILE, version_dirs
 
 
-class Families(click.Group):
+class Families(SuggestingGroup):
     """The commands that are discovered in export/families, and the ones that are defined here."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -21,6 +25,11 @@ class Families(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, cmd_name) or family_command(cmd_name)
+
+    def candidates(self, ctx: click.Context) -> Mapping[str, str]:
+        """The commands, and `imagenet` with each of its architectures."""
+        architectures = {arch: f"{ctx.command_path} imagenet --arch {arch}" for arch in BACKBONES}
+        return {**architectures, **super().candidates(ctx)}
 
 
 @click.group(cls=Families, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,6 +63,9 @@ def verify_command(ctx: click.Context, version_dir: Path, as_json: bool) -> None
     """
     from export.artifact.verify import verify
 
+    versions = version_dirs(version_dir)
+    if versions and not (version_dir / SAVED_MODEL_FILE).exists():
+        raise UsageError(f"{version_dir} is a model, not a version.", hint=f"Name a version: {versions[-1]}")
     verdict = verify(version_dir)
     if as_json:
         click.echo(json.dumps(asdict(verdict)))

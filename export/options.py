@@ -117,7 +117,7 @@ def publishing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     folder = click.Path(path_type=Path, file_okay=False)
     return _all(
         click.option("--out", type=folder, default=Path("models"), show_default=True, help="Folder of models."),
-        click.option("--name", help="Name of the model; by default the command's."),
+        click.option("--name", help="Name of the model; by default the command's, or the file's."),
         click.option("--reports", type=folder, default=Path("reports"), show_default=True, help="Folder of reports."),
         click.option(
             "--report-only", is_flag=True, help="Write the report of the newest version again; train nothing."

@@ -1,6 +1,8 @@
 """The export of every family: make the model -> served form -> card -> write -> verify -> publish -> report."""
 
+import importlib.util
 import io
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +11,7 @@ from pathlib import Path
 import click
 import numpy as np
 from PIL import Image
+from sightline.client import DEFAULT_URL
 
 from export.artifact.publishing import check_space, draft_version
 from export.artifact.saved_model import INPUT, OUTPUT, SIGNATURE, write_version
@@ -33,7 +36,8 @@ from serving.contract.errors import UsageError
 from serving.contract.golden import GoldenExamples, proof_of
 from serving.contract.image import Pixels, decode_image
 from serving.contract.image_limits import ImageLimits
-from serving.contract.versions import version_dirs
+from serving.contract.served_at import read_address
+from serving.contract.versions import GOLDEN_DIR, version_dirs
 from serving.runtimes.tensorflow_start import start_tensorflow
 
 GOLDEN_SIDE = 640  # pixels; larger golden images are shrunk
@@ -57,6 +61,7 @@ def export(recipe: Recipe, target: Target) -> Path:
     """
     if target.report_only:
         return report_again(target)
+    require_tensorflow()
     with draft_version(target.models, target.name) as draft:
         check_space(target.models, SMALLEST_SPACE)
         PROGRESS_FILE.tell("loading TensorFlow")
@@ -77,7 +82,27 @@ def export(recipe: Recipe, target: Target) -> Path:
     if target.reports:
         say(f"report: {write_report(target.reports / target.name / version.name, card, trained)}")
     click.echo(version)
+    say(how_to_try(target.models, version))
     return version
+
+
+def require_tensorflow() -> None:
+    """Raise UsageError where TensorFlow is not installed."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UsageError(
+            "An export needs TensorFlow, which is not installed.",
+            hint="Install the extra `tensorflow`: pip install 'sightline-serving[tensorflow] @ file:///path/to/clone'.",
+        )
+
+
+def how_to_try(models: Path, version: Path) -> str:
+    """Tell where the version is served, or how to serve it, and the request that sends it a golden example."""
+    picture = next(iter(sorted((version / GOLDEN_DIR).glob("*.png"))))
+    url = read_address(models)
+    curl = f"curl -F image=@{shlex.quote(str(picture))} {url or DEFAULT_URL}/predict/{version.parent.name}"
+    if url:
+        return f"served at {url}; try: {curl}"
+    return f"to serve it: sightline serve --models {shlex.quote(str(models))}; then try: {curl}"
 
 
 def report_again(target: Target) -> Path:

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from serving.backend.targets import UNIX
 from serving.contract.errors import PortTaken, UsageError
 from serving.contract.exports import read_states
+from serving.contract.served_at import remove_address, write_address
 from serving.faces.settings import FaceSettings, face_variable
 from serving.first_models import SAMPLE_OF, FirstModels, curl_line, first_models, has_faces
 from serving.gateway.settings import (
@@ -136,7 +137,11 @@ def serve(
             children.append(Child("face service", [sys.executable, "-m", "serving.faces"], environ))
         announcing = _Announcing(url, models, settings.exports_folder)
         supervisor = Supervisor([*children, _gateway(settings, environ)], announcing, background)
-        _run(supervisor, reloads=settings.key_file is not None)
+        try:
+            _run(supervisor, reloads=settings.key_file is not None)
+        finally:
+            if is_embedded:
+                remove_address(models)
 
 
 @contextlib.contextmanager
@@ -235,6 +240,8 @@ class _Announcing:
         except httpx.TransportError:
             return False
         if answer.status_code == httpx.codes.OK:
+            if self._exports:  # the folder is served from this machine
+                write_address(self._models, self._url)
             click.echo(_banner(self._url, self._models, self._exports, answer.json()["models"]))
             return True
         reason = answer.json().get("detail", answer.text)

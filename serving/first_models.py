@@ -91,7 +91,7 @@ class FirstModels:
         self._folder = folder
         self._url = url
         self._environ = {**environ, "PYTHONSAFEPATH": "1"}
-        self._hurry = not has_classifier(models)
+        self._first = None if has_classifier(models) else next(iter(names), None)  # the service waits for it
         self._waiting = list(names)
         self._files = {name: folder / f"{index}-{name}.json" for index, name in enumerate(names)}
         self._process: subprocess.Popen[bytes] | None = None
@@ -127,8 +127,8 @@ class FirstModels:
             self._process.wait()
 
     def _start(self, name: str) -> None:
-        niceness = 0 if self._hurry else LOWEST_PRIORITY
-        self._hurry, self._told = False, 0.0
+        niceness = 0 if name == self._first else LOWEST_PRIORITY
+        self._told = 0.0
 
         def in_child() -> None:
             end_with_parent()
@@ -156,6 +156,8 @@ class FirstModels:
     def _ended(self, name: str, status: int) -> None:
         if status == 0:
             self._files[name].unlink()
+            if name == self._first:  # its request was printed when the service became ready
+                return
             curl = curl_line(self._url, name, self._models)
             click.echo(f"{name} is exported and served at {self._url}." + (f" Try it:\n  {curl}" if curl else ""))
             return

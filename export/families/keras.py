@@ -4,6 +4,7 @@ It is wrapped so that it takes uint8 pixels and carries a card. A SavedModel tha
 the card is added as a signature, and the gateway applies the scaling.
 """
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from export.data.class_names import numbered, read_labels
 from export.data.datasets import Places, sha256_of_files
@@ -110,7 +112,16 @@ def command(environment: Environment, /, *, model: Path, target: Target, **optio
     \b
     sightline export keras cats.keras --labels cats.txt --preprocess unit --name cats
     """
+    if click.get_current_context().get_parameter_source("name") is ParameterSource.DEFAULT:
+        target = replace(target, name=name_of(model))
     export(Recipe("keras", partial(adopt, model, AdoptionOptions(**options), environment.places())), target)
+
+
+def name_of(path: Path) -> str:
+    """Name a model after its file, or after its folder; that of a numbered version is the one around it."""
+    path = path.resolve()
+    plain = path.parent.name if path.is_dir() and path.name.isdigit() else path.stem if path.is_file() else path.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.") or "keras"
 
 
 def adopt(path: Path, options: AdoptionOptions, places: Places) -> TrainedModel:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from sightline import ServiceUnreachable, UsageError
+from sightline.cli import cli
 
 from clients.commands import models, predict, printable
 from tests.clients.shades import WITH_IDS, Service, png
@@ -109,3 +110,9 @@ def test_the_client_loads_neither_tensorflow_nor_flask() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_command_that_does_not_exist_gets_a_suggestion() -> None:
+    result = CliRunner().invoke(cli, ["predct", "shoe.png"], prog_name="sightline")
+    assert result.exit_code == 2
+    assert "There is no command `sightline predct`. Did you mean `sightline predict`?" in result.output

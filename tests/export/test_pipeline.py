@@ -1,6 +1,7 @@
 """The export of a tiny model, from data to a published version."""
 
 import errno
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 from export.options import Target
-from export.pipeline import Recipe, export
+from export.pipeline import Recipe, export, how_to_try
 from serving.contract.card import read_card
 from serving.contract.errors import NoSpace
 from serving.contract.golden import read_golden
+from serving.contract.served_at import write_address
 
 pytest.importorskip("tensorflow")
 
@@ -51,3 +53,14 @@ def test_an_export_that_cannot_be_written_leaves_nothing(
     with pytest.raises(NoSpace):
         export(make_recipe(epochs=1), Target(tmp_path, "bars"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_ends_with_the_request_to_try(bars_version: Path, tmp_path: Path) -> None:
+    name, version = bars_version.parent.name, bars_version
+    picture = version / "assets.extra" / "golden" / "000.png"
+    unknown = f"to serve it: sightline serve --models {tmp_path}; then try: curl -F image=@{picture} "
+    assert how_to_try(tmp_path, version) == f"{unknown}http://127.0.0.1:8000/predict/{name}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        write_address(tmp_path, url)
+        assert how_to_try(tmp_path, version) == f"served at {url}; try: curl -F image=@{picture} {url}/predict/{name}"

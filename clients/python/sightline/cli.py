@@ -3,8 +3,10 @@
 `sightline predict` therefore never imports TensorFlow or Flask, and `sightline --help` imports no subcommand at all.
 """
 
+import difflib
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +48,26 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class SuggestingGroup(click.Group):
+    """A click group that suggests the nearest command for one that does not exist."""
+
+    def candidates(self, ctx: click.Context) -> Mapping[str, str]:
+        """Map words that people may try to the commands that they mean."""
+        return {name: f"{ctx.command_path} {name}" for name in self.list_commands(ctx)}
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            known = self.candidates(ctx)
+            near = difflib.get_close_matches(name.lower(), known, n=1)
+            meant = f" Did you mean `{known[near[0]]}`?" if near else ""
+            raise click.UsageError(f"There is no command `{ctx.command_path} {name}`.{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(SuggestingGroup):
     """A click group whose commands are imported when they are called, not when they are listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from export.families.keras import name_of
 from serving.contract.card import read_card
 from serving.contract.errors import InvalidData, UsageError
 from tests.export.families.small_model import read_golden_of, small_model
@@ -55,10 +56,28 @@ def test_models_that_cannot_be_adopted_say_why(run: Callable[..., Result], tmp_p
     (tmp_path / "names.txt").write_text("a\nb\n")
     (tmp_path / "broken.keras").write_bytes(b"PK no zip")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidData, match="names 2 classes; the model's output has 3"):
+    with pytest.raises(InvalidData, match="names 2 classes \\(a, b\\); the model's output has 3"):
         run("keras", tmp_path / "own.keras", "--labels", tmp_path / "names.txt")
     for name in ("broken.keras", "empty"):
         with pytest.raises(InvalidData, match=name):
             run("keras", tmp_path / name)
     with pytest.raises(UsageError, match="cannot be a model's name"):
         run("keras", tmp_path / "own.keras", "--name", "../own")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("my cats (2).keras", "my-cats-2"), ("flowers/3/", "flowers"), ("saved/", "saved"), ("-.keras", "keras")],
+)
+def test_a_model_is_named_after_its_file(tmp_path: Path, path: str, name: str) -> None:
+    place = tmp_path / path
+    (place if path.endswith("/") else place.parent).mkdir(parents=True, exist_ok=True)
+    if not path.endswith("/"):
+        place.touch()
+    assert name_of(place) == name
+
+
+def test_the_command_names_the_model_after_the_file_unless_it_is_told(exported: Export, tmp_path: Path) -> None:
+    small_model("softmax").save(tmp_path / "cats.keras")
+    assert exported("keras", tmp_path / "cats.keras").parent.name == "cats"
+    assert exported("keras", tmp_path / "cats.keras", "--name", "keras").parent.name == "keras"

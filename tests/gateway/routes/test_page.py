@@ -11,6 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
+from serving.contract.exports import ExportState, write_state
 from serving.gateway.access.keys import new_key
 from serving.gateway.app import create_app
 from serving.gateway.settings import Settings
@@ -55,6 +56,18 @@ def server(predictor: Any) -> Iterator[Callable[[Settings], str]]:
 def browser(tmp_path: Path) -> Iterator[Browser]:
     with chromium(tmp_path) as browser:
         yield browser
+
+
+@in_chromium
+def test_exports_beside_the_service_are_shown_until_they_are_done(
+    browser: Browser, server: Callable[[Settings], str], tmp_path: Path
+) -> None:
+    write_state(tmp_path / "1-digits.json", ExportState("digits", "running", "epoch 3 of at most 10", 0.25))
+    browser.call("POST", "/url", {"url": server(Settings(exports_dir=str(tmp_path)))})
+    browser.wait_for(lambda: browser.text("#exports") == "digits is being exported: epoch 3 of at most 10")
+    assert browser.run("return document.getElementById('model').value") == "colors"
+    (tmp_path / "1-digits.json").unlink()
+    browser.wait_for(lambda: not browser.text("#exports"))
 
 
 @in_chromium
