@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 from flask import Flask, Request, Response, g, request
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import NullSession, SessionInterface
-from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import RequestRedirect
 
 from serving.backend.predictor import Call, Predictor
@@ -20,6 +19,7 @@ from serving.gateway.front import PROBES, REQUEST_ID, Front, request_id_of
 from serving.gateway.guard import ReceivedRequest, guard, hold_place
 from serving.gateway.http import errors
 from serving.gateway.http.pretty import indent_for_people
+from serving.gateway.http.proxies import behind_proxies
 from serving.gateway.routes import docs, faces, health, models, page, predict, v1, v2
 from serving.gateway.routes import metrics as metrics_route
 from serving.gateway.settings import Settings
@@ -104,8 +104,7 @@ def create_app(
     app = Application("sightline", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     if settings.trusted_proxies:
-        proxies = settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
+        app.wsgi_app = behind_proxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     errors.register(app)
     indent_for_people(app)
     _watch(app, metrics, tracing)

@@ -170,7 +170,7 @@ class Settings(BaseModel):
     trusted_proxies: int = Field(
         0,
         ge=0,
-        description="Number of proxies in front that set X-Forwarded-For; the address before them is the client's.",
+        description="Number of proxies in front; their X-Forwarded-For, -Proto, -Host, -Port and -Prefix are believed.",
     )
     cors_origins: str = Field("", description="Origins whose pages may read answers, comma-separated; *: all.")
 

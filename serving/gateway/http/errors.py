@@ -85,7 +85,7 @@ def problem_of(error: SightlineError, path: str, request_id: str) -> schemas.Pro
 
 def problem_body(error: SightlineError) -> schemas.Problem:
     """Build the body of the answer to the running request, which failed."""
-    return problem_of(error, request.path, g.request_id)
+    return problem_of(error, request.script_root + request.path, g.request_id)
 
 
 def problem(error: SightlineError, body: schemas.Problem | None = None) -> Response:

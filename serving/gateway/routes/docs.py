@@ -2,8 +2,9 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, request
 
 from serving.gateway.http.openapi import JSON, Operation, described, specification
 from serving.gateway.routes.page import HTML, html_page
@@ -18,14 +19,15 @@ def blueprint(*, has_keys: bool) -> Blueprint:
     page = html_page(PAGE)
 
     @functools.cache
-    def document() -> str:
-        return current_app.json.dumps(specification(current_app, has_keys=has_keys))
+    def document() -> dict[str, Any]:
+        return specification(current_app, has_keys=has_keys)
 
     @routes.get("/openapi.json")
     @described(DOCUMENT)
     def openapi() -> Response:
         """Return this specification, OpenAPI 3.1."""
-        return Response(document(), content_type=JSON)
+        text = current_app.json.dumps({**document(), "servers": [{"url": request.script_root or "/"}]})
+        return Response(text, content_type=JSON)
 
     @routes.get("/docs")
     @described(HTML)

@@ -2,11 +2,12 @@
 
 import base64
 import hashlib
+import html
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from serving.gateway.http.openapi import Operation, described
 
@@ -29,16 +30,22 @@ def blueprint() -> Blueprint:
 
 
 def html_page(path: Path) -> Callable[[], Response]:
-    """Make a handler for one HTML file. Its policy allows the page's own script and style only."""
+    """Make a handler for one HTML file. Its policy allows the page's own script and style only.
+
+    Behind a proxy with a path the page names it as its base: relative links hold even where the address has no slash at
+    its end.
+    """
     text = path.read_text("utf-8")
     policy = (
         f"default-src 'none'; script-src {_digest('script', text)}; style-src {_digest('style', text)}; "
-        "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "img-src 'self' blob: data:; connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
     )
 
     def answer() -> Response:
         headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
-        return Response(text, headers=headers, content_type="text/html; charset=utf-8")
+        root = request.script_root
+        page = text.replace("<head>", f'<head>\n<base href="{html.escape(root)}/">', 1) if root else text
+        return Response(page, headers=headers, content_type="text/html; charset=utf-8")
 
     return answer
 

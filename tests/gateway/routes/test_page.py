@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.exceptions import NotFound
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 
 from serving.contract.exports import ExportState, write_state
@@ -36,12 +39,23 @@ def test_the_page_is_there_without_a_key(predictor: Any) -> None:
     assert create_app(settings, predictor).test_client().get("/").status_code == 200
 
 
+def under(prefix: str, app: Flask) -> DispatcherMiddleware:
+    """Serve the application as a proxy does that takes the prefix off the path and names it in a header."""
+
+    def proxied(environ: dict[str, Any], start_response: Any) -> Any:
+        environ |= {"SCRIPT_NAME": "", "PATH_INFO": environ["PATH_INFO"] or "/", "HTTP_X_FORWARDED_PREFIX": prefix}
+        return app(environ, start_response)
+
+    return DispatcherMiddleware(NotFound(), {prefix: proxied})
+
+
 @pytest.fixture
 def server(predictor: Any) -> Iterator[Callable[[Settings], str]]:
     with contextlib.ExitStack() as stack:
 
-        def start(settings: Settings) -> str:
-            server = make_server("127.0.0.1", 0, create_app(settings, predictor), threaded=True)
+        def start(settings: Settings, prefix: str = "") -> str:
+            app = create_app(settings, predictor)
+            server = make_server("127.0.0.1", 0, under(prefix, app) if prefix else app, threaded=True)
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
             stack.callback(server.server_close)
@@ -131,6 +145,25 @@ def test_a_picture_is_taken_with_the_camera_or_pasted(browser: Browser, server: 
     )
     browser.wait_for(lambda: "pasted.png" in browser.text("#answers"))
     assert browser.text("#answers strong") == "blue"
+
+
+@in_chromium
+@pytest.mark.parametrize("ending", ["", "/"])
+def test_the_pages_keep_the_path_of_a_proxy(
+    browser: Browser, server: Callable[..., str], picture: Callable[..., bytes], tmp_path: Path, ending: str
+) -> None:
+    url = server(Settings(trusted_proxies=1), "/team/ml")
+    browser.call("POST", "/url", {"url": f"{url}team/ml{ending}"})
+    browser.wait_for(lambda: browser.run("return document.getElementById('model').value") == "colors")
+    (tmp_path / "fire.png").write_bytes(picture("#ff6600"))
+    browser.keys("#files", str(tmp_path / "fire.png"))
+    browser.wait_for(lambda: "71.4 %" in browser.text("#answers"))
+    assert f"curl -F image=@photo.jpg {url}team/ml/predict/colors" in browser.text("#curl")
+    assert f'Client("{url}team/ml")' in browser.text("#python")
+    browser.click("header a")
+    browser.wait_for(lambda: "/team/ml/predict/{model}" in browser.text("#operations"))
+    browser.click("header a")
+    browser.wait_for(lambda: browser.run("return document.getElementById('model')?.value") == "colors")
 
 
 @in_chromium
