@@ -35,13 +35,13 @@ from serving.backend.predictor import (
 from serving.contract.card import ModelCard, read_card
 from serving.contract.image import decode_picture
 from serving.contract.image_limits import ImageLimits
+from serving.contract.logs import configure
 from serving.contract.prediction import top_k
 from serving.contract.preprocessing import Tensor
 from serving.contract.versions import version_dirs
 from serving.gateway.app import create_app
 from serving.gateway.http.forms import read_form
 from serving.gateway.settings import Settings
-from serving.gateway.telemetry.logs import configure
 from serving.tuning.load import form
 
 ROUNDS = 5

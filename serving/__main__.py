@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from serving.backend.targets import UNIX
 from serving.contract.errors import PortTaken, UsageError
 from serving.contract.exports import read_states
+from serving.contract.logs import configure
 from serving.contract.served_at import remove_address, write_address
 from serving.faces.settings import FaceSettings, face_variable
 from serving.first_models import SAMPLE_OF, FirstModels, curl_line, first_models, has_faces
@@ -46,6 +47,7 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses of this mac
 FACE_SOCKET = face_variable("socket")
 LONGEST_TMPDIR = 70  # a socket's path has at most 107 bytes, on macOS 103
 MODELS = Path("models")
+QUIET = {"GRPC_VERBOSITY": "NONE"}  # gRPC's C++ writes to stderr in its own form; Python gets every error
 GATEWAY = "gateway"
 ENDING_SECONDS = 0.5  # beyond the time for requests in flight
 WAITING_TICKS = 50  # answers with the same reason before it is printed
@@ -94,12 +96,10 @@ def serve(
     sightline serve --backend tfserving:8500
     sightline serve --config sightline.toml --show-settings
     """
-    logging.basicConfig(level=logging.INFO, format="sightline: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     given = read_settings(os.environ, flags)
-    for warning in given.warnings:
-        log.warning("%s", warning)
     if show_settings:
+        for warning in given.warnings:
+            log.warning("%s", warning)
         click.echo(shown(given))
         return
     settings = given.settings
@@ -110,6 +110,10 @@ def serve(
         _require_folder(models, create=exports_first and models == MODELS)
     require_free_port(settings.host, settings.port, "--port, or PORT=9000 make serve")
     url = f"http://{url_host(ANY_ADDRESS.get(settings.host, settings.host))}:{settings.port}"
+    configure(settings.log_format, settings.log_level)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for warning in given.warnings:
+        log.warning("%s", warning)
     with _folder_of_sockets() as sockets:
         children, background = [], None
         if is_embedded:
@@ -211,14 +215,16 @@ def _model_server(
         str(settings.model_threads),
         "--predict_socket_path",
         settings.backend_socket,
+        "--log_format",
+        settings.log_format,
     ]
-    return Child("model server", command, environ)
+    return Child("model server", command, {**QUIET, **environ})
 
 
 def _gateway(settings: Settings, environ: Mapping[str, str]) -> Child:
     command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONF)]
     stop_seconds = settings.drain_seconds + settings.stop_seconds + ENDING_SECONDS
-    return Child(GATEWAY, command, {**MALLOC, **environ, **settings.environ()}, stop_seconds)
+    return Child(GATEWAY, command, {**MALLOC, **QUIET, **environ, **settings.environ()}, stop_seconds)
 
 
 class _Announcing:

@@ -9,11 +9,13 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import click
 
 from serving.contract.errors import GalleryError, Unavailable, UsageError
 from serving.contract.image_limits import ImageLimits
+from serving.contract.logs import configure
 from serving.faces.galleries.stores import open_store
 from serving.faces.service.pool import face_pool
 from serving.faces.service.server import FaceServer, FaceService, LazyStore
@@ -24,11 +26,12 @@ log = logging.getLogger(__name__)
 
 @click.command()
 @click.option("--socket", "path", help="Unix socket to listen on.  [default: SIGHTLINE_FACES_SOCKET]")
+@click.option("--log-format", envvar="SIGHTLINE_LOG_FORMAT", type=click.Choice(["json", "text"]), default="text")
 @click.option("--max-image-bytes", envvar="SIGHTLINE_MAX_IMAGE_BYTES", default=ImageLimits().max_image_bytes)
 @click.option("--max-image-pixels", envvar="SIGHTLINE_MAX_IMAGE_PIXELS", default=ImageLimits().max_image_pixels)
-def service(path: str | None, max_image_bytes: int, max_image_pixels: int) -> None:
+def service(path: str | None, log_format: Literal["json", "text"], max_image_bytes: int, max_image_pixels: int) -> None:
     """Detect, encode and recognise faces for the gateways of this machine, until SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="faces: %(message)s")
+    configure(log_format, "INFO")
     settings = read_face_settings(os.environ)
     where = path or settings.socket
     if not where:

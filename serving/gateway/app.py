@@ -13,6 +13,7 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import RequestRedirect
 
 from serving.backend.predictor import Call, Predictor
+from serving.contract.logs import FIELDS
 from serving.faces.recognition import Faces
 from serving.gateway.access.in_flight import InFlight
 from serving.gateway.front import PROBES, REQUEST_ID, Front, request_id_of
@@ -23,7 +24,6 @@ from serving.gateway.http.proxies import behind_proxies
 from serving.gateway.routes import docs, faces, health, models, page, predict, v1, v2
 from serving.gateway.routes import metrics as metrics_route
 from serving.gateway.settings import Settings
-from serving.gateway.telemetry.logs import FIELDS
 from serving.gateway.telemetry.metrics import Metrics
 from serving.gateway.telemetry.tracing import SpannedStages, Tracing
 from serving.gateway.workers.greenlets import pause

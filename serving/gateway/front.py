@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from serving.contract.errors import Overloaded
+from serving.contract.logs import FIELDS
 from serving.gateway.access.in_flight import InFlight
 from serving.gateway.http.errors import content_type, problem_of, status_of
-from serving.gateway.telemetry.logs import FIELDS
 from serving.gateway.telemetry.metrics import Metrics
 
 PROBES = ("/healthz", "/readyz", "/metrics")  # polled every few seconds: answered even at the limit, not logged

@@ -1,6 +1,5 @@
 """`python -m serving.model_server`: TensorFlow Serving's protocol on a machine that does not have its binary."""
 
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from serving.contract.errors import UsageError
+from serving.contract.logs import configure
 from serving.contract.machine import usable_cpus
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -84,6 +84,7 @@ def file(name: str, text: str) -> Decorator:
     help="Most bytes of an input that the request gives as a shape and a repeated value; 128 rows of the model's input "
     "are always allowed. 0: no limit, as in TensorFlow Serving.",
 )
+@click.option("--log_format", type=click.Choice(["json", "text"]), default="text", help="Form of the log's lines.")
 @click.option("--saved_model_tags", default="serve", help="Tags of the graph to load, separated by commas.")
 def model_server(**flags: Any) -> None:
     """Serve SavedModels over TensorFlow Serving's gRPC and REST APIs.
@@ -94,7 +95,7 @@ def model_server(**flags: Any) -> None:
     """
     _check(flags)
     sys.stderr = _own_stderr()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(flags["log_format"], "INFO")
     from serving.runtimes.status import CallError
 
     try:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from flask import g, request
 
-from serving.gateway.telemetry.logs import FIELDS
+from serving.contract.logs import FIELDS
 
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)  # even where SIGHTLINE_LOG_LEVEL is higher

@@ -40,6 +40,15 @@ max_requests = _settings.max_requests
 max_requests_jitter = math.ceil(_settings.max_requests / 10)  # so that the workers are not replaced at the same time
 forwarder_headers = ""  # no header changes the path, wherever it comes from
 loglevel = "warning"
+# gunicorn's own lines as all others: its format writes several lines, and text where JSON was asked for
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"ours": {"()": "serving.contract.logs.formatter", "form": _settings.log_format}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "ours"}},
+    "root": {"level": _settings.log_level, "handlers": ["stderr"]},
+    "loggers": {"gunicorn.error": {"level": "WARNING", "handlers": ["stderr"], "propagate": False}},
+}
 control_socket_disable = True
 
 FILES_BESIDE = 100  # open files of a worker that are no connections of clients

@@ -10,6 +10,7 @@ from serving.backend.merging_predictor import MergingPredictor
 from serving.backend.predict_socket import SocketBackends
 from serving.backend.predictor import Predictor
 from serving.backend.tensor_function import TensorFunction
+from serving.contract.logs import configure
 from serving.faces import served_encoder
 from serving.faces.recognition import Faces
 from serving.faces.service.client import FaceClient
@@ -17,7 +18,6 @@ from serving.faces.settings import FaceSettings
 from serving.gateway.app import create_app
 from serving.gateway.http.v1_backend import GrpcBackend
 from serving.gateway.settings import Settings, read_settings
-from serving.gateway.telemetry.logs import configure
 from serving.gateway.telemetry.metrics import Metrics
 from serving.gateway.telemetry.tracing import tracing_of
 from serving.gateway.workers import greenlets

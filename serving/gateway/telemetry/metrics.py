@@ -11,6 +11,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.backend.predictor import ServedModel
+from serving.gateway.telemetry import metric_files
+
+metric_files.install()
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -30,6 +33,13 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
+        self._incomplete = Gauge(
+            "sightline_metrics_incomplete",
+            "1 where a process found no room for its metrics.",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._incomplete.set(0)
         labels = ("endpoint", "model", "version", "http_response_code")
         self._requests = Counter("sightline_request", "Requests answered.", labels, registry=self._registry)
         self._seconds = self._histogram("sightline_request_seconds", "Seconds of whole requests.", SECONDS, "endpoint")
@@ -95,6 +105,8 @@ class Metrics:
         self, endpoint: str, status: int, seconds: float, *, model: str, version: str, code: str | None
     ) -> None:
         """Count an answered request. model, version: those that answered, or "". code: the error's, if any."""
+        if metric_files.is_lost():
+            self._incomplete.set(1)
         self._of(self._requests, endpoint, model, version, str(status)).inc()
         self._of(self._seconds, endpoint).observe(seconds)
         if code is not None:
@@ -131,7 +143,10 @@ class Metrics:
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry), CONTENT_TYPE_LATEST
+        text = generate_latest(registry)
+        if metric_files.is_lost() and b"\nsightline_metrics_incomplete 1" not in text:  # no room for this either
+            text += b"# TYPE sightline_metrics_incomplete gauge\nsightline_metrics_incomplete 1.0\n"
+        return text, CONTENT_TYPE_LATEST
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], label: str) -> Histogram:
         return Histogram(name, text, (label,), buckets=buckets, registry=self._registry)

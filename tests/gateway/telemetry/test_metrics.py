@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from serving.backend.predictor import ModelRef, ServedModel
 from serving.contract.errors import ModelServerUnavailable
-from serving.gateway.telemetry.logs import FIELDS, JsonFormatter, TextFormatter
+from serving.contract.logs import FIELDS, JsonFormatter, TextFormatter
 from serving.gateway.telemetry.metrics import Metrics
 from tests.cards import COLORS
 from tests.gateway.exposition import samples
