@@ -1,6 +1,6 @@
 """Image bytes to predictions: the whole flow of one request."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 from serving.backend.predictor import ANYTIME, Call, ModelRef, Predictor, Scores, ServedModel, VersionChanged
 from serving.contract.card import ModelCard
-from serving.contract.errors import BadImage, ModelNotReady
+from serving.contract.errors import BadImage, ModelFailed, ModelNotReady
 from serving.contract.executor import Executor, run_inline
 from serving.contract.image import Pixels
 from serving.contract.image_limits import ImageLimits
-from serving.contract.prediction import Prediction, top_k, without_calibration
+from serving.contract.prediction import Prediction, faults, top_k, without_calibration
 from serving.contract.preprocessing import Tensor
 from serving.prepare import Prepared, Stages, prepare
 
@@ -27,7 +27,7 @@ class Classified:
     """
 
     served: ServedModel
-    outcomes: tuple[Prediction | BadImage, ...]
+    outcomes: tuple[Prediction | BadImage | ModelFailed, ...]
     inputs: tuple[Pixels | None, ...] = ()
 
 
@@ -50,7 +50,8 @@ def classify(
     top: number of labels per prediction. all_probabilities: add those of every class.
     with_inputs: add the model's input for each image.
     call: the request's deadline and metadata. executor: runs what takes long to decode.
-    Raises the errors of the predictor and those of `prepare`; none for bad images.
+    Raises the errors of the predictor and those of `prepare`; none for bad images. An image for which the model answers
+    no probabilities becomes ModelFailed, and does not fail the others either.
     """
     expected = predictor.describe(ref, call)  # before decoding: an unknown model costs nothing
 
@@ -67,15 +68,27 @@ def classify(
             return prepared.batch
 
         served, scores = scored(prepared.batch, again, expected, predictor, stages=stages, call=call)
-    rows = iter(() if scores is None else scores.probabilities)
+    rows = iter(() if scores is None else _predictions(scores, served.card, top, all_probabilities))
     return Classified(
         served,
-        tuple(
-            _prediction(next(rows), served.card, top, all_probabilities) if error is None else error
-            for error in prepared.errors
-        ),
+        tuple(next(rows) if error is None else error for error in prepared.errors),
         prepared.inputs,
     )
+
+
+def failures(scores: Scores, card: ModelCard) -> list[ModelFailed | None]:
+    """Return for each row the error of an answer that is no probabilities, such as NaN; None where it is."""
+    return [
+        ModelFailed(f"Model {card.name} fails on this image: {fault}.", hint="See docs/trust.md.") if fault else None
+        for fault in faults(scores.probabilities, sum_to_one=card.output.kind == "probabilities")
+    ]
+
+
+def _predictions(
+    scores: Scores, card: ModelCard, top: int, all_probabilities: bool
+) -> Iterator[Prediction | ModelFailed]:
+    for row, failure in zip(scores.probabilities, failures(scores, card), strict=True):
+        yield _prediction(row, card, top, all_probabilities) if failure is None else failure
 
 
 def _prediction(row: npt.NDArray[np.float32], card: ModelCard, top: int, all_probabilities: bool) -> Prediction:

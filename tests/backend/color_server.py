@@ -64,7 +64,7 @@ class ColorServer:
         if images.shape[1:] != self.versions[wanted].input.shape[1:]:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Matrix size-incompatible")
         sums = images.sum(axis=(1, 2))
-        to_proto(sums / np.maximum(1, sums.sum(axis=1, keepdims=True)), response.outputs["probabilities"])
+        to_proto(shares(sums), response.outputs["probabilities"])
         return response
 
     def status(self, request: wire.GetModelStatusRequest, context: Any) -> wire.GetModelStatusResponse:
@@ -94,6 +94,12 @@ class ColorServer:
             if state == State.AVAILABLE:
                 response.loaded.add(model=name, version=1, classifies=False)
         return response
+
+
+def shares(sums: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The share of each channel; of a black picture, a third each. sums: (n, 3)."""
+    totals = sums.sum(axis=1, keepdims=True)
+    return np.where(totals > 0, sums / np.maximum(1, totals), np.float32(1 / 3))
 
 
 def handler(method: Method[Any, Any], answer: Callable[..., Any]) -> grpc.GenericRpcHandler:

@@ -35,13 +35,16 @@ from serving.contract.preprocessing import Tensor
 from serving.gateway.app import create_app
 from serving.gateway.http.v1_backend import GrpcBackend
 from serving.gateway.settings import Settings
-from tests.backend.color_server import ColorServer, handler
+from tests.backend.color_server import ColorServer, handler, shares
 from tests.cards import COLORS
 
 
 @dataclass
 class ColorPredictor:
-    """The share of each channel. fails: what every call raises. changes: how many times a newer version turns up."""
+    """The share of each channel. fails: what every call raises. changes: how many times a newer version turns up.
+
+    damage: what becomes of its answers.
+    """
 
     fails: Exception | None = None
     changes: int = 0
@@ -49,6 +52,7 @@ class ColorPredictor:
     card: ModelCard = COLORS
     unproven: str | None = ""
     classifies: bool | None = True
+    damage: Callable[[np.ndarray], np.ndarray] = lambda rows: rows
     batches: list[int] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
@@ -69,7 +73,7 @@ class ColorPredictor:
         self.batches.append(len(batch))
         self.calls.append(call)
         sums = batch.astype(np.float32).sum(axis=(1, 2))
-        return Scores(served.version, sums / np.maximum(1, sums.sum(axis=1, keepdims=True)))
+        return Scores(served.version, self.damage(shares(sums)))
 
     def models(self) -> Mapping[str, Sequence[VersionState]]:
         return {"colors": self.versions("colors"), "empty": ()}

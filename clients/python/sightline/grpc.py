@@ -176,9 +176,9 @@ def translated(error: contract.SightlineError) -> SightlineError:
 
 
 def _result(
-    name: str, outcome: Outcome | contract.BadImage, options: PredictOptions, version: int
+    name: str, outcome: Outcome | contract.SightlineError, options: PredictOptions, version: int
 ) -> Prediction | Failed:
-    if isinstance(outcome, contract.BadImage):
+    if isinstance(outcome, contract.SightlineError):
         return Failed(name, translated(outcome))
     reason = outcome.reason_for_no_label(options.min_score or 0.0)
     return Prediction(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from serving.backend.predictor import ServedModel, VersionState
 from serving.classify import Classified
-from serving.contract.errors import BadImage
+from serving.contract.errors import SightlineError
 from serving.contract.image import Pixels
 from serving.contract.prediction import Label, Prediction
 from serving.gateway.http import schemas
@@ -28,9 +28,9 @@ def predictions_body(
         "model": classified.served.ref.name,
         "version": classified.served.version,
         "predictions": [
-            _refused(upload.name, outcome)
-            if isinstance(outcome, BadImage)
-            else _predicted(upload.name, outcome, pixels, min_score)
+            _predicted(upload.name, outcome, pixels, min_score)
+            if isinstance(outcome, Prediction)
+            else _refused(upload.name, outcome)
             for upload, outcome, pixels in zip(uploads, classified.outcomes, inputs, strict=True)
         ],
         "request_id": request_id,
@@ -76,7 +76,7 @@ def _version(state: VersionState) -> schemas.Version:
     return version
 
 
-def _refused(name: str, error: BadImage) -> schemas.Refused:
+def _refused(name: str, error: SightlineError) -> schemas.Refused:
     return {"name": name, "error": error_fields(error)}
 
 

@@ -17,6 +17,7 @@ from serving.contract.errors import (
     UnknownModel,
     UnknownVersion,
 )
+from serving.contract.prediction import Prediction
 from serving.gateway.guard import client_has_gone
 from serving.gateway.http.openapi import Operation, described
 from serving.gateway.http.requests import (
@@ -79,10 +80,11 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, pool: 
             with_inputs=with_inputs,
             executor=executor,
         )
-        if len(uploads) == 1 and isinstance(classified.outcomes[0], BadImage):
-            raise classified.outcomes[0]
+        first = classified.outcomes[0]
+        if len(uploads) == 1 and not isinstance(first, Prediction):
+            raise first
         g.version = classified.served.version
-        refused = sum(isinstance(outcome, BadImage) for outcome in classified.outcomes)
+        refused = sum(not isinstance(outcome, Prediction) for outcome in classified.outcomes)
         metrics.pictures(ref.name, len(uploads) - refused, refused)
         with g.stages.timed("postprocess"):
             return predictions_body(classified, uploads, g.request_id, min_score)

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, g, request
 
 from serving.backend.predictor import ModelRef, Predictor
-from serving.classify import scored
+from serving.classify import failures, scored
 from serving.contract.card import ModelCard
 from serving.contract.errors import BadRequest, DeadlineExceeded, Unavailable, UnknownModel
 from serving.contract.preprocessing import Tensor
@@ -159,6 +159,9 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, shared
 
         served, scores = scored(batch_of(served.card), batch_of, served, predictor, stages=g.stages, call=call)
         g.version = served.version
+        failure = next((failure for failure in failures(scores, served.card) if failure is not None), None)
+        if failure is not None:
+            raise failure
         metrics.pictures(name, len(scores.probabilities), 0)
         with g.stages.timed("postprocess"):
             answer, headers = inference_answer(name, served.version, served.card, asked, scores.probabilities)

@@ -1,6 +1,7 @@
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clients.batch.errors import ScoringStopped
@@ -42,6 +43,27 @@ def test_a_picture_that_breaks_the_model_is_found_and_its_neighbours_are_answere
         progress = run_scorer(serve(predictor=Touchy()), journal, source, per_request=50)
         assert (progress.rows, progress.failures) == (50, 1)
         assert journal.tally("error_code", FAILED) == [("model_failed", 1)]
+
+
+def test_a_picture_that_the_model_answers_with_nan_fails_beside_its_neighbours(serve: Serve, tmp_path: Path) -> None:
+    class Undefined(ShadePredictor):
+        def predict(self, served, batch, *call):  # type: ignore[no-untyped-def]
+            scores = super().predict(served, batch, *call)
+            scores.probabilities[batch.reshape(len(batch), -1).mean(axis=1) == 13] = np.nan
+            return scores
+
+    class OneBad(Memory):
+        def read(self, path: str, locator: str) -> bytes:
+            return png(13, side=8) if path.endswith("17.png") else super().read(path, locator)
+
+    for per_request in (50, 1):
+        source = OneBad(50)
+        folder = tmp_path / str(per_request)
+        folder.mkdir()
+        with listed_journal(folder, source) as journal:
+            progress = run_scorer(serve(predictor=Undefined()), journal, source, per_request=per_request)
+            assert (progress.rows, progress.failures) == (50, 1)
+            assert journal.tally("error_code", FAILED) == [("model_failed", 1)]
 
 
 def test_photos_travel_a_few_in_a_request(serve: Serve, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given
@@ -152,6 +153,31 @@ def test_a_bad_picture_does_not_fail_its_neighbours(client: FlaskClient, red: by
     assert [row["error"]["code"] for row in rows[1:3]] == ["not_an_image", "empty_image"]
     assert rows[1]["name"] == "b"
     assert predictor.batches == [2]
+
+
+def spoil_green(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Answer `value` for every class of a green picture."""
+    return lambda rows: np.where(rows[:, 1:2] == 1, np.float32(value), rows)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.9, -0.5, 7.0])
+def test_an_answer_that_is_no_probabilities_fails_its_picture_and_not_its_neighbours(
+    client: FlaskClient, picture: Picture, predictor: Any, value: float
+) -> None:
+    predictor.damage = spoil_green(value)
+    response = post_form(
+        client, (picture("red"), "red.png"), (picture("lime"), "green.png"), (picture("blue"), "blue.png"),
+        url="/predict/colors?probabilities=all",
+    )  # fmt: skip
+    assert response.status_code == 200
+    red, green, blue = json.loads(response.data, parse_constant=pytest.fail)["predictions"]
+    assert (red["label"], blue["label"]) == ("red", "blue")
+    assert set(green) == {"name", "error"}
+    assert green["error"]["code"] == "model_failed"
+    assert "Model colors fails on this image: it" in green["error"]["detail"]
+    alone = post_form(client, (picture("lime"), "green.png"))
+    assert problem(alone) == (500, "model_failed")
+    assert json.loads(alone.data, parse_constant=pytest.fail)
 
 
 def test_bad_base64_does_not_fail_its_neighbours(client: FlaskClient, red: bytes) -> None:

@@ -248,3 +248,11 @@ def test_json_past_its_limits_is_refused(settings: Settings, predictor: Any) -> 
     client = create_app(settings.model_copy(update={"max_json_values": 50}), predictor).test_client()
     many = client.post(URL, data=f"[{'1,' * 50}1]")
     assert (many.status_code, many.get_json()["code"]) == (413, "request_too_large")
+
+
+def test_an_answer_that_is_no_number_fails_the_request(client: FlaskClient, predictor: Any) -> None:
+    predictor.damage = lambda rows: rows * np.float32(np.nan)
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [2, 2, 2, 3], "data": RED_AND_BLUE.reshape(-1).tolist()}
+    response = client.post(URL, json={"inputs": [tensor]})
+    assert (response.status_code, response.get_json()["code"]) == (500, "model_failed")
+    assert b"NaN" not in response.data
