@@ -14,6 +14,8 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
+from sightline import Prediction
+from sightline.grpc import GrpcClient
 
 from serving.contract.card import CARD_FILE, read_card
 from serving.contract.golden import read_golden
@@ -168,7 +170,33 @@ def test_a_client_of_the_official_package_is_answered(service: Service, exported
 def test_the_card_that_is_served_is_the_one_on_disk(http: httpx.Client, service: Service, exported: Exported) -> None:
     body = http.get(f"{service.url}/models/digits").json()
     assert body["card"] == json.loads((version_dirs(exported.models / "digits")[-1] / CARD_FILE).read_text())
-    assert body["versions"] == [{"version": 1, "state": "AVAILABLE"}]
+    assert body["versions"] == [{"version": 1, "state": "AVAILABLE", "proven": True}]
+
+
+def test_every_way_in_says_the_same_number(http: httpx.Client, service: Service, exported: Exported) -> None:
+    temperatures = []
+    for name in exported.probabilities:
+        version = version_dirs(exported.models / name)[-1]
+        golden, card = read_golden(version), read_card(version)
+        temperatures.append(card.calibration.temperature)
+        rows = predict(http, service, name, list(golden.pictures), probabilities="all")
+        expected = np.array([row["probabilities"] for row in rows], np.float32)
+        instances = http.post(
+            f"{service.url}/v1/models/{name}:predict", json={"instances": golden.tensors.tolist()}
+        ).json()["predictions"]
+        np.testing.assert_allclose(np.array(instances, np.float32), expected, rtol=0, atol=1e-6)
+        tensor = {"name": "image", "datatype": "UINT8", "shape": list(golden.tensors.shape)}
+        answer = http.post(
+            f"{service.url}/v2/models/{name}/infer",
+            json={"inputs": [{**tensor, "data": golden.tensors.reshape(-1).tolist()}]},
+        ).json()["outputs"][0]
+        numbers = np.array(answer["data"], np.float32).reshape(answer["shape"])
+        np.testing.assert_allclose(numbers, expected, rtol=0, atol=1e-6)
+        with GrpcClient(service.grpc) as client:
+            outcomes = client.predict_many(list(golden.pictures), model=name, probabilities="all")
+        over_grpc = np.array([outcome.probabilities for outcome in outcomes if isinstance(outcome, Prediction)])
+        np.testing.assert_allclose(over_grpc, expected, rtol=0, atol=1e-6)
+    assert any(temperature != 1 for temperature in temperatures)  # calibrated: the temperature is in the graph
 
 
 def test_health_and_readiness_are_told(http: httpx.Client, service: Service) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,19 @@ class ModelServer:
             return {}
         state = get_model_status_pb2.ModelVersionStatus.State
         return {row.version: state.Name(row.state) for row in response.model_version_status}
+
+    def errors(self, model: str) -> dict[int, str]:
+        """version: the error of its last load, "" where it has none."""
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = model
+        rows = self.models.GetModelStatus(request, timeout=20).model_version_status
+        return {row.version: row.status.error_message for row in rows}
+
+    def wait_until(self, holds: Callable[[], bool], seconds: float = 40) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
 
     def wait_for(self, model: str, version: int, state: str = "AVAILABLE", seconds: float = 40) -> None:
         end = time.monotonic() + seconds

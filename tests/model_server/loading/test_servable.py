@@ -116,3 +116,23 @@ def test_a_server_that_is_told_to_runs_tensorflow(copied: Path, tmp_path: Path) 
     with running(tmp_path, "--models", copied.parents[1], "--prefer_tflite_model=false") as server:
         server.wait_for("bars", 1)
         assert has_tensorflow(server)
+
+
+@pytest.mark.parametrize("prefers_tflite", ["true", "false"])
+def test_a_version_with_other_weights_is_refused_and_the_one_before_it_answers(
+    copied: Path, tmp_path: Path, prefers_tflite: str
+) -> None:
+    second = Path(shutil.copytree(copied, copied.parent / "2"))
+    scale_weights(second, 0.5)
+    with running(tmp_path, "--models", copied.parents[1], f"--prefer_tflite_model={prefers_tflite}") as server:
+        server.wait_for("bars", 1)  # as after a restart
+        assert server.predict("bars", {"image": pictures(1)}).model_spec.version.value == 1
+        reason = server.errors("bars")[2]
+        assert "variables/variables.data-00000-of-00001 was changed" in reason
+        write_manifest(second)  # of somebody who means it; model.tflite has the exported weights still
+        if prefers_tflite == "true":
+            server.wait_for("bars", 2)
+            return
+        server.wait_until(lambda: server.errors("bars")[2] != reason)
+        assert "the answers on TensorFlow differ by" in server.errors("bars")[2]
+        assert server.predict("bars", {"image": pictures(1)}).model_spec.version.value == 1
