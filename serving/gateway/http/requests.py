@@ -268,9 +268,12 @@ def _from_form(parts: Sequence[Part]) -> Sequence[Upload]:
 
 
 def _pictures(parts: Sequence[Part]) -> Sequence[Part]:
-    """Return the files of the field `image`; where there is none, the only file of the form, whatever its field is."""
+    """Return the files of the field `image`; where there is none, the only file of the form, whatever its field is.
+
+    .NET's ByteArrayContent has no file name unless it is given one; no text has zero bytes.
+    """
     files = [part for part in parts if part.filename is not None]
-    named = [part for part in files if part.name == FIELD]
+    named = [part for part in parts if part.name == FIELD and (part.filename is not None or b"\0" in part.data)]
     sent = [part for part in files if part.filename or part.data]  # browsers send an empty input as an empty file
     return named or (sent if len(sent) == 1 else ())
 

@@ -249,6 +249,12 @@ def test_the_only_file_of_a_form_is_taken_whatever_its_field_is(client: FlaskCli
     assert [(row["name"], row["label"]) for row in response.get_json()["predictions"]] == [("shoe.png", "red")]
 
 
+def test_bytes_without_a_file_name_are_a_picture(client: FlaskClient, red: bytes) -> None:
+    body = b"--b\r\nContent-Disposition: form-data; name=image\r\n\r\n" + red + b"\r\n--b--\r\n"  # as .NET writes it
+    response = client.post("/predict/colors", data=body, content_type="multipart/form-data; boundary=b")
+    assert [(row["name"], row["label"]) for row in response.get_json()["predictions"]] == [("", "red")]
+
+
 def test_the_field_counts_where_there_are_other_files(client: FlaskClient, picture: Picture) -> None:
     files = {"file": ("a.png", picture("blue")), "image": ("b.png", picture("red"))}
     form = httpx.Request("POST", "http://x", files=files)
