@@ -15,6 +15,7 @@ from typing import Any
 import gevent
 
 CHECK_SECONDS = 0.25  # between two checks for connections past their time
+LARGE = 65_536  # bytes; whoever sends so much at once lets others run: receiving what is there does not wait
 LINGER_SECONDS = 2.0  # for a client that still sends a refused body to read the answer
 DISCARDED_AT_ONCE = 262_144  # bytes
 DROPPED_AT_ONCE = 16  # of a full table, one in so many: looking for the longest idle costs time
@@ -76,8 +77,11 @@ class Connection:
         self.until = time.monotonic() + (limits.idle_seconds if self.was_answered else limits.head_seconds)
 
     def __exit__(self, *exc: object) -> None:
+        is_pipelined = self._reads == 0  # the head came with an earlier request
         self._reads = -1
         self.until = math.inf
+        if is_pipelined:
+            gevent.sleep(0)
 
     @property
     def is_idle(self) -> bool:
@@ -97,6 +101,8 @@ class Connection:
             data: bytes = self._sock.recv(size)
         finally:
             self.since = 0.0
+        if len(data) >= LARGE:
+            gevent.sleep(0)
         return data
 
     def begin_answer(self) -> None:
