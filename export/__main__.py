@@ -70,7 +70,8 @@ def verify_command(ctx: click.Context, version_dir: Path, as_json: bool) -> None
     if as_json:
         click.echo(json.dumps(asdict(verdict)))
     else:
-        click.echo(f"{'ok' if verdict.ok else 'FAILED'}: stage {verdict.stage}: {verdict.detail}")
+        files = f"; {verdict.unproven}" if verdict.unproven else ""
+        click.echo(f"{'ok' if verdict.ok else 'FAILED'}: stage {verdict.stage}: {verdict.detail}{files}")
     ctx.exit(0 if verdict.ok else 1)
 
 

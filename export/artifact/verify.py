@@ -24,7 +24,7 @@ class Verdict:
 
     stage: the last one that was reached: files, load, card, preprocessing, model, tflite, or done.
     n: golden examples that were replayed. max_abs_difference: of their probabilities from Keras's; 0 where the model
-    did not run.
+    did not run. unproven: why nobody can tell whether the files are those that were exported, "" where they are.
     """
 
     ok: bool
@@ -32,6 +32,7 @@ class Verdict:
     n: int
     max_abs_difference: float
     detail: str
+    unproven: str = ""
 
 
 def verify(version_dir: Path) -> Verdict:
@@ -55,8 +56,8 @@ def verify(version_dir: Path) -> Verdict:
         if (version_dir / TFLITE_FILE).exists():
             stage = "tflite"
             difference = max(difference, replay_tflite(version_dir, proof, card))
-        files = "" if has_manifest else f"; there is no {MANIFEST_FILE.name} to compare the files with"
-        return Verdict(True, "done", n, difference, f"{n} golden examples agree{files}")
+        unproven = "" if has_manifest else f"there is no {MANIFEST_FILE} to compare the files with"
+        return Verdict(True, "done", n, difference, f"{n} golden examples agree", unproven)
     except _Difference as exc:
         return Verdict(False, stage, n, exc.difference, str(exc))
     except (SightlineError, CallError, NotFit, OSError) as exc:

@@ -32,6 +32,7 @@ def test_a_published_version_verifies(bars_version: Path) -> None:
     verdict = verify(bars_version)
     assert (verdict.ok, verdict.stage, verdict.n) == (True, "done", 8)
     assert verdict.max_abs_difference <= 1e-5
+    assert verdict.unproven == ""
 
 
 def test_a_file_that_was_changed_lost_or_added_is_found_at_stage_files(copied: Path) -> None:
@@ -45,7 +46,7 @@ def test_a_file_that_was_changed_lost_or_added_is_found_at_stage_files(copied: P
 def test_an_older_export_verifies_and_lacks_a_manifest(older: Path) -> None:
     verdict = verify(older)
     assert verdict.ok
-    assert "there is no manifest.json to compare the files with" in verdict.detail
+    assert verdict.unproven == "there is no assets.extra/manifest.json to compare the files with"
 
 
 @pytest.mark.parametrize(("file", "stage"), [(SAVED_MODEL_FILE, "card"), (TFLITE_FILE, "tflite")])
