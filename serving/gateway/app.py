@@ -27,6 +27,7 @@ from serving.gateway.settings import Settings
 from serving.gateway.telemetry.metrics import Metrics
 from serving.gateway.telemetry.tracing import SpannedStages, Tracing
 from serving.gateway.workers.greenlets import pause
+from serving.gateway.workers.memory import FreedMemory
 from serving.gateway.workers.pool import WorkPool
 from serving.gateway.workers.shared import Shared
 from serving.prepare import Stages
@@ -111,8 +112,9 @@ def create_app(
     shared = shared or Shared()
     in_flight = InFlight(shared, settings.threads, settings.max_in_flight, pause())
     app.wsgi_app = Front(app.wsgi_app, in_flight, metrics)  # type: ignore[method-assign]
-    guard(app, settings, shared, in_flight)
-    pool = WorkPool(settings.decoding_threads, settings.decode_queue, settings.max_decode_bytes, hold_place)
+    freed = FreedMemory()
+    guard(app, settings, shared, in_flight, freed)
+    pool = WorkPool(settings.decoding_threads, settings.decode_queue, settings.max_decode_bytes, hold_place, freed)
     app.register_blueprint(predict.blueprint(predictor, settings, metrics, pool))
     app.register_blueprint(v2.blueprint(predictor, settings, metrics, shared, pool))
     if backend is not None:

@@ -16,6 +16,7 @@ from serving.gateway.front import HEADERS, PROBES
 from serving.gateway.http.openapi import scope_of
 from serving.gateway.settings import Settings
 from serving.gateway.workers.greenlets import time_limit
+from serving.gateway.workers.memory import FreedMemory
 from serving.gateway.workers.shared import Shared
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ class ReceivedRequest(Request):
         return super().get_data(*args, **kwargs) if self.body is None else self.body
 
 
-def guard(app: Flask, settings: Settings, shared: Shared, in_flight: InFlight) -> None:
+def guard(app: Flask, settings: Settings, shared: Shared, in_flight: InFlight, freed: FreedMemory) -> None:
     """Refuse unauthorized and excess requests. Register it after the hook that gives a request its id."""
     ring = KeyRing(settings.api_key_entries, settings.key_file, lambda: shared.generation)
     rates = _rate_limit(settings)
-    uploads = Uploads(max(settings.max_bytes_in_flight, settings.max_request_bytes))
+    uploads = Uploads(max(settings.max_bytes_in_flight, settings.max_request_bytes), freed)
 
     @app.before_request
     def admit() -> Response | None:

@@ -1,21 +1,18 @@
 """The budget of bytes that a process holds for its requests: uploads that stall give way to those that move."""
 
-import ctypes
 import io
 import socket
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from serving.contract.errors import Overloaded
+from serving.gateway.workers.memory import FreedMemory
 
 STEP = 262_144  # bytes; counted before they are read
-TRIMMED_AFTER = 32_000_000  # bytes given back, after which free memory returns to the system
-TRIM_SECONDS = 1.0  # after the last of them
 
 
 class Body(Protocol):
@@ -37,18 +34,16 @@ class Upload:
 class Uploads:
     """The bytes of all requests of a process, from before they are read until the requests have ended.
 
-    most: bytes. Past it, uploads that have been waiting for their client for longest are refused. trim: returns free
-    memory to the system.
+    most: bytes. Past it, uploads that have been waiting for their client for longest are refused. freed: counts the
+    bytes of requests that have ended.
     """
 
-    def __init__(self, most: int, trim: Callable[[], None] | None = None) -> None:
+    def __init__(self, most: int, freed: FreedMemory) -> None:
         self._most = most
-        self._trim = trim or _return_free_memory
+        self._freed = freed
         self._lock = threading.Lock()
         self._held = 0
         self._receiving: set[Upload] = set()
-        self._given_back = 0
-        self._timer: threading.Timer | None = None
 
     def receive(self, body: Body, length: int | None, limit: int, connection: Any) -> tuple[bytes, Upload]:
         """Read a body. length: bytes; None: in chunks. limit: most bytes of one body.
@@ -80,11 +75,7 @@ class Uploads:
         with self._lock:
             size, upload.size = upload.size, 0
             self._held -= size
-            self._given_back += size
-            if self._given_back >= TRIMMED_AFTER and self._timer is None:
-                self._timer = threading.Timer(TRIM_SECONDS, self._trim_now)
-                self._timer.daemon = True
-                self._timer.start()
+        self._freed.add(size)
 
     def _read(self, body: Body, most: int, upload: Upload) -> bytes:
         if most <= STEP:
@@ -129,15 +120,3 @@ class Uploads:
             f"The requests of this process have {self._most:,} bytes, the limit (SIGHTLINE_MAX_BYTES_IN_FLIGHT).",
             hint="Try again in a moment.",
         )
-
-    def _trim_now(self) -> None:
-        with self._lock:
-            self._given_back, self._timer = 0, None
-        self._trim()
-
-
-def _return_free_memory() -> None:
-    """Return free memory to the system: glibc keeps it, and what uploads left behind stayed for ever."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -10,6 +10,7 @@ from serving.backend.predictor import Call
 from serving.contract.errors import DeadlineExceeded, Overloaded
 from serving.contract.executor import Executor
 from serving.gateway.workers.greenlets import is_patched
+from serving.gateway.workers.memory import FreedMemory
 
 T = TypeVar("T")
 CHECK_SECONDS = 0.25  # between two checks of a waiting request for its client
@@ -30,7 +31,8 @@ class WorkPool:
     threads: most that run at a time. most_waiting: requests; one more is refused. most_bytes: of memory of all work
     that runs at a time; work that takes more by itself runs alone.
     hold: keeps the running request's place until what it returns is called, after the work's end: also where its client
-    has gone and its deadline has passed, work that cannot be interrupted counts.
+    has gone and its deadline has passed, work that cannot be interrupted counts. freed: counts the memory of work that
+    has ended.
 
     In a gevent worker, the work runs in native threads, and a request whose deadline passes meanwhile is answered at
     once. In other processes it runs in the request's own thread.
@@ -42,9 +44,11 @@ class WorkPool:
         most_waiting: int,
         most_bytes: int,
         hold: Callable[[], Callable[[], None]] = lambda: lambda: None,
+        freed: FreedMemory | None = None,
     ) -> None:
         self._threads, self._most_waiting, self._most_bytes = threads, most_waiting, most_bytes
         self._hold = hold
+        self._freed = freed or FreedMemory()
         self._lock = threading.Lock()
         self._waiting: deque[_Turn] = deque()
         self._running = 0
@@ -72,12 +76,15 @@ class WorkPool:
             self._leave(turn)
             release()
 
-        if is_patched():
-            return self._in_thread(work, call, ended)
         try:
-            return work()
+            if is_patched():
+                return self._in_thread(work, call, ended)
+            try:
+                return work()
+            finally:
+                ended()
         finally:
-            ended()
+            self._freed.add(size)  # not in `ended`, which runs in the hub, where no thread can be started
 
     def _enter(self, size: int) -> _Turn:
         turn = _Turn(size)
