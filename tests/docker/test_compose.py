@@ -120,6 +120,16 @@ def test_nothing_is_published_beyond_this_machine_unless_asked() -> None:
             assert VARIABLE.sub(r"\2", port).startswith("127.0.0.1:"), (name, port)
 
 
+def test_every_service_is_locked_down_and_limited() -> None:
+    for name, service in load("compose.yaml")["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert VARIABLE.sub(r"\2", service["mem_limit"]).endswith(("m", "g")), name
+        assert 0 < service["pids_limit"] <= 4096, name
+        assert all("size=" in mount for mount in service["tmpfs"]), name
+
+
 def test_the_model_servers_flags_and_files_exist(tmp_path: Path) -> None:
     flags = {option for parameter in model_server.params for option in parameter.opts}
     files = {f"/models/serving-config/{name}" for name in (MODEL_CONFIG, BATCHING, MONITORING)}

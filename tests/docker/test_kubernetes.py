@@ -103,6 +103,8 @@ def test_every_pod_is_locked_down(overlays: dict[str, list[Any]]) -> None:
                 "capabilities": {"drop": ["ALL"]},
             }
             assert "memory" in container["resources"]["limits"]
+        for volume in spec.get("volumes", ()):
+            assert "emptyDir" not in volume or "sizeLimit" in volume["emptyDir"], volume
             volumes = {volume["name"] for volume in spec.get("volumes", ())} | {"faces"}
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
 
