@@ -27,6 +27,7 @@ from serving.contract.served_at import remove_address, write_address
 from serving.faces.settings import FaceSettings, face_variable
 from serving.first_models import SAMPLE_OF, FirstModels, curl_line, first_models, has_faces
 from serving.gateway.settings import (
+    ARBITER_BEAT,
     FACE_FLAGS,
     Settings,
     read_settings,
@@ -35,7 +36,8 @@ from serving.gateway.settings import (
     url_host,
     without_old_names,
 )
-from serving.supervisor import Child, Supervisor
+from serving.local_calls.frames import LENGTH
+from serving.supervisor import Child, FileCheck, SocketCheck, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +142,7 @@ def serve(
             environ |= {FACE_SOCKET: str(sockets / "faces")}
             children.append(Child("face service", [sys.executable, "-m", "serving.faces"], environ))
         announcing = _Announcing(url, models, settings.exports_folder)
-        supervisor = Supervisor([*children, _gateway(settings, environ)], announcing, background)
+        supervisor = Supervisor([*children, _gateway(settings, environ, sockets / "arbiter")], announcing, background)
         try:
             _run(supervisor, reloads=settings.key_file is not None)
         finally:
@@ -218,13 +220,16 @@ def _model_server(
         "--log_format",
         settings.log_format,
     ]
-    return Child("model server", command, {**QUIET, **environ})
+    check = SocketCheck(settings.backend_socket, LENGTH.pack(0))
+    return Child("model server", command, {**QUIET, **environ}, check=check)
 
 
-def _gateway(settings: Settings, environ: Mapping[str, str]) -> Child:
+def _gateway(settings: Settings, environ: Mapping[str, str], beat: Path) -> Child:
+    """Make the gateway. beat: a file that its arbiter touches once a second."""
     command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONF)]
     stop_seconds = settings.drain_seconds + settings.stop_seconds + ENDING_SECONDS
-    return Child(GATEWAY, command, {**MALLOC, **QUIET, **environ, **settings.environ()}, stop_seconds)
+    whole = {**MALLOC, **QUIET, **environ, **settings.environ(), ARBITER_BEAT: str(beat)}
+    return Child(GATEWAY, command, whole, stop_seconds, FileCheck(beat))
 
 
 class _Announcing:

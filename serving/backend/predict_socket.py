@@ -2,6 +2,7 @@
 
 A request's frame: the seconds that its client waits, as a little-endian float64, then a PredictRequest. The answer's:
 gRPC's status code as a little-endian int32, then a PredictResponse, or the status's message where the code is not 0.
+An empty frame is a health check, answered with the code 0 alone.
 """
 
 import contextlib

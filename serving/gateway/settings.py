@@ -21,7 +21,14 @@ from serving.gateway.access.keys import read_key_file, read_keys
 
 PREFIX = "SIGHTLINE_"
 CONFIG = "SIGHTLINE_CONFIG"  # a TOML file
-NOT_OURS = {CONFIG, "SIGHTLINE_DATA", "SIGHTLINE_URL", "SIGHTLINE_API_KEY"}  # of the export and the client
+ARBITER_BEAT = "SIGHTLINE_ARBITER_BEAT"  # a file that gunicorn's arbiter touches, set by `sightline serve`
+NOT_OURS = {
+    CONFIG,
+    ARBITER_BEAT,
+    "SIGHTLINE_DATA",
+    "SIGHTLINE_URL",
+    "SIGHTLINE_API_KEY",
+}  # of the export and the client
 RENAMED = {"models": "model_names"}  # old names, which still work: `--models` is a folder
 FACES = "faces"  # the table of the TOML file
 FACE_FLAGS = "faces_"  # the flag `faces_encoder` is the setting `encoder` of FaceSettings

@@ -1,5 +1,6 @@
 """gunicorn's configuration: `gunicorn --config serving/gateway/gunicorn/gunicorn.conf.py`."""
 
+import contextlib
 import logging
 import math
 import os
@@ -21,7 +22,7 @@ import serving.contract.image
 import serving.contract.preprocessing  # noqa: F401
 from serving.contract.errors import UsageError
 from serving.gateway.access.keys import read_key_file
-from serving.gateway.settings import read_settings, require_safe, url_host
+from serving.gateway.settings import ARBITER_BEAT, read_settings, require_safe, url_host
 from serving.gateway.workers.shared import SHARED  # created here, before the fork
 
 _given = read_settings(os.environ)
@@ -86,6 +87,17 @@ def when_ready(server):
         stop()
 
     server.handle_hup, server.handle_term = reload_keys, drain
+    beat = os.environ.get(ARBITER_BEAT)
+    if beat:
+        murder_workers = server.murder_workers
+
+        def beat_and_murder_workers():
+            """Touch the supervisor's file: the arbiter calls this in each turn of its loop, once a second."""
+            with contextlib.suppress(OSError):  # the disk is full
+                Path(beat).touch()
+            murder_workers()
+
+        server.murder_workers = beat_and_murder_workers
 
 
 def pre_fork(server, worker):  # noqa: ARG001

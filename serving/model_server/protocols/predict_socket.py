@@ -24,6 +24,8 @@ class PredictServer(LocalServer):
         super().__init__(path, self._answer, what="model server", setting="--predict_socket_path")
 
     def _answer(self, frame: bytes) -> bytes:
+        if not frame:  # a health check: answered whatever else waits
+            return CODE.pack(OK)
         (seconds,) = SECONDS.unpack_from(frame)
         deadline = time.monotonic() + seconds
         try:
