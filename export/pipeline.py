@@ -78,7 +78,7 @@ def export(recipe: Recipe, target: Target) -> Path:
             write_tflite(draft.path, [card.input.signature, CARD_SIGNATURE], proof_of(card, golden))
         verdict = require_verified(draft.path)
         version = draft.publish()
-    say(f"verified: {verdict.detail} within {verdict.max_abs_difference:.1e}")
+    say(f"verified: {verdict.n} golden examples agree within {verdict.max_abs_difference:.1e}")
     if target.reports:
         say(f"report: {write_report(target.reports / target.name / version.name, card, trained)}")
     click.echo(version)

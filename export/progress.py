@@ -26,7 +26,8 @@ def say(text: str) -> None:
 
 def say_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on stderr. The first column is text, the others are numbers."""
-    table = Table(*columns, title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    say(title)
+    table = Table(*columns, box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
