@@ -56,6 +56,9 @@ def test_folders_that_cannot_be_trained_on_are_refused(run: Callable[..., Result
     with pytest.raises(InvalidData, match="too few for a split"):
         run("transfer", "--data", photos, *options)
     (photos / "blue" / "00.png").unlink()
+    with pytest.raises(InvalidData, match="'blue' has no training images"):
+        run("transfer", "--data", photos, *options)
+    (photos / "blue").rmdir()
     with pytest.raises(InvalidData, match="a classifier needs two"):
         run("transfer", "--data", photos, *options)
 
