@@ -115,7 +115,7 @@ def test_the_curl_line_that_is_printed_works_as_it_stands(service: Service) -> N
     lines = service.lines
     curl = next(line for line in lines if line.strip().startswith("curl "))
     done = subprocess.run([*shlex.split(curl), "-s"], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert json.loads(done.stdout)["predictions"][0]["label"] == "0"
+    assert json.loads(done.stdout)["predictions"][0]["label"] == "4"  # docs/samples/four.jpg
 
 
 def test_the_command_line_prints_the_label(service: Service, exported: Exported) -> None:
