@@ -9,7 +9,9 @@ import pytest
 
 from serving.contract.errors import OperatorError
 from serving.gateway.http.errors import status_of
+from serving.gateway.http.schemas import Predicted, Predictions
 from serving.gateway.settings import Settings
+from serving.gateway.telemetry.metrics import Metrics
 from tests.contract.test_errors import tree
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +38,32 @@ def test_every_setting_is_documented() -> None:
     for name, field in Settings.model_fields.items():
         assert f"| `SIGHTLINE_{name.upper()}` |" in text
         assert str(field.description) in text
+
+
+def test_every_metric_is_documented() -> None:
+    text = (ROOT / "docs" / "serve.md").read_text()
+    names = re.findall(r"^# TYPE (\w+)", Metrics().text()[0].decode(), re.MULTILINE)
+    assert len(names) > 10
+    assert [name for name in names if not re.search(f"`{name}[` ]", text) and not name.endswith("_created")] == []
+
+
+def test_every_field_of_a_prediction_is_documented() -> None:
+    text = (ROOT / "docs" / "http.md").read_text()
+    assert [name for name in Predicted.__annotations__ if f"| `predictions[].{name}` |" not in text] == []
+    assert [name for name in Predictions.__annotations__ if f"`{name}`" not in text] == []
+
+
+def test_no_docstring_begins_with_a_bare_question_word() -> None:
+    files = [path for folder in ("serving", "clients", "export", "tests") for path in (ROOT / folder).rglob("*.py")]
+    found = [
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if re.match(r"(What|Who|Whether|Where|When|Why|Which|How|As|Of)\b", text := ast.get_docstring(node) or "")
+    ]
+    assert len(files) > 300
+    assert found == []
 
 
 def test_every_target_of_make_that_the_readme_names_exists() -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from serving.contract.errors import BadImage, CostlyImage, NotAnImage, TooManyPixels, TruncatedImage
 from serving.contract.headers import MAX_SCANS, Header, read_header
-from serving.contract.image import decode_image, probe
+from serving.contract.image import FORMATS, HEIC, decode_image, probe
 from serving.contract.image_limits import ImageLimits
 
 LIMITS = ImageLimits()
@@ -318,6 +318,10 @@ def test_random_bytes_have_a_header_or_our_error(data: bytes) -> None:
 def test_what_is_no_picture_says_how_it_begins() -> None:
     with pytest.raises(NotAnImage, match="7 bytes beginning with b'<svg/>"):
         read_header(b"<svg/> ", LIMITS)
+
+
+def test_every_format_that_is_decoded_has_a_reader_of_its_header() -> None:
+    assert set(FORMATS) - {HEIC} <= {read_header(data, LIMITS).format for data, _ in SAMPLES.values()}
 
 
 def test_a_probe_says_what_this_installation_reads() -> None:
