@@ -26,6 +26,7 @@ from clients.batch.truth import known_truths
 from clients.batch.writers import is_results
 from clients.commands import client_options
 from serving.contract.names import shown_path
+from serving.contract.versions import number_of_version
 
 EXACT_BELOW = 1000  # discordant pairs; above, the normal approximation is as good
 PER_REQUEST = 64
@@ -167,9 +168,10 @@ def compare_models(
 def options_of(name: str) -> PredictOptions:
     """Read `fashion`, or `fashion@3` for version 3. Raises UsageError."""
     model, _, version = name.partition("@")
-    if not model or (version and not version.isdecimal()):
-        raise UsageError(f"{name!r} is neither a model nor model@version", hint="Write fashion or fashion@3.")
-    return PredictOptions(model, 1, int(version) if version else None)
+    number = number_of_version(version) if version else None
+    if not model or (version and number is None):
+        raise UsageError(f"{name!r} is neither a model nor model@version.", hint="Write fashion or fashion@3.")
+    return PredictOptions(model, 1, number)
 
 
 def label_pairs(source: Source, both: Sequence[PredictOptions], client: Client) -> Iterator[Pair]:

@@ -28,6 +28,7 @@ from export.trained_model import KerasCall, Servable, TrainedModel, servable_of_
 from serving.contract.card import Class, Source
 from serving.contract.errors import InvalidData, UsageError
 from serving.contract.preprocessing import Color, Fit, Polarity, Preprocessing
+from serving.contract.versions import number_of_version
 
 # name: the range of the pixels that the model was trained on
 SCALINGS = {
@@ -120,7 +121,8 @@ def command(environment: Environment, /, *, model: Path, target: Target, **optio
 def name_of(path: Path) -> str:
     """Name a model after its file, or after its folder; that of a numbered version is the one around it."""
     path = path.resolve()
-    plain = path.parent.name if path.is_dir() and path.name.isdigit() else path.stem if path.is_file() else path.name
+    is_version = path.is_dir() and number_of_version(path.name) is not None
+    plain = path.parent.name if is_version else path.stem if path.is_file() else path.name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.") or "keras"
 
 

@@ -69,7 +69,7 @@ def test_two_models_are_compared_over_a_folder(service: Service, tmp_path: Path)
 
 def test_names_of_models_are_checked(service: Service, tmp_path: Path) -> None:
     assert (options_of("a"), options_of("a@3")) == (PredictOptions("a", 1), PredictOptions("a", 1, 3))
-    for name in ("@3", "a@x"):
+    for name in ("@3", "a@x", "a@٣", "a@9223372036854775808"):
         with pytest.raises(UsageError):
             options_of(name)
     arguments = [str(tmp_path), "--url", service.url]

@@ -67,7 +67,13 @@ def test_models_that_cannot_be_adopted_say_why(run: Callable[..., Result], tmp_p
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("my cats (2).keras", "my-cats-2"), ("flowers/3/", "flowers"), ("saved/", "saved"), ("-.keras", "keras")],
+    [
+        ("my cats (2).keras", "my-cats-2"),
+        ("flowers/3/", "flowers"),
+        ("saved/", "saved"),
+        ("-.keras", "keras"),
+        ("flowers/9223372036854775808/", "9223372036854775808"),  # too large for a version
+    ],
 )
 def test_a_model_is_named_after_its_file(tmp_path: Path, path: str, name: str) -> None:
     place = tmp_path / path
