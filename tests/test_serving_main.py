@@ -112,7 +112,7 @@ def test_a_gateway_that_hangs_up_is_asked_again(url: str, monkeypatch: pytest.Mo
 
 @pytest.mark.integration
 def test_the_model_server_listens_on_private_sockets_alone(tmp_path: Path) -> None:
-    """Of all processes only the gateway listens on TCP, on its own port."""
+    """Only the gateway listens on TCP, on its own port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

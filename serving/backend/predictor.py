@@ -79,8 +79,9 @@ class VersionState:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What a model server can answer. available: models, sorted. failed: versions that could not be loaded, and why.
+    """The models that a server can answer for.
 
+    available: models, sorted. failed: versions that could not be loaded, and why.
     loading: versions that were on disk when the server started, or models without any version yet.
     """
 

@@ -114,7 +114,7 @@ def ask(backends: Backends, name: str = "x", timeout: float = 5.0) -> int:
 
 @dataclass
 class Seen:
-    """What a watcher was told last."""
+    """The last calls of a watcher."""
 
     states: dict[str, tuple[int, int]] = field(default_factory=dict)
     retries: int = 0

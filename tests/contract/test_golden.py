@@ -1,4 +1,4 @@
-"""What proves another runtime right: stored, read, and how far answers are from it."""
+"""Proofs of another runtime: stored, read, and compared with answers."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -43,7 +43,7 @@ def gradient(width: int = 40, height: int = 30) -> Image.Image:
 
 
 def stored_as(upright: Any, orientation: int) -> Any:
-    """What a camera held that way stores of a picture. (h, w, 3); the table of EXIF 2.32, 4.6.4"""
+    """Turn a picture, (h, w, 3), as a camera held that way stores it. Source: the table of EXIF 2.32, 4.6.4"""
     turned = {
         1: upright,
         2: upright[:, ::-1],

@@ -1,4 +1,4 @@
-"""How many CPUs there are for us."""
+"""The number of CPUs that this process may use."""
 
 import os
 import subprocess

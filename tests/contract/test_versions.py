@@ -1,4 +1,4 @@
-"""Which children of a model's folder are versions: TensorFlow Serving's rule, and the same answer everywhere."""
+"""TensorFlow Serving's rule for which children of a model's folder are versions, the same everywhere."""
 
 import logging
 from pathlib import Path

@@ -45,7 +45,7 @@ def write_pictures(folder: Path, models: Path) -> None:
 
 
 def unlike(one: Row, other: Row) -> bool:
-    """Whether two rows say something else of a picture. A score's last bits depend on its neighbours in the batch."""
+    """Tell whether two rows differ about a picture. A score's last bits depend on its neighbours in the batch."""
     named = ("path", "status", "label", "model", "version", "sha256", "error_code")
     close = one.score == other.score or abs((one.score or 0) - (other.score or 0)) < 1e-5
     return not close or any(getattr(one, name) != getattr(other, name) for name in named)

@@ -1,4 +1,4 @@
-"""What happens when processes die, versions come and the port is taken. A test that changes its service has its own."""
+"""Processes die, versions come, the port is taken. A test that changes its service has its own."""
 
 import contextlib
 import hashlib

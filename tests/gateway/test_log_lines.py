@@ -1,4 +1,4 @@
-"""What gunicorn and its workers write, whatever a client sends."""
+"""Log lines of gunicorn and its workers, whatever a client sends."""
 
 import contextlib
 import json

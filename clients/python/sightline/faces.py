@@ -47,8 +47,9 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a photo was refused, or a face is not named. code: machine-readable; text: for the person with the camera.
+    """The reason that a photo was refused, or a face is not named.
 
+    code: machine-readable; text: for the person with the camera.
     measured, limit: the number and the threshold that it missed; None where there is none.
     """
 

@@ -1,4 +1,4 @@
-"""What trusted proxies say about a request: the client's address, and the address under which it knows the service."""
+"""Read what trusted proxies say about a request: the client's address, and the service's as the client knows it."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What HTTP says of odd requests: real gunicorn, real sockets."""
+"""Odd requests, answered by the rules of HTTP: real gunicorn, real sockets."""
 
 import json
 import socket
