@@ -5,16 +5,22 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from werkzeug.serving import make_server
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # https://www.w3.org/TR/webdriver2/#elements
+AXE = Path(__file__).parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
 in_chromium = pytest.mark.skipif(not (DRIVER and BROWSER), reason="there is no chromium with chromedriver")
 FLAGS = (
@@ -53,6 +59,24 @@ class Browser:
     def text(self, selector: str) -> str:
         return str(self.call("GET", f"{self.find(selector)}/text"))
 
+    def emulate(self, width: int, height: int = 844, *, dark: bool = False) -> None:
+        """Take the size of another screen, a phone's below 500 pixels, and its colours."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        media = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
+        for command, params in (("setDeviceMetricsOverride", screen), ("setEmulatedMedia", media)):
+            self.call("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": params})
+
+    def violations(self) -> list[str]:
+        """List what axe-core finds wrong for people who use no mouse or no screen: rule and element.
+
+        Skips the test without axe-core: npm install --no-save axe-core
+        """
+        if not AXE.exists():
+            pytest.skip("axe-core is not installed: npm install --no-save axe-core")
+        self.run(AXE.read_text())
+        rules = self.run("return axe.run().then(result => result.violations)")
+        return [f"{rule['id']}: {node['html'][:200]}" for rule in rules for node in rule["nodes"]]
+
     def requested(self) -> list[str]:
         """The addresses that were asked for since this was last called."""
         log = self.call("POST", "/se/log", {"type": "performance"})
@@ -64,6 +88,20 @@ class Browser:
         while not holds():
             assert time.monotonic() < deadline, self.text("main")
             time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def served(app: "WSGIApplication") -> Iterator[str]:
+    """Serve an application from a thread. Yields its address."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @contextlib.contextmanager

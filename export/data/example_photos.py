@@ -9,9 +9,9 @@ from export.data.folders import read_photo
 from serving.contract.errors import DataNotFound
 from serving.contract.image import Pixels
 from serving.contract.picture_files import LeftOut, picture_files
+from serving.contract.sample_images import SAMPLES
 
 GOLDEN_EXAMPLES = 8  # images in a version
-SAMPLES = Path(__file__).with_name("samples")
 
 
 def example_photos(folder: Path | None, places: Places) -> tuple[Pixels, ...]:
@@ -30,7 +30,7 @@ def example_photos(folder: Path | None, places: Places) -> tuple[Pixels, ...]:
 
 def _samples() -> tuple[Pixels, ...]:
     """The sample photos, then quarters of them, until there are enough."""
-    photos = [read_photo(path) for path in sorted(SAMPLES.glob("*.jpg"))]
+    photos = [read_photo(path) for path in SAMPLES]
     quarters = [
         quarter for photo in photos for half in np.array_split(photo, 2) for quarter in np.array_split(half, 2, 1)
     ]

@@ -122,7 +122,7 @@ def create_app(
     app.register_blueprint(models.blueprint(predictor, settings))
     app.register_blueprint(faces.blueprint(people, settings, pool))
     app.register_blueprint(health.blueprint(predictor, settings, shared))
-    app.register_blueprint(page.blueprint())
+    app.register_blueprint(page.blueprint(settings, has_faces=people is not None))
     app.register_blueprint(docs.blueprint(has_keys=settings.has_keys))
     app.register_blueprint(metrics_route.blueprint(metrics))
     return app

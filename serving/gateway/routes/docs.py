@@ -1,7 +1,6 @@
 """GET /openapi.json and GET /docs: the specification, for programs and for people."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, current_app, request
@@ -9,14 +8,13 @@ from flask import Blueprint, Response, current_app, request
 from serving.gateway.http.openapi import JSON, Operation, described, specification
 from serving.gateway.routes.page import HTML, html_page
 
-PAGE = Path(__file__).parents[1] / "docs.html"
 DOCUMENT = Operation("service", {"type": "object"}, scope="open")
 
 
 def blueprint(*, has_keys: bool) -> Blueprint:
     """Make the routes. has_keys: requests need an API key. The document is built at the first request for it."""
     routes = Blueprint("docs", __name__)
-    page = html_page(PAGE)
+    page = html_page("docs.html", {})
 
     @functools.cache
     def document() -> dict[str, Any]:
