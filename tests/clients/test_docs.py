@@ -14,6 +14,7 @@ from clients.batch.score import score
 from clients.batch.writers import COLUMNS, FORMATS
 from clients.commands import models, predict
 from clients.doctor import doctor
+from serving.__main__ import serve
 
 DOCS = Path(__file__).parents[2] / "docs"
 CLIENT, SCORE = (DOCS / "client.md").read_text(), (DOCS / "score.md").read_text()
@@ -29,7 +30,7 @@ def test_every_option_of_scoring_is_documented() -> None:
 
 @pytest.mark.parametrize("text", [CLIENT, SCORE], ids=["client.md", "score.md"])
 def test_every_option_that_is_documented_exists(text: str) -> None:
-    known = flags(score, review, compare_models, predict, models, doctor)
+    known = flags(score, review, compare_models, predict, models, doctor, serve)
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
 
 
