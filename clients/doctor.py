@@ -122,13 +122,13 @@ def find_version(
     on_disk = {int(path.name): path for path in version_dirs(folder / name)}
     if not on_disk:
         raise UsageError(
-            f"there is no version of {name!r} in {folder}",
+            f"There is no version of {name!r} in {folder}.",
             hint=f"Name the folder with --models, or export the model: sightline export {name}.",
         )
     chosen = version or _served_version(client, name) or max(on_disk)
     if chosen not in on_disk:
         raise UsageError(
-            f"version {chosen} of {name!r} is not in {folder}; there are {', '.join(map(str, sorted(on_disk)))}",
+            f"Version {chosen} of {name!r} is not in {folder}; there are {', '.join(map(str, sorted(on_disk)))}.",
             hint="Does the service serve another folder? Name it with --models, or a version with --version.",
         )
     directory = on_disk[chosen]
@@ -146,9 +146,9 @@ def recorded(target: Target) -> float:
     """Check the record itself: as many answers as pictures, each a distribution over the card's labels."""
     expected = (len(target.golden.pictures), len(target.card.labels))
     if target.golden.probabilities.shape != expected:
-        raise ModelFailed(f"the recorded answers are {target.golden.probabilities.shape}, expected {expected}")
+        raise ModelFailed(f"The recorded answers are {target.golden.probabilities.shape}, expected {expected}.")
     if len(target.golden.pictures) != target.card.golden.n:
-        raise ModelFailed(f"{expected[0]} pictures are recorded, the card says {target.card.golden.n}")
+        raise ModelFailed(f"{expected[0]} pictures are recorded, the card says {target.card.golden.n}.")
     return float(np.abs(target.golden.probabilities.sum(axis=1) - 1).max())
 
 
@@ -169,7 +169,7 @@ def reloaded(target: Target) -> float:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=False)
     except subprocess.TimeoutExpired as exc:
-        raise ModelFailed(f"reloading took longer than {VERIFY_SECONDS} s") from exc
+        raise ModelFailed(f"Reloading took longer than {VERIFY_SECONDS} s.") from exc
     try:
         return float(json.loads(done.stdout)["max_abs_difference"])
     except (ValueError, KeyError, TypeError) as exc:
@@ -183,7 +183,7 @@ def over_grpc(target: Target) -> float:
     try:
         served = predictor.describe(ModelRef(target.card.name, version=target.version))
         if served.card != target.card:
-            raise ModelFailed(f"the card that is served differs from the one in {target.directory}")
+            raise ModelFailed(f"The card that is served differs from the one in {target.directory}.")
         scores = predictor.predict(served, target.golden.tensors)
         return _difference(scores.probabilities, target.golden.probabilities)
     finally:
@@ -235,7 +235,7 @@ def _found(stage: str, atol: float, examine: Callable[[], float]) -> Finding:
 def _difference(found: npt.NDArray[np.generic], expected: npt.NDArray[np.generic]) -> float:
     """The largest absolute difference. Raises ModelFailed where the shapes differ."""
     if found.shape != expected.shape:
-        raise ModelFailed(f"the answer has shape {found.shape}, recorded is {expected.shape}")
+        raise ModelFailed(f"The answer has shape {found.shape}, recorded is {expected.shape}.")
     return float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
 
 
@@ -267,7 +267,7 @@ def _wanted(names: tuple[str, ...], everything: bool, folder: Path) -> list[str]
         names = tuple(sorted(path.name for path in folder.glob("*") if _is_classifier(path)))
     if not names:
         raise UsageError(
-            f"no model is named{' and none is in ' + str(folder) if everything else ''}",
+            f"No model is named{' and none is in ' + str(folder) if everything else ''}.",
             hint="Name one with --model, or --all with --models.",
         )
     return list(dict.fromkeys(names))

@@ -362,7 +362,7 @@ def answering(store: str | None, service: Service, *, to_enrol: bool = False) ->
     """Open the service that is named, else the galleries. A store on the command line outweighs SIGHTLINE_URL."""
     is_named = click.get_current_context().get_parameter_source("url") is ParameterSource.COMMANDLINE
     if store and is_named:
-        raise UsageError("--store and --url are both given", hint="A service has its own galleries: leave one out.")
+        raise UsageError("--store and --url are both given.", hint="A service has its own galleries: leave one out.")
     answers = _remote(service.url, service) if service.url and not store else _local(store, to_enrol=to_enrol)
     with contextlib.closing(answers), caller_errors():
         yield answers

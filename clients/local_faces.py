@@ -134,7 +134,7 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as exc:
-        raise UnreadableFile(f"{str(file)!r} cannot be read: {exc.strerror}") from exc
+        raise UnreadableFile(f"{str(file)!r} cannot be read: {exc.strerror}.") from exc
 
 
 def _enrolled(row: FolderRow) -> Row:

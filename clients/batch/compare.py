@@ -154,7 +154,7 @@ def compare_models(
         labels = {label for one in both for label in labels_of(client, one)}
         tally = tallied(label_pairs(pictures, both, client))
     if not tally:
-        raise UsageError(f"there is no picture in {source!r}", hint="; ".join(pictures.left_out.lines()))
+        raise UsageError(f"There is no picture in {source!r}.", hint="; ".join(pictures.left_out.lines()))
     for line in pictures.left_out.lines():
         click.echo(line, err=True)
     comparison = compared(a, b, with_truths(tally, labels))

@@ -121,7 +121,7 @@ class Journal:
             age = "an older" if found < SCHEMA_VERSION else "a newer"
             raise NotAJournal(
                 f"{self.path} is the journal of {age} version of Sightline: it has schema {found}, and this version "
-                f"reads schema {SCHEMA_VERSION}",
+                f"reads schema {SCHEMA_VERSION}.",
                 hint="Finish the run with the version that began it, or begin again with --overwrite.",
             )
 
@@ -365,9 +365,9 @@ def translated(path: str) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as exc:
         if "locked" in str(exc):
-            raise UsageError(f"{path} is in use: another run writes the same output") from exc
+            raise UsageError(f"{path} is in use: another run writes the same output.") from exc
         raise OutputFailed(
-            f"the journal {path} cannot be written: {exc}",
+            f"The journal {path} cannot be written: {exc}",
             hint="What was recorded is safe. Make room, then run the same command again: it resumes.",
         ) from exc
     except sqlite3.DatabaseError as exc:

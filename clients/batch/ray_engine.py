@@ -74,7 +74,7 @@ def score_persistently(
             return score(items)
         except RETRYABLE as exc:
             if clock() - began > plan.patience_seconds:
-                raise ScoringStopped(f"no answer for {plan.patience_seconds:g} s (--patience): {exc.detail}") from exc
+                raise ScoringStopped(f"No answer for {plan.patience_seconds:g} s (--patience): {exc.detail}") from exc
             sleep(limiter.refused(clock(), clock()))
         except SightlineError as exc:
             if not is_service_error(exc):
@@ -109,10 +109,10 @@ def run_on_ray(
             failures += sum(result.status == FAILED for result in results)
             report(Progress(total, rows, answered, failures))
             if config.plan.limit.is_passed(failures, rows):
-                raise ScoringStopped(f"{failures} of {rows} pictures failed, more than --max-failures allows")
+                raise ScoringStopped(f"{failures} of {rows} pictures failed, more than --max-failures allows.")
     except ray.exceptions.RayError as exc:
         raise ScoringStopped(
-            f"the cluster stopped: {str(exc).strip().splitlines()[-1]}",
+            f"The cluster stopped: {str(exc).strip().splitlines()[-1]}",
             hint="Every answer is recorded: run the same command again.",
         ) from exc
     finally:

@@ -69,12 +69,12 @@ def review(*, results: str, out: str, limit: int, overwrite: bool, archive_encod
     It shows the failed and the least certain first, has filters and the confusion table, and saves corrections as CSV.
     """
     if Path(out).exists() and not overwrite:
-        raise UsageError(f"{out} exists already", hint="Name another page, or replace it with --overwrite.")
+        raise UsageError(f"{out} exists already.", hint="Name another page, or replace it with --overwrite.")
     page = collect(results, limit)
     try:
         Path(out).write_text(rendered(page, thumbnails(page.rows, archive_encoding)), encoding="utf-8")
     except OSError as exc:
-        raise OutputFailed(f"{out} cannot be written: {exc.strerror}") from exc
+        raise OutputFailed(f"{out} cannot be written: {exc.strerror}.") from exc
     click.echo(f"{len(page.rows)} of {page.total} pictures are in {out}: open it in a browser.")
 
 
@@ -84,7 +84,7 @@ def collect(results: str, limit: int) -> Page:
     labels: set[str] = set()
     truths = known_truths(_counted(read_rows(results), counts, labels), labels)
     if not counts:
-        raise UsageError(f"{results} has no rows", hint="Name another file that `sightline score` wrote.")
+        raise UsageError(f"{results} has no rows.", hint="Name another file that `sightline score` wrote.")
     chosen = heapq.nsmallest(limit, read_rows(results), key=_certainty)
     confusion: Counter[tuple[str, str]] = Counter()
     for row in read_rows(results):

@@ -253,7 +253,7 @@ def opened_journal(job: Job, source: Source, labels: Sequence[str] = ()) -> Iter
         remove_journal(job.output)
     if os.path.exists(job.output) and not os.path.exists(path) and not job.overwrite:
         raise UsageError(
-            f"{job.output} exists already", hint="Name another file with --out, or begin again with --overwrite."
+            f"{job.output} exists already.", hint="Name another file with --out, or begin again with --overwrite."
         )
     journal = Journal(path)
     try:
@@ -351,7 +351,7 @@ def _some(job: Job, source: Source) -> Iterator[Input]:
     first = next(inputs, None)
     if first is None:
         left_out = "; ".join(source.left_out.lines())
-        raise UsageError(f"there is no picture in {job.source!r}", hint=left_out or "The source is empty.")
+        raise UsageError(f"There is no picture in {job.source!r}.", hint=left_out or "The source is empty.")
     yield first
     yield from inputs
 

@@ -194,7 +194,7 @@ class Scorer:
         self._resume_at = now + self._limiter.refused(chunk.began, now)
         if now - self._good_at > self._plan.patience_seconds:
             raise ScoringStopped(
-                f"no answer for {self._plan.patience_seconds:g} s (--patience): {exc.detail}",
+                f"No answer for {self._plan.patience_seconds:g} s (--patience): {exc.detail}",
                 hint="Every answer is recorded: run the same command again when the service is back.",
             ) from exc
         if isinstance(exc, SUSPICIOUS) and self._is_ready():
@@ -220,7 +220,7 @@ class Scorer:
     def _check_limit(self) -> None:
         if self._plan.limit.is_passed(self._failures, self._rows):
             raise ScoringStopped(
-                f"{self._failures} of {self._rows} pictures failed, more than --max-failures allows",
+                f"{self._failures} of {self._rows} pictures failed, more than --max-failures allows.",
                 hint="Read the reasons above; the same command with a higher limit goes on from here.",
             )
 

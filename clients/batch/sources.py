@@ -116,7 +116,7 @@ def open_source(spec: str, options: SourceOptions = SourceOptions()) -> Source:
     if glob.has_magic(spec):
         return Glob(spec, options)
     raise UsageError(
-        f"there is no {spec!r}",
+        f"There is no {spec!r}.",
         hint="Give a folder, a glob in quotes, a .txt of paths, a .csv or .parquet with a path column, a .zip or .tar, "
         "or an address such as s3://bucket/prefix.",
     )
@@ -127,7 +127,7 @@ def _check_encoding(name: str) -> None:
         codecs.lookup(name)
     except LookupError as exc:
         raise UsageError(
-            f"there is no encoding {name!r}",
+            f"There is no encoding {name!r}.",
             hint="Korean Windows writes cp949, Japanese cp932, Chinese gb18030 or big5.",
         ) from exc
 
@@ -221,7 +221,7 @@ class Folder(OnDisk):
         try:
             yield from _kept(walk(self._root, self.left_out), self._options, self.left_out)
         except OSError as exc:
-            raise UsageError(f"folder {exc.filename!r} cannot be listed: {exc.strerror}") from exc
+            raise UsageError(f"Folder {exc.filename!r} cannot be listed: {exc.strerror}.") from exc
 
 
 def _kept(paths: Iterable[str], options: SourceOptions, left_out: LeftOut) -> Iterator[Input]:
@@ -356,11 +356,11 @@ def _found_columns(spec: str, names: list[str], columns: Columns) -> tuple[int, 
     path = next((names.index(name) for name in known if name in names), None)
     if path is None:
         raise UsageError(
-            f"{spec} has no column {' or '.join(known)}; its columns are {', '.join(names) or 'none'}",
+            f"{spec} has no column {' or '.join(known)}; its columns are {', '.join(names) or 'none'}.",
             hint="Name it with --path-column.",
         )
     if columns.truth and columns.truth not in names:
-        raise UsageError(f"{spec} has no column {columns.truth}; its columns are {', '.join(names)}")
+        raise UsageError(f"{spec} has no column {columns.truth}; its columns are {', '.join(names)}.")
     truth = columns.truth or TRUTH_COLUMN
     return path, names.index(truth) if truth in names else None
 
@@ -560,7 +560,7 @@ def import_extra(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as exc:
         package = module.partition(".")[0]
-        raise MissingPackage(f"the package {package} is not installed", hint=install_hint(extra)) from exc
+        raise MissingPackage(f"The package {package} is not installed.", hint=install_hint(extra)) from exc
 
 
 class PictureReader:

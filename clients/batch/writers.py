@@ -51,7 +51,7 @@ def format_of(path: str) -> Format:
     """Look up the format of a file's ending. Raises UsageError."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
-        raise UsageError(f"{path} has the unknown ending {suffix!r}", hint=f"Use one of {', '.join(FORMATS)}.")
+        raise UsageError(f"{path} has the unknown ending {suffix!r}.", hint=f"Use one of {', '.join(FORMATS)}.")
     return FORMATS[suffix]
 
 
@@ -59,14 +59,14 @@ def check_output(path: str, *, excel: bool = False) -> None:
     """Check now what would fail at the end. Raises UsageError, MissingPackage."""
     format_of(path)
     if excel and Path(path).suffix.lower() != ".csv":
-        raise UsageError(f"--excel writes a .csv, and {path} is none", hint="Name a .csv with --out.")
+        raise UsageError(f"--excel writes a .csv, and {path} is none.", hint="Name a .csv with --out.")
     if Path(path).suffix.lower() == ".parquet":
         import_extra("pyarrow.parquet", "parquet")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        raise UsageError(f"there is no folder {folder}", hint="Create it first.")
+        raise UsageError(f"There is no folder {folder}.", hint="Create it first.")
     if os.path.isdir(path):
-        raise UsageError(f"{path} is a folder", hint="Name a file with --out.")
+        raise UsageError(f"{path} is a folder.", hint="Name a file with --out.")
 
 
 def is_results(path: str) -> bool:
@@ -118,7 +118,7 @@ def write_rows(path: str, rows: Iterable[Row], *, excel: bool = False) -> None:
 def read_rows(path: str) -> Iterator[Row]:
     """Read the rows of a results file. Raises UsageError where it is none."""
     if not os.path.isfile(path):
-        raise UsageError(f"there is no file {path}", hint="Name a file that `sightline score` wrote.")
+        raise UsageError(f"There is no file {path}.", hint="Name a file that `sightline score` wrote.")
     try:
         yield from format_of(path).read(path)
     except (KeyError, ValueError, TypeError, sqlite3.DatabaseError) as exc:

@@ -319,7 +319,7 @@ def _credentials(tls: Tls | None) -> grpc.ChannelCredentials | None:
     if tls is None:
         return None
     if (tls.certificate is None) != (tls.key is None):
-        raise UsageError("a client certificate and its key belong together; one of them is given")
+        raise UsageError("A client certificate and its key belong together; one of them is given.")
     parts = [None if path is None else _pem(path) for path in (tls.ca, tls.key, tls.certificate)]
     return grpc.ssl_channel_credentials(*parts)
 
@@ -328,4 +328,4 @@ def _pem(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        raise UsageError(f"the PEM file {path} cannot be read: {exc.strerror}") from exc
+        raise UsageError(f"The PEM file {path} cannot be read: {exc.strerror}.") from exc

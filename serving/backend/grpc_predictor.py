@@ -178,7 +178,7 @@ class GrpcPredictor:
     def _timeout(self, call: Call) -> float:
         left = call.seconds_left()
         if left == 0:  # gRPC would still accept a quick answer
-            raise DeadlineExceeded("the time allowed for the request has run out", hint=HINTS[DeadlineExceeded])
+            raise DeadlineExceeded("The time allowed for the request has run out.", hint=HINTS[DeadlineExceeded])
         return self._timeout_seconds if left is None else min(left, self._timeout_seconds)
 
     def _predict(self, request: wire.PredictRequest, backend: str, call: Call) -> wire.PredictResponse:
@@ -196,7 +196,7 @@ class GrpcPredictor:
         except CallError as exc:
             if exc.code in REFUSALS and "label" not in exc.message:
                 raise NotAClassifier(
-                    f"model {ref} has no card: {exc.message}",
+                    f"Model {ref} has no card: {exc.message}",
                     hint="Where it does classify pictures, adopt it with `sightline export keras`: that gives it one.",
                 ) from exc
             self._fail(exc, ref, call)
@@ -208,7 +208,7 @@ class GrpcPredictor:
         if ref is not None and exc.code is grpc.StatusCode.NOT_FOUND:
             raise self._not_servable(ref, call) from exc
         if ref is not None and ref.label is not None and "version label" in exc.message:
-            raise UnknownVersion(f"model {ref.name} has no label {ref.label!r}") from exc
+            raise UnknownVersion(f"Model {ref.name} has no label {ref.label!r}.") from exc
         raise sightline_error(exc, f"the model server at {self._backends} says") from exc
 
     def _not_servable(self, ref: ModelRef, call: Call) -> SightlineError:
@@ -219,19 +219,19 @@ class GrpcPredictor:
         ready = [state.version for state in versions if state.is_available]
         wanted = [state for state in versions if ref.version in (None, state.version)]
         if any(state.is_available or (state.state in LOADING and not state.error) for state in wanted):
-            return ModelNotReady(f"model {ref} is loading", hint="Try again in a moment.")
+            return ModelNotReady(f"Model {ref} is loading.", hint="Try again in a moment.")
         if ref.version is not None and (ready or all(state.is_gone for state in wanted)):
             return UnknownVersion(
-                f"model {ref.name} has no version {ref.version}",
+                f"Model {ref.name} has no version {ref.version}.",
                 hint=f"Versions that are ready: {', '.join(map(str, ready))}." if ready else "No version is ready yet.",
             )
         reasons = "; ".join(state.error for state in wanted if state.error)
-        return ModelNotReady(f"model {ref} is not ready: {reasons}", hint="Look at GET /models, or export it again.")
+        return ModelNotReady(f"Model {ref} is not ready: {reasons}", hint="Look at GET /models, or export it again.")
 
     def _unknown_model(self, name: str, call: Call) -> UnknownModel:
         names = self._classifiers(call)
         return UnknownModel(
-            f"there is no model {name!r}",
+            f"There is no model {name!r}.",
             hint=f"Models that are served: {', '.join(names)}." if names else "No model is served yet.",
         )
 
@@ -296,7 +296,7 @@ def _probabilities(response: wire.PredictResponse, card: ModelCard, rows: int) -
     expected = (rows, len(card.labels))
     if probabilities.shape != expected:
         raise ModelFailed(
-            f"model {card.name} answered an array of shape {probabilities.shape}; its card promises {expected}",
+            f"Model {card.name} answered an array of shape {probabilities.shape}; its card promises {expected}.",
             hint="The card's labels do not match the model: export it again.",
         )
     return probabilities

@@ -194,11 +194,11 @@ def _copy_of(exc: BaseException) -> BaseException:
 
 
 def _abandoned() -> DeadlineExceeded:
-    return DeadlineExceeded("the client went away before its turn came")
+    return DeadlineExceeded("The client went away before its turn came.")
 
 
 def _too_late() -> DeadlineExceeded:
     return DeadlineExceeded(
-        "the time allowed for the request ran out while it waited for its turn",
+        "The time allowed for the request ran out while it waited for its turn.",
         hint="Try again in a moment, or allow more time.",
     )

@@ -35,7 +35,9 @@ def service(path: str | None, log_format: Literal["json", "text"], max_image_byt
     settings = read_face_settings(os.environ)
     where = path or settings.socket
     if not where:
-        raise UsageError("the face service has no socket to listen on", hint="Give --socket or SIGHTLINE_FACES_SOCKET.")
+        raise UsageError(
+            "The face service has no socket to listen on.", hint="Give --socket or SIGHTLINE_FACES_SOCKET."
+        )
     store = LazyStore(lambda: open_store(settings.url, settings.key))
     try:
         store.get()

@@ -204,7 +204,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        raise UnreadableFile(f"{path} cannot be read: {exc.strerror}") from exc
+        raise UnreadableFile(f"{path} cannot be read: {exc.strerror}.") from exc
 
 
 def _is_enrolled(faces: Faces, gallery: str, photo: bytes, person: str) -> bool:

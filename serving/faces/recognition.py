@@ -130,7 +130,7 @@ def compare(
 def no_face(which: str, found: Detection) -> NoFace:
     """Return the error for a photo without a face; it names the passes that were tried."""
     return NoFace(
-        f"{which} ({found.width} x {found.height} pixels) shows no face; tried: {', '.join(found.tried)}",
+        f"{which} ({found.width} x {found.height} pixels) shows no face; tried: {', '.join(found.tried)}.",
         hint="Send a photo in which the face is upright, lit, and at least 40 pixels wide.",
     )
 
@@ -138,7 +138,7 @@ def no_face(which: str, found: Detection) -> NoFace:
 def check_tolerance(tolerance: float) -> float:
     """Return the tolerance. Raises InvalidParameter unless 0 < tolerance <= 2."""
     if not 0 < tolerance <= 2:
-        raise InvalidParameter(f"tolerance is {tolerance:g}; it must be above 0 and at most 2")
+        raise InvalidParameter(f"tolerance is {tolerance:g}; it must be above 0 and at most 2.")
     return tolerance
 
 

@@ -79,9 +79,9 @@ def read_face_settings(
         name = str(first["loc"][0])
         if name not in FaceSettings.model_fields:
             raise UsageError(
-                f"{source} sets {name}, which does not exist",
+                f"{source} sets {name}, which does not exist.",
                 hint=f"Settings: {', '.join(FaceSettings.model_fields)}.",
             ) from exc
         value = first["input"] if FaceSettings.model_fields[name].repr else "***"
         setting = sources[name] if sources[name] == face_variable(name) else f"{source}.{name}"
-        raise UsageError(f"{setting} is {value!r}: {first['msg']}") from exc
+        raise UsageError(f"{setting} is {value!r}: {first['msg']}.") from exc

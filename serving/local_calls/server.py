@@ -47,7 +47,7 @@ class LocalServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         try:
             super().__init__(str(path), _Connection)
         except OSError as exc:
-            raise PortTaken(f"the {what} cannot listen at {path}: {exc}", hint=f"Set {setting}.") from exc
+            raise PortTaken(f"The {what} cannot listen at {path}: {exc}", hint=f"Set {setting}.") from exc
         finally:
             os.umask(before)
 
@@ -87,7 +87,7 @@ def _clear(path: Path, what: str, setting: str) -> None:
     except OSError:
         return
     if not stat.S_ISSOCK(mode):
-        raise PortTaken(f"{path} is there and is no socket: the {what} cannot listen there", hint=f"Set {setting}.")
+        raise PortTaken(f"{path} is there and is no socket: the {what} cannot listen there.", hint=f"Set {setting}.")
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -95,5 +95,5 @@ def _clear(path: Path, what: str, setting: str) -> None:
             path.unlink()
             return
         except OSError as exc:
-            raise PortTaken(f"{path} cannot be asked whose it is: {exc.strerror}", hint=f"Set {setting}.") from exc
-    raise PortTaken(f"another {what} listens at {path}", hint=f"Stop it, or set {setting}.")
+            raise PortTaken(f"{path} cannot be asked whose it is: {exc.strerror}.", hint=f"Set {setting}.") from exc
+    raise PortTaken(f"Another {what} listens at {path}.", hint=f"Stop it, or set {setting}.")

@@ -98,7 +98,7 @@ def test_the_command_itself_says_what_is_wrong_and_exits_2(folder: Path) -> None
     command = [sys.executable, "-m", "clients", "predict", "--model", "shades", "--url", "http://127.0.0.1:1"]
     done = subprocess.run([*command, folder / "night.png"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("sightline: no service at http://127.0.0.1:1")
+    assert done.stderr.startswith("sightline: No service at http://127.0.0.1:1")
     assert "Traceback" not in done.stderr
 
 

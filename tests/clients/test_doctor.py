@@ -92,7 +92,7 @@ def test_a_missing_version_is_said(models: Path, service: Service, tmp_path: Pat
     client = Client(service.url, max_retries=0)
     with pytest.raises(UsageError, match="no version of 'nobody'"):
         find_version("nobody", models, None, client, "")
-    with pytest.raises(UsageError, match="version 7"):
+    with pytest.raises(UsageError, match="Version 7"):
         find_version("shades", models, 7, client, "")
     assert isinstance(CliRunner().invoke(doctor, ["--models", str(tmp_path)]).exception, UsageError)
     (models / "shades" / "1" / "assets.extra" / "golden" / "answers.npz").unlink()

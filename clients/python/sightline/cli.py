@@ -95,12 +95,12 @@ def missing(what: str, exc: ModuleNotFoundError, extras: str) -> MissingPackage:
         found = getattr(sys.modules.get(package), "__file__", None)
         where = f": {found} is imported in its place" if found else ""
         return MissingPackage(
-            f"{what} does not find Sightline's package {package}{where}",
+            f"{what} does not find Sightline's package {package}{where}.",
             hint="Run the installed command `sightline` in place of `python -m`, or install it into an environment of "
             "its own.",
         )
     hint = install_hint(extras) if extras else f"Install it: pip install {package}."
-    return MissingPackage(f"{what} needs the package {package}, which is not installed", hint=hint)
+    return MissingPackage(f"{what} needs the package {package}, which is not installed.", hint=hint)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

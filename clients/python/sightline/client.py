@@ -394,7 +394,7 @@ def checked_url(url: str) -> str:
     except httpx.InvalidURL as exc:
         raise UsageError(f"{url!r} is not an address: {exc}", hint=f"Use one such as {DEFAULT_URL}.") from exc
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise UsageError(f"{url!r} is not an HTTP address", hint=f"Use one such as {DEFAULT_URL}.")
+        raise UsageError(f"{url!r} is not an HTTP address.", hint=f"Use one such as {DEFAULT_URL}.")
     return url.rstrip("/")
 
 

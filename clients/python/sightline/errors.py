@@ -178,10 +178,11 @@ def error_from_transport(exc: httpx.TransportError, base_url: str) -> SightlineE
     """Map a transport failure to a Sightline error."""
     if isinstance(exc, httpx.TimeoutException) and not isinstance(exc, httpx.ConnectTimeout):
         return DeadlineExceeded(
-            f"{base_url} did not answer in time ({type(exc).__name__})", hint="Allow more time, or send fewer pictures."
+            f"{base_url} did not answer in time ({type(exc).__name__}).",
+            hint="Allow more time, or send fewer pictures.",
         )
     return ServiceUnreachable(
-        f"no service at {base_url}: {exc or type(exc).__name__}",
+        f"No service at {base_url}: {exc or type(exc).__name__}.",
         hint="Start one with `sightline serve`, or name another with --url or SIGHTLINE_URL.",
     )
 

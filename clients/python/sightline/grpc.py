@@ -40,7 +40,7 @@ try:
     from serving.prepare import Stages
 except ModuleNotFoundError as exc:
     raise MissingPackage(
-        f"GrpcClient needs the gateway's packages, and {exc.name} is not installed", hint=install_hint("gateway")
+        f"GrpcClient needs the gateway's packages, and {exc.name} is not installed.", hint=install_hint("gateway")
     ) from exc
 
 T = TypeVar("T")

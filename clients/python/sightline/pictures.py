@@ -57,7 +57,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         why = getattr(exc, "strerror", None) or exc
-        raise BadImage(f"{os.fspath(path)!r} cannot be read: {why}", code="unreadable_file") from exc
+        raise BadImage(f"{os.fspath(path)!r} cannot be read: {why}.", code="unreadable_file") from exc
 
 
 def _is_a(value: object, module: str, name: str) -> bool:
@@ -78,7 +78,7 @@ def _from_array(array: Any) -> "Image.Image":
         from PIL import Image
     except ImportError as exc:
         raise MissingPackage(
-            "an array is sent as a PNG, which needs the package Pillow", hint="Install it: pip install pillow."
+            "An array is sent as a PNG, which needs the package Pillow.", hint="Install it: pip install pillow."
         ) from exc
     has_colors = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if array.dtype != "uint8" or not has_colors or array.size == 0:

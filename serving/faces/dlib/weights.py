@@ -44,10 +44,10 @@ def weights_file(name: str) -> Path:
     # located without importing the package, which needs pkg_resources
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or spec.origin is None:
-        raise FacesNotInstalled("face_recognition_models is not installed", hint=INSTALL)
+        raise FacesNotInstalled("face_recognition_models is not installed.", hint=INSTALL)
     path = Path(spec.origin).parent / "models" / WEIGHTS[name]
     if not path.is_file():
-        raise FacesNotInstalled(f"face_recognition_models has no {path.name}", hint=INSTALL)
+        raise FacesNotInstalled(f"face_recognition_models has no {path.name}.", hint=INSTALL)
     return path
 
 

@@ -37,7 +37,7 @@ class EmptyStore:
         replace: bool = False,  # noqa: ARG002
         expires: str | None = None,  # noqa: ARG002
     ) -> int:
-        raise GalleryUnavailable("the store was opened for reading only")
+        raise GalleryUnavailable("The store was opened for reading only.")
 
     def forget(self, gallery: str, person: str) -> int:
         name = check_person(person)

@@ -45,7 +45,7 @@ class AesCipher:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as exc:
             raise FacesNotInstalled(
-                "encryption needs the package cryptography", hint="Install it: pip install cryptography."
+                "Encryption needs the package cryptography.", hint="Install it: pip install cryptography."
             ) from exc
         self._cipher = AESGCM(key)
         self._lookup_key = hmac.digest(key, b"sightline faces lookup", hashlib.sha256)
@@ -61,7 +61,7 @@ class AesCipher:
             return self._cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], None)
         except (self._invalid, ValueError) as exc:
             raise GalleryKeyMissing(
-                "the gallery was not encrypted with this key",
+                "The gallery was not encrypted with this key.",
                 hint="Set SIGHTLINE_FACES_KEY to the key it was made with.",
             ) from exc
 
@@ -79,6 +79,6 @@ def cipher_for(key: str) -> Cipher:
         secret = b""
     if len(secret) != KEY_BYTES:
         raise UsageError(
-            f"SIGHTLINE_FACES_KEY is not {KEY_BYTES} bytes in base64", hint="Make one with: openssl rand -base64 32"
+            f"SIGHTLINE_FACES_KEY is not {KEY_BYTES} bytes in base64.", hint="Make one with: openssl rand -base64 32"
         )
     return AesCipher(secret)

@@ -40,7 +40,7 @@ def export_gallery(store: Archive, gallery: str, path: Path) -> int:
                 count += 1
         draft.replace(path)
     except OSError as exc:
-        raise UsageError(f"{path} cannot be written: {exc.strerror}") from exc
+        raise UsageError(f"{path} cannot be written: {exc.strerror}.") from exc
     finally:
         draft.unlink(missing_ok=True)
     return count
@@ -56,7 +56,7 @@ def import_gallery(store: Store, path: Path, gallery: str | None = None) -> tupl
         head = _parsed(file.readline(), path, 1)
         if head.get("format") != FORMAT or head.get("version") != VERSION:
             raise UsageError(
-                f"{path} is not an exported gallery of version {VERSION}",
+                f"{path} is not an exported gallery of version {VERSION}.",
                 hint="Write one with `sightline faces export`.",
             )
         name = gallery or str(head["gallery"])
@@ -96,5 +96,5 @@ def _parsed(line: str, path: Path, number: int) -> dict[str, Any]:
     except ValueError:
         row = None
     if not isinstance(row, dict):
-        raise UsageError(f"{path}, line {number} is not a JSON object")
+        raise UsageError(f"{path}, line {number} is not a JSON object.")
     return row

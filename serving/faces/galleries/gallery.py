@@ -162,7 +162,7 @@ def check_person(name: str) -> str:
     elif "/" in tidy or "\\" in tidy or tidy in (".", ".."):
         problem = "is a path"
     if problem:
-        raise InvalidName(f"the person's name {problem}", hint="Use a name such as 'Ada Lovelace'.")
+        raise InvalidName(f"The person's name {problem}", hint="Use a name such as 'Ada Lovelace'.")
     return tidy
 
 
@@ -170,7 +170,7 @@ def check_gallery(name: str) -> str:
     """Return the gallery's name. Raises InvalidName."""
     if not GALLERY_NAME.fullmatch(name):
         raise InvalidName(
-            f"{name!r} is not a valid name of a gallery",
+            f"{name!r} is not a valid name of a gallery.",
             hint="Use up to 63 of a-z, 0-9, - and _; begin with a letter or digit.",
         )
     return name
@@ -181,26 +181,26 @@ def check_expiry(day: str) -> str:
     try:
         return day and datetime.date.fromisoformat(day).isoformat()
     except ValueError as exc:
-        raise InvalidParameter(f"expires is {day!r}; it must be a day such as 2027-12-31") from exc
+        raise InvalidParameter(f"expires is {day!r}; it must be a day such as 2027-12-31.") from exc
 
 
 def check_encoder(gallery: str, theirs: str, ours: str) -> None:
     """Raise EncoderMismatch unless `theirs` (the gallery's encoder) is `ours`."""
     if theirs != ours:
         raise EncoderMismatch(
-            f"the gallery {gallery!r} holds encodings of {theirs}, which those of {ours} cannot be compared with",
+            f"The gallery {gallery!r} holds encodings of {theirs}, which those of {ours} cannot be compared with.",
             hint="Enrol the photos again into a new gallery, or use the encoder that the gallery was made with.",
         )
 
 
 def unknown_gallery(gallery: str) -> UnknownGallery:
     """Return the error for a gallery that does not exist."""
-    return UnknownGallery(f"there is no gallery {gallery!r}", hint="Enrol somebody into it to make it.")
+    return UnknownGallery(f"There is no gallery {gallery!r}.", hint="Enrol somebody into it to make it.")
 
 
 def unknown_person(gallery: str, person: str) -> UnknownPerson:
     """Return the error for a person who is not in the gallery."""
-    return UnknownPerson(f"there is no {person!r} in the gallery {gallery!r}", hint="See `sightline faces list`.")
+    return UnknownPerson(f"There is no {person!r} in the gallery {gallery!r}.", hint="See `sightline faces list`.")
 
 
 def check_encodings(encodings: Encodings) -> Encodings:

@@ -295,7 +295,7 @@ def _translated() -> Iterator[None]:
 def _one(cursor: psycopg.Cursor[Any]) -> Any:
     row = cursor.fetchone()
     if row is None:
-        raise GalleryError("the database returned no row where one was expected")
+        raise GalleryError("The database returned no row where one was expected.")
     return row
 
 

@@ -271,7 +271,8 @@ class SqliteStore:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise GalleryCorrupt(
-                f"{self._path} was written by a newer version of Sightline (schema {version})", hint="Update Sightline."
+                f"{self._path} was written by a newer version of Sightline (schema {version}).",
+                hint="Update Sightline.",
             )
         if version < SCHEMA_VERSION:
             db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
@@ -281,7 +282,7 @@ class SqliteStore:
         self._db.execute("PRAGMA shrink_memory").fetchall()  # else pages in memory hide those on the disk
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
-            raise GalleryCorrupt(f"the gallery {self._path} is damaged: {found}", hint=RESTORE)
+            raise GalleryCorrupt(f"The gallery {self._path} is damaged: {found}", hint=RESTORE)
 
     def _require_same_file(self, *, to_write: bool = False) -> None:
         """Check the file at the path before a transaction.
@@ -294,7 +295,7 @@ class SqliteStore:
             found = self._path.stat()
         except FileNotFoundError as exc:
             raise GalleryUnavailable(
-                f"the gallery {self._path} was deleted while it was in use",
+                f"The gallery {self._path} was deleted while it was in use.",
                 hint="Put the file back, or restart the service to begin an empty gallery.",
             ) from exc
         if self._seen is None or _identity(found) != _identity(self._seen):
@@ -328,7 +329,7 @@ class SqliteStore:
 
     def _replaced(self) -> GalleryUnavailable:
         return GalleryUnavailable(
-            f"the gallery {self._path} was deleted or replaced while it was in use", hint="Try again in a moment."
+            f"The gallery {self._path} was deleted or replaced while it was in use.", hint="Try again in a moment."
         )
 
     def _check_key(self) -> None:
@@ -339,7 +340,7 @@ class SqliteStore:
                 return
         if self._cipher.decrypt(row[0]) != KEY_PROBE:
             raise GalleryKeyMissing(
-                f"{self._path} is encrypted and no key was given", hint="Set SIGHTLINE_FACES_KEY to its key."
+                f"{self._path} is encrypted and no key was given.", hint="Set SIGHTLINE_FACES_KEY to its key."
             )
 
     # ---- transactions
@@ -381,7 +382,7 @@ class SqliteStore:
             raise kind(f"the gallery {self._path}: {exc}", hint=hint) from exc
         except OSError as exc:
             raise GalleryUnavailable(
-                f"the gallery {self._path} cannot be made: {exc.strerror}",
+                f"The gallery {self._path} cannot be made: {exc.strerror}.",
                 hint="Check that this user may write to its folder.",
             ) from exc
 

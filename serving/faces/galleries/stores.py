@@ -17,7 +17,7 @@ def open_store(url: str, key: str = "") -> Archive:
     scheme = url.partition("://")[0]
     if scheme not in STORES:
         raise UsageError(
-            f"SIGHTLINE_FACES_URL is {url.partition('@')[0]!r}", hint=f"It must begin with {'://, '.join(STORES)}://."
+            f"SIGHTLINE_FACES_URL is {url.partition('@')[0]!r}.", hint=f"It must begin with {'://, '.join(STORES)}://."
         )
     return STORES[scheme](url, key)
 
@@ -43,14 +43,14 @@ def _sqlite(url: str, key: str) -> Archive:
 def _sqlite_path(url: str) -> Path:
     path = url.removeprefix("sqlite://").removeprefix("/")
     if not path:
-        raise UsageError("SIGHTLINE_FACES_URL names no file", hint="Write it as sqlite:///faces.db.")
+        raise UsageError("SIGHTLINE_FACES_URL names no file.", hint="Write it as sqlite:///faces.db.")
     return Path(path)
 
 
 def _postgres(url: str, key: str) -> Archive:
     if key:
         raise UsageError(
-            "SIGHTLINE_FACES_KEY is set, but PostgreSQL cannot search encrypted encodings",
+            "SIGHTLINE_FACES_KEY is set, but PostgreSQL cannot search encrypted encodings.",
             hint="Encrypt the database's disk instead, or use SQLite.",
         )
     try:

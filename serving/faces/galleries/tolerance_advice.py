@@ -64,7 +64,7 @@ def advise(entries: Iterable[Entry], rate: float) -> Advice:
     people = sorted({person for person, _ in held})
     if len(people) < 2:
         raise UsageError(
-            f"advice needs at least two persons; the gallery holds {len(people)}", hint="Enrol more people."
+            f"Advice needs at least two persons; the gallery holds {len(people)}.", hint="Enrol more people."
         )
     chosen = np.unique(np.linspace(0, len(held) - 1, min(SAMPLE, len(held))).astype(int))
     owners = np.searchsorted(people, [held[index][0] for index in chosen])

@@ -118,9 +118,9 @@ class FaceClient:
         try:
             return raise_if_error(unpack(self._client.ask(pack(message), self._timeout_seconds)))
         except TimeoutError as exc:  # a subclass of OSError, so it comes first
-            raise FacesUnavailable("the face service does not answer in time", hint="Try again in a moment.") from exc
+            raise FacesUnavailable("The face service does not answer in time.", hint="Try again in a moment.") from exc
         except OSError as exc:
             raise FacesUnavailable(
-                f"the face service at {self._client.path or 'no socket'} cannot be reached: {exc}",
+                f"The face service at {self._client.path or 'no socket'} cannot be reached: {exc}",
                 hint="Is it running? `sightline serve` starts it; try again in a moment.",
             ) from exc

@@ -99,10 +99,10 @@ class FacePool:
     def call(self, message: Message) -> Message:
         """Send any request that `Worker` answers. Raises what `find` raises."""
         if self._closed:
-            raise FacesUnavailable("the face processes are being stopped")
+            raise FacesUnavailable("The face processes are being stopped.")
         if not self._room.acquire(blocking=False):
             raise Overloaded(
-                f"{self._jobs.maxsize} photos are already waiting or in work",
+                f"{self._jobs.maxsize} photos are already waiting or in work.",
                 hint="Try again in a moment, or raise SIGHTLINE_FACES_WAITING or SIGHTLINE_FACES_PROCESSES.",
             )
         job = _Job(pack(message), time.monotonic() + self._timeout_seconds)
@@ -114,11 +114,11 @@ class FacePool:
             job.answer.cancel()  # nobody waits for it: if it is not being worked on, it never will be
             raise self._deadline_error() from exc
         except CancelledError as exc:
-            raise FacesUnavailable("the face processes are being stopped") from exc
+            raise FacesUnavailable("The face processes are being stopped.") from exc
 
     def _deadline_error(self) -> DeadlineExceeded:
         return DeadlineExceeded(
-            f"the photo was not done within {self._timeout_seconds:g} s (SIGHTLINE_FACES_TIMEOUT_SECONDS)",
+            f"The photo was not done within {self._timeout_seconds:g} s (SIGHTLINE_FACES_TIMEOUT_SECONDS).",
             hint="Try again when there is less to do.",
         )
 
@@ -147,7 +147,7 @@ class FacePool:
                 process.end()
                 process = _FaceProcess(self._settings)
         job.answer.set_exception(
-            FaceProcessDied(f"{TRIES} face processes died at this photo", hint="Check that there is enough memory.")
+            FaceProcessDied(f"{TRIES} face processes died at this photo.", hint="Check that there is enough memory.")
         )
         return process
 

@@ -52,7 +52,7 @@ class FaceService:
             return error_message(exc)
         except Exception:  # the border: the caller needs an answer, and the service goes on
             log.exception("the operation %s failed unexpectedly", op)
-            return error_message(SightlineError("the face service failed unexpectedly", hint="See its log."))
+            return error_message(SightlineError("The face service failed unexpectedly.", hint="See its log."))
 
     @property
     def _store(self) -> Store:

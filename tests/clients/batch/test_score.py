@@ -202,7 +202,7 @@ def test_nothing_to_score_and_nowhere_to_write_are_said_at_once(service: Service
     (tmp_path / "empty").mkdir()
     for source, target, why in (
         (tmp_path / "empty", out, "no picture"),
-        (tmp_path / "nowhere", out, "there is no"),
+        (tmp_path / "nowhere", out, "There is no"),
         (tmp_path, tmp_path / "x.doc", "ending"),
     ):
         result = scored(service, source, target)
@@ -220,7 +220,7 @@ def test_no_service_and_no_model_at_the_start_are_exit_2(service: Service, folde
     command = [sys.executable, "-m", "clients", "score", *arguments, "http://127.0.0.1:1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, list(folder.parent.glob("out*"))) == (2, [])
-    assert "no service at" in done.stderr
+    assert "No service at" in done.stderr
 
 
 def test_a_second_run_into_the_same_file_is_refused(service: Service, folder: Path, out: Path) -> None:

@@ -62,7 +62,7 @@ def raising(error: Exception) -> Callable[[], None]:
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it() -> None:
     error = missing("`sightline serve`", ModuleNotFoundError("No module named 'flask'", name="flask.app"), "gateway")
-    assert error.detail == "`sightline serve` needs the package flask, which is not installed"
+    assert error.detail == "`sightline serve` needs the package flask, which is not installed."
     assert error.hint == "Install it: pip install 'sightline-serving[gateway] @ file:///path/to/clone'."
 
 
