@@ -89,7 +89,7 @@ NAMES = (
     "TensorProto",
     "TensorShapeProto",
 )
-OURS_ALONE = {"LoadedVersion", "ListModelsRequest", "ListModelsResponse"}
+OURS_ALONE = {"LoadedVersion", "Readiness", "ListModelsRequest", "ListModelsResponse"}
 
 
 def filled(message: Message, depth: int = 0) -> Message:
