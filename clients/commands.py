@@ -1,6 +1,7 @@
 """`sightline predict` and `sightline models`: the answers of a running service at the terminal."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +16,9 @@ from sightline.errors import SightlineError, UsageError
 from sightline.results import Failed, Label, Model, Prediction
 
 from serving.contract import errors as contract
+from serving.contract.picture_files import LeftOut, picture_files
 
+UNCUT = 10_000  # characters of a line where output is piped: a row of a table stays one line
 CLIENT_OPTIONS = (
     click.option(
         "--url", envvar="SIGHTLINE_URL", default=DEFAULT_URL, show_default=True, help="Address of the service."
@@ -38,8 +41,8 @@ def client_options(command: Any) -> Any:
     return command
 
 
-@click.command(epilog="Example: sightline predict shoe.png shirt.png --model fashion --json")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
+@click.command(epilog="Example: sightline predict docs/samples/coffee.jpg photos/ --model imagenet")
+@click.argument("paths", nargs=-1, required=True, metavar="FILE|FOLDER...", type=click.Path())
 @click.option("--model", "-m", required=True, help="Name of the model.")
 @click.option("--version", type=int, help="Version of the model; by default the newest.")
 @click.option("--label", help="Version of the model, by its label.")
@@ -49,7 +52,7 @@ def client_options(command: Any) -> Any:
 @client_options
 def predict(
     *,
-    files: Sequence[str],
+    paths: Sequence[str],
     model: str,
     version: int | None,
     label: str | None,
@@ -60,10 +63,13 @@ def predict(
     api_key: str | None,
     timeout: float,
 ) -> None:
-    """Classify pictures by a running service.
+    """Classify images by a running service.
 
-    A picture that fails is a row with its reason, and does not disturb the others. Exit 1 when some failed.
+    Of a folder, every image in it and in its folders is classified, in the order of their names. An image that fails is
+    a row with its reason, and does not disturb the others. Exit 1 when some failed.
     """
+    left_out = LeftOut()
+    files = images_at(paths, left_out)
     with Client(url, api_key=api_key, timeout=timeout) as client:
         try:
             outcomes = client.predict_many(
@@ -75,6 +81,9 @@ def predict(
         click.echo(json.dumps(predictions_json(files, outcomes), indent=2))
     else:
         console().print(predictions_table(files, outcomes))
+    if any(map(os.path.isdir, paths)):
+        for line in summary_lines(outcomes, left_out):
+            click.echo(line, err=True)
     sys.exit(1 if any(isinstance(outcome, Failed) for outcome in outcomes) else 0)
 
 
@@ -92,10 +101,27 @@ def models(*, as_json: bool, url: str, api_key: str | None, timeout: float) -> N
         console().print(models_table(served))
 
 
+def images_at(paths: Sequence[str], left_out: LeftOut) -> list[str]:
+    """List files as they are named, and the images in and below each folder. Raises UsageError where there is none."""
+    files: list[str] = []
+    for path in paths:
+        files += picture_files(path, left_out) if os.path.isdir(path) else [path]
+    if not files:
+        raise UsageError(f"There is no image in {', '.join(map(printable, paths))}")
+    return files
+
+
+def summary_lines(outcomes: Sequence[Prediction | Failed], left_out: LeftOut) -> list[str]:
+    """Count the images and those that failed, then what a folder held besides."""
+    failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
+    images = "1 image" if len(outcomes) == 1 else f"{len(outcomes):,} images"
+    return [f"{images}: {len(outcomes) - failed:,} classified, {failed:,} failed", *left_out.lines()]
+
+
 def console() -> Console:
     """Open the terminal; lines are not cut where output is piped."""
     terminal = Console(highlight=False)
-    return terminal if terminal.is_terminal else Console(highlight=False, width=200, soft_wrap=True)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=UNCUT, soft_wrap=True)
 
 
 def as_usage_error(error: SightlineError | contract.SightlineError) -> Exception:
@@ -131,7 +157,7 @@ def _label_entry(label: Label) -> dict[str, Any]:
 
 def predictions_table(files: Sequence[str], outcomes: Sequence[Prediction | Failed]) -> Table:
     """Make a row for each picture: its label, score and runners-up, or why it has none."""
-    table = Table("file", "label", "score", "then", box=None, pad_edge=False)
+    table = Table("file", "label", "score", "runners-up", box=None, pad_edge=False)
     table.columns[2].justify = "right"
     for file, outcome in zip(files, outcomes, strict=True):
         name = escape(printable(file))

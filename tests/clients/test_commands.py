@@ -52,6 +52,33 @@ def test_a_picture_that_fails_is_a_row_and_exit_1(service: Service, folder: Path
     assert "black" in result.output
 
 
+def test_a_folder_is_classified_with_its_folders_in_the_order_of_names(service: Service, folder: Path) -> None:
+    (folder / "more" / "deep").mkdir(parents=True)
+    (folder / "more" / "deep" / "noon.png").write_bytes(png(250))
+    (folder / "more" / "dusk.png").write_bytes(png(10))
+    (folder / "notes.md").write_text("no image")
+    (folder / ".hidden.png").write_bytes(png(10))
+    result = asked(service, str(folder))
+    assert result.exit_code == 1  # of the text that claims to be a PNG
+    names = ["day [1].png", "night.png", "text.png", "more/dusk.png", "more/deep/noon.png"]
+    rows = result.stdout.splitlines()
+    assert rows[0].split() == ["file", "label", "score", "runners-up"]
+    assert [str(folder / name) in row for name, row in zip(names, rows[1:], strict=True)] == [True] * 5
+    assert result.stderr.splitlines() == [
+        "5 images: 4 classified, 1 failed",
+        "left out: 1 hidden (.hidden.png)",
+        "left out: 1 not pictures (notes.md)",
+    ]
+    answer = json.loads(asked(service, "--json", str(folder / "more")).stdout)
+    assert [row["file"] for row in answer["predictions"]] == [str(folder / name) for name in names[3:]]
+
+
+def test_a_folder_without_an_image_is_a_usage_error(service: Service, tmp_path: Path) -> None:
+    result = asked(service, str(tmp_path))
+    assert isinstance(result.exception, UsageError)
+    assert str(tmp_path) in str(result.exception)
+
+
 def test_json_holds_every_picture(service: Service, folder: Path) -> None:
     result = asked(service, "--json", "--top", "2", str(folder / "text.png"), str(folder / "night.png"))
     assert result.exit_code == 1

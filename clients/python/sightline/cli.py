@@ -31,7 +31,7 @@ class Subcommand:
 COMMANDS = {
     "serve": Subcommand("serving.__main__", "serve", "Start the model server and the gateway.", "gateway,model-server"),
     "export": Subcommand("export.__main__", "export", "Train or load a model and publish it.", "tensorflow"),
-    "predict": Subcommand("clients.commands", "predict", "Classify pictures by a running service."),
+    "predict": Subcommand("clients.commands", "predict", "Classify images by a running service."),
     "score": Subcommand("clients.batch.score", "score", "Score many pictures into a file."),
     "review": Subcommand("clients.batch.review", "review", "Look through scored pictures on one offline page."),
     "compare-models": Subcommand(
