@@ -85,7 +85,7 @@ def test_every_route_declares_its_scope() -> None:
     scopes = {rule.rule: scope_of(app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()}
     assert [rule for rule, scope in scopes.items() if scope is None] == []
     assert {rule for rule, scope in scopes.items() if scope == "open"} == {
-        "/", "/docs", "/openapi.json", "/healthz", "/readyz",
+        "/", "/page/<name>", "/docs", "/openapi.json", "/healthz", "/readyz",
     }  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def seen(client: FlaskClient, data: bytes) -> Any:
     """Return the model's input, uint8 (2, 2, 3)."""
     response = client.post("/predict/colors?input=png", data=data, content_type="image/jpeg")
     (row,) = response.get_json()["predictions"]
-    assert set(row) == {"name", "label", "score", "top", "input"}
+    assert set(row) == {"name", "label", "id", "score", "top", "input"}
     head, _, text = row["input"].partition(",")
     assert head == "data:image/png;base64"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
