@@ -1,6 +1,6 @@
 /* Label images: choose a model, hand it images, show and download the answers. */
 
-import { ask, askPatiently, at, base, bringIntoView, copyButton, count, droppedFiles, formFile, isPicture, key, limits, made, percent, quoted, working } from "./service.js";
+import { ask, askPatiently, at, base, bringIntoView, copyButton, count, droppedFiles, formFile, isPicture, key, limits, made, percent, quoted, sentences, working } from "./service.js";
 import { startCamera } from "./camera.js";
 import { startDrawing } from "./drawing.js";
 
@@ -164,7 +164,7 @@ let addresses = [];
 function fill(place, row) {
   const told = place.lastChild;
   if (row.error) {
-    told.replaceChildren(made("p", [row.error.detail, row.error.hint].filter(Boolean).join(" "), { className: "bad" }));
+    told.replaceChildren(made("p", sentences(row.error.detail, row.error.hint), { className: "bad" }));
     return;
   }
   const bars = made("div", [], { className: "bars" });

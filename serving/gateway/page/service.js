@@ -22,6 +22,8 @@ export class Failure extends Error {
   }
 }
 
+export const sentences = (...texts) => texts.filter(Boolean).map(text => /[.!?:]$/.test(text) ? text : `${text}.`).join(" ");
+
 /* Ask the service. Returns [body, response]; throws Failure with a sentence for people. */
 export async function ask(path, options = {}) {
   let response;
@@ -38,7 +40,7 @@ export async function ask(path, options = {}) {
     throw new Failure(key.value ? "The service does not accept this API key." : "This service asks for an API key.", 401, body);
   }
   if (response.status === 403) throw new Failure(`This API key may not do that. ${body.detail || ""}`, 403, body);
-  const text = [body.detail || response.statusText || `The service answered ${response.status}.`, body.hint].filter(Boolean).join(" ");
+  const text = sentences(body.detail || response.statusText || `The service answered ${response.status}.`, body.hint);
   throw new Failure(text, response.status, body, Number(response.headers.get("Retry-After") || 0));
 }
 
