@@ -12,7 +12,7 @@ from serving.gateway.http.errors import status_of
 from serving.gateway.http.schemas import Predicted, Predictions
 from serving.gateway.settings import Settings
 from serving.gateway.telemetry.metrics import Metrics
-from tests.contract.test_errors import tree
+from tests.contract.error_tree import tree
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

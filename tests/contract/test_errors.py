@@ -1,16 +1,10 @@
 import inspect
-from collections.abc import Iterator
 
 import pytest
 
 from serving.contract import errors
 from serving.contract.errors import SightlineError
-
-
-def tree(kind: type[SightlineError] = SightlineError) -> Iterator[type[SightlineError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from tree(child)
+from tests.contract.error_tree import tree
 
 
 @pytest.mark.parametrize("kind", list(tree()), ids=lambda kind: kind.__name__)

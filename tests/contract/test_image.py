@@ -25,6 +25,7 @@ from serving.contract.errors import (
 from serving.contract.image import decode_image
 from serving.contract.image_limits import ImageLimits
 from tests.contract.icc import DISPLAY_P3, in_display_p3, rgb_profile
+from tests.contract.orientation import stored_as
 
 LIMITS = ImageLimits()
 in_heic = pytest.mark.skipif(not find_spec("pillow_heif"), reason="the extra `heic` is not installed")
@@ -40,21 +41,6 @@ def gradient(width: int = 40, height: int = 30) -> Image.Image:
     red = np.linspace(0, 255, width, dtype=np.uint8)[None].repeat(height, 0)
     green = np.linspace(0, 255, height, dtype=np.uint8)[:, None].repeat(width, 1)
     return Image.fromarray(np.dstack([red, green, np.full_like(red, 90)]))
-
-
-def stored_as(upright: Any, orientation: int) -> Any:
-    """Turn a picture, (h, w, 3), as a camera held that way stores it. Source: the table of EXIF 2.32, 4.6.4"""
-    turned = {
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.transpose(1, 0, 2),
-        6: np.rot90(upright, 1),
-        7: np.rot90(upright.transpose(1, 0, 2), 2),
-        8: np.rot90(upright, -1),
-    }
-    return np.ascontiguousarray(turned[orientation])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG", "AVIF", "HEIF", "PPM"])

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from tests.contract.icc import DISPLAY_P3, in_display_p3, rgb_profile
-from tests.contract.test_image import stored_as
+from tests.contract.orientation import stored_as
 
 ORANGE = (200, 100, 50)  # 4 : 2 : 1
 SHARES = (4 / 7, 2 / 7, 1 / 7)

@@ -6,7 +6,7 @@ import pytest
 
 from serving.contract.errors import SightlineError
 from serving.gateway.http.errors import STATUS, status_of
-from tests.contract.test_errors import tree
+from tests.contract.error_tree import tree
 
 
 @pytest.mark.parametrize("kind", list(tree()), ids=lambda kind: kind.__name__)
