@@ -80,7 +80,8 @@ def export(recipe: Recipe, target: Target) -> Path:
         version = draft.publish()
     say(f"verified: {verdict.n} golden examples agree within {verdict.max_abs_difference:.1e}")
     if target.reports:
-        say(f"report: {write_report(target.reports / target.name / version.name, card, trained)}")
+        folder = target.reports / target.name / version.name
+        say(f"report: {write_report(folder, card, trained, golden.probabilities)}")
     click.echo(version)
     say(how_to_try(target.models, version))
     return version

@@ -88,7 +88,7 @@ class TrainedModel:
 
     examples: images for the golden examples. history: a number per epoch, under Keras's names. train, validation, test:
     None where the model was not trained here. temperature: already part of the servable. notice: of the licence of
-    weights that others made, which travels with the version.
+    weights that others made, which travels with the version. told: what a person said about an adopted model.
     """
 
     servable: Servable
@@ -106,6 +106,7 @@ class TrainedModel:
     validation: Evaluated | None = None
     test: Evaluated | None = None
     notice: str = ""
+    told: dict[str, str] = field(default_factory=dict)
 
 
 def servable_of_keras(call: KerasCall) -> Servable:

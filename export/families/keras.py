@@ -150,7 +150,20 @@ def adopt(path: Path, options: AdoptionOptions, places: Places) -> TrainedModel:
         source=Source("weights", path.name, sha256_of_files([p for p in path.rglob("*") if p.is_file()] or [path])),
         examples=photos,
         seconds=time.monotonic() - started,
+        told=told_by(options),
     )
+
+
+def told_by(options: AdoptionOptions) -> dict[str, str]:
+    """Describe in words what the options say about the model and its file does not."""
+    scaling = f"{options.scaling}: {SCALINGS[options.scaling]}" if options.scale is None else f"times {options.scale}"
+    return {
+        "scaling of the pixels": scaling,
+        "size": f"{options.image_size} x {options.image_size}" if options.image_size else "as the file says",
+        "fit": options.fit,
+        "polarity": options.polarity.replace("_", " "),
+        "labels": options.labels.name if options.labels else "none: the classes are numbered",
+    }
 
 
 def load_keras_file(path: Path) -> LoadedModel:

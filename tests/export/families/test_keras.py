@@ -1,13 +1,14 @@
 """Adopted models answer as before."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import Result
 
-from export.families.keras import name_of
+from export.families.keras import AdoptionOptions, name_of, told_by
 from serving.contract.card import read_card
 from serving.contract.errors import InvalidData, UsageError
 from tests.export.families.small_model import read_golden_of, small_model
@@ -87,3 +88,15 @@ def test_the_command_names_the_model_after_the_file_unless_it_is_told(exported: 
     small_model("softmax").save(tmp_path / "cats.keras")
     assert exported("keras", tmp_path / "cats.keras").parent.name == "cats"
     assert exported("keras", tmp_path / "cats.keras", "--name", "keras").parent.name == "keras"
+
+
+def test_the_report_says_what_the_command_was_told() -> None:
+    options = AdoptionOptions(Path("cats.txt"), "unit", None, 96, "crop", "as_is", "serving_default", False, None)
+    assert told_by(options) == {
+        "scaling of the pixels": "unit: 0 to 1",
+        "size": "96 x 96",
+        "fit": "crop",
+        "polarity": "as is",
+        "labels": "cats.txt",
+    }
+    assert told_by(replace(options, scale=0.5))["scaling of the pixels"] == "times 0.5"
