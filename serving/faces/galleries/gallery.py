@@ -1,7 +1,7 @@
 """The known people: the protocol of a store, its data, and the checks that all stores share.
 
 A store holds galleries, a gallery holds persons, a person has encodings. To add a store, write one file with a class
-that has the methods of `Store`, and add a row to `stores.py` and one to `open_anew` in
+that has the methods of `Archive`, and add a row to `stores.py` and one to `open_anew` in
 tests/faces/galleries/test_stores.py, which checks that every store keeps the same promises.
 """
 
