@@ -61,6 +61,9 @@ def test_results_are_looked_through_corrected_and_taken_as_data(browser: Browser
     assert browser.text("figure:nth-child(2) b") == "dog (n-dog)"
     assert "bird (n-bird) 0.100" in browser.text("figure:nth-child(2) figcaption")
 
+    assert browser.text("#accuracy") == "Accuracy 75 %: 3 of 4 images whose truth is known."
+    assert browser.text("figure:nth-child(2) figcaption").startswith("2.png")
+
     choose(browser, "#label", "dog")
     assert browser.run(SHOWN) == ["2.png", "3 ,.png", "4.png"]
     browser.click("#wrong")
@@ -90,3 +93,34 @@ def test_results_are_looked_through_corrected_and_taken_as_data(browser: Browser
     folders = pytest.importorskip("export.data.folders", reason="the extra `tensorflow` is not installed")
     files = folders.check_files(folders.list_files(saved), strict=True).files["train"]
     assert files == [(page.parent / "cat" / "2.png", "cat"), (page.parent / "dog" / "3 ,.png", "bird")]
+
+
+@in_chromium
+def test_images_are_corrected_by_number_keys(browser: Browser, page: Path) -> None:
+    browser.call("POST", "/url", {"url": page.as_uri()})
+    browser.run("document.querySelectorAll('figure')[1].focus()")  # the cat that was called a dog; 2: bird
+    browser.keys("figure:nth-child(2)", "2")
+    assert browser.run("return document.querySelectorAll('figure select')[1].value") == "bird"
+    assert browser.text("#count") == "1"
+    assert browser.run("return document.activeElement === document.querySelectorAll('figure')[2]")
+    browser.keys("figure:nth-child(3)", "1")
+    browser.keys("figure:nth-child(2)", "0")
+    assert browser.run("return [...document.querySelectorAll('figure select')].map(each => each.value)") == [
+        "",
+        "",
+        "dog",
+        "",
+        "",
+    ]
+    browser.keys("figure:nth-child(2)", "7\ue012")  # there is no seventh label; the left arrow
+    assert browser.run("return document.activeElement === document.querySelectorAll('figure')[0]")
+    assert browser.text("#count") == "1"
+
+
+@in_chromium
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_can_be_used_without_mouse_or_screen(browser: Browser, page: Path, dark: bool) -> None:
+    browser.emulate(390, dark=dark)
+    browser.call("POST", "/url", {"url": page.as_uri()})
+    assert browser.violations() == []
+    assert browser.run("return document.documentElement.scrollWidth") <= 390
