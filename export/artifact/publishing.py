@@ -18,7 +18,7 @@ from export.artifact import serving_config
 from export.progress import say
 from serving.contract.errors import NoSpace, UsageError
 from serving.contract.manifest import write_manifest
-from serving.contract.versions import SERVING_CONFIG, find_versions
+from serving.contract.versions import LARGEST_VERSION, SERVING_CONFIG, find_versions
 
 DRAFT_PREFIX = ".tmp-"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -71,6 +71,7 @@ def draft_version(models: Path, name: str) -> Iterator[Draft]:
     except OSError as exc:
         raise _to_sightline_error(exc, shelf) from exc
     try:
+        next_number(shelf)  # raises before the work is done, too
         yield Draft(shelf, path)
     except OSError as exc:
         if exc.errno in OUT_OF_SPACE:
@@ -95,8 +96,14 @@ def check_name(name: str) -> str:
 
 
 def next_number(shelf: Path) -> int:
-    """One more than the highest version number in a model's folder."""
-    return 1 + max(find_versions(shelf), default=0)
+    """One more than the highest version number in a model's folder. Raises UsageError where there is no higher one."""
+    highest = max(find_versions(shelf), default=0)
+    if highest == LARGEST_VERSION:
+        raise UsageError(
+            f"{shelf} holds version {highest}, the highest number that there is.",
+            hint="Rename that folder to a smaller number, or give the model another --name.",
+        )
+    return highest + 1
 
 
 def remove_abandoned_drafts(shelf: Path) -> list[Path]:

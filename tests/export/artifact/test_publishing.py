@@ -115,3 +115,10 @@ def test_exports_at_the_same_time_get_different_numbers(tmp_path: Path) -> None:
     assert len(published) == 20
     assert sorted(int(path.name) for path in published) == list(range(1, 21))
     assert all(len(list(path.iterdir())) == 2 and check_files(path) for path in published)  # the mark, assets.extra
+
+
+def test_a_number_that_nothing_serves_is_refused_and_the_versions_stay(tmp_path: Path) -> None:
+    (tmp_path / "m" / str(2**63 - 1)).mkdir(parents=True)
+    with pytest.raises(UsageError, match="the highest number that there is"), draft_version(tmp_path, "m") as draft:
+        draft.publish()
+    assert [path.name for path in (tmp_path / "m").iterdir()] == [str(2**63 - 1)]
