@@ -2,6 +2,7 @@
 
 import logging
 import re
+from functools import lru_cache
 from pathlib import Path
 
 GOLDEN_DIR = Path("assets.extra") / "golden"  # in a version: sample images and Keras's answers to them
@@ -41,9 +42,14 @@ def find_versions(model_dir: Path) -> dict[int, Path]:
         if number is None:
             continue
         if number in versions:
-            logger.warning("%s: %s and %s are the same version", model_dir, versions[number].name, child.name)
+            _warn_of_two_names(model_dir, versions[number].name, child.name)
         versions[number] = child
     return versions
+
+
+@lru_cache(maxsize=1024)  # a server lists the folder every second; the log has it once
+def _warn_of_two_names(model_dir: Path, name: str, other: str) -> None:
+    logger.warning("%s: %s and %s are the same version; %s is used", model_dir, name, other, other)
 
 
 def version_dirs(model_dir: Path) -> list[Path]:
