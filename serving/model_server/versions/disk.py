@@ -11,11 +11,16 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 def fingerprint(directory: Path) -> Fingerprint:
     """List the name, size and time of change of a version's folder and of all in it.
 
-    The list differs when a copy has gone on or a permission was mended: st_ctime moves with both. What cannot be read
-    is left out.
+    The list differs when a copy has gone on or a permission was mended: st_ctime moves with both. Links are
+    followed, to each folder once. What cannot be read is left out.
     """
     paths = [str(directory)]
-    for folder, folders, files in os.walk(directory):
+    walked: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(directory, followlinks=True):
+        if (identity := _identity(folder)) in walked:
+            folders.clear()
+            continue
+        walked.add(identity)
         paths += [os.path.join(folder, name) for name in (*folders, *files)]
     found = []
     for path in sorted(paths):
@@ -47,6 +52,14 @@ def find_models(root: Path) -> tuple[dict[str, Path], list[str]]:
 def printable(text: str) -> str:
     """Replace what is not UTF-8 in a name that the disk gave."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return (0, 0)
+    return status.st_dev, status.st_ino
 
 
 def _is_model(path: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from serving.model_server.versions.disk import find_models
+from serving.model_server.versions.disk import find_models, fingerprint
 from serving.model_server.versions.repository import Repository, RepositorySettings, State, VersionStatus
 from serving.runtimes.status import CallError
 
@@ -182,3 +182,16 @@ def test_an_error_goes_with_the_folder_that_had_it(tmp_path: Path, watch: Callab
     wait(lambda: is_available(repository, 1))
     shutil.rmtree(broken)
     wait(lambda: status(repository, 2) == VersionStatus(2, State.END, None))
+
+
+def test_a_change_in_a_linked_folder_is_seen_and_a_loop_of_links_ends(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    version = tmp_path / "1"
+    elsewhere.mkdir()
+    version.mkdir()
+    (elsewhere / "weights").write_text("damaged")
+    (elsewhere / "loop").symlink_to(elsewhere)
+    (version / "variables").symlink_to(elsewhere)
+    before = fingerprint(version)
+    (elsewhere / "weights").write_text("mended!")
+    wait(lambda: fingerprint(version) != before, 2)
