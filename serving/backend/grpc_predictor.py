@@ -25,7 +25,7 @@ from serving.backend.predictor import (
     readiness_of,
 )
 from serving.backend.protos import wire_pb2 as wire
-from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, ModelCard, card_from_json
+from serving.contract.card import CARD_INPUT, CARD_OUTPUT, CARD_SECONDS, CARD_SIGNATURE, ModelCard, card_from_json
 from serving.contract.errors import (
     DeadlineExceeded,
     ModelFailed,
@@ -40,8 +40,6 @@ from serving.contract.errors import (
 from serving.contract.preprocessing import Tensor
 from serving.runtimes.status import CallError
 from serving.runtimes.tensors import to_content_proto, to_numpy
-
-CARD_SECONDS = 5.0  # how long a card is cached; reading it costs one small RPC
 
 # The error of a status where the call itself has nothing better to say.
 ERRORS: dict[grpc.StatusCode, type[SightlineError]] = {

@@ -18,6 +18,7 @@ from serving.contract.preprocessing import Preprocessing
 SCHEMA_VERSION = 1
 CARD_SIGNATURE = "model_card"  # probe: int32 [n] -> card: string [n]
 CARD_INPUT, CARD_OUTPUT = "probe", "card"
+CARD_SECONDS = 5.0  # how long a gateway caches a version's card; reading it costs one small RPC
 CARD_FILE = Path("assets.extra") / "model_card.json"
 LARGEST_ATOL = 0.1  # of a probability; bfloat16 needs it, float32 a ten-thousandth of it
 

@@ -18,6 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 import grpc
 
+from serving.contract.card import CARD_SECONDS
 from serving.contract.machine import usable_cpus
 from serving.contract.versions import find_versions
 from serving.model_server.versions.disk import Fingerprint, find_models, fingerprint, printable
@@ -51,7 +52,8 @@ class RepositorySettings:
     """poll_seconds: how often the disk is read, 0 for once. load_retries: after the first try, `retry_seconds` apart.
 
     unavailable_labels: a new label may point at a version that is not loaded yet. fall_back: where the newest version
-    cannot be loaded and none is, load the next older one.
+    cannot be loaded and none is, load the next older one. reuse_seconds: how long a number rests before other files
+    answer under it; until then a gateway may name their classes by the card that it has cached.
     """
 
     poll_seconds: float = 1.0
@@ -59,6 +61,7 @@ class RepositorySettings:
     retry_seconds: float = 60.0
     unavailable_labels: bool = False
     fall_back: bool = False
+    reuse_seconds: float = CARD_SECONDS + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ class _VersionRecord(Generic[Servable]):
     tried: Fingerprint = ()  # the files of the directory at the last attempt
     listed: Fingerprint = ()  # its files now; read only for a version that has failed
     is_quiet: bool = False  # unchanged since the poll before
+    served: Fingerprint = ()  # the files that last answered under this number
+    served_until: float = 0.0  # when they were unloaded, of time.monotonic
 
 
 @dataclass(slots=True)
@@ -404,7 +409,10 @@ class Repository(Generic[Servable]):
         version = model.versions.get(number)
         has_changed = bool(version and version.failures and version.is_quiet and version.listed != version.tried)
         if version is None or (version.state == State.END and (not version.failures or has_changed)):
-            version = model.versions[number] = _VersionRecord(number, path, error=version.error if version else None)
+            before, version = version, _VersionRecord(number, path)
+            if before is not None:
+                version.error, version.served, version.served_until = before.error, before.served, before.served_until
+            model.versions[number] = version
         if version.state not in (State.START, State.LOADING) or version.in_flight:
             return
         if now >= version.retry_at or has_changed:
@@ -419,6 +427,7 @@ class Repository(Generic[Servable]):
         logger.info("loading %s version %d from %s", name, version.number, version.path)
         try:
             found = fingerprint(version.path)
+            self._rest(model, version, found)
             servable = self._load(name, version.number, version.path)
         except BaseException as exc:  # noqa: BLE001  the version failed, whatever it raised
             error = _load_error(exc)
@@ -427,8 +436,24 @@ class Repository(Generic[Servable]):
             return
         with self._changed:
             version.servable, version.error, version.failures, version.in_flight = servable, None, 0, False
+            version.served = found
             self._set(model, version, State.AVAILABLE)
         logger.info("%s version %d is available after %.2f s", name, version.number, time.monotonic() - started)
+
+    def _rest(self, model: _ModelRecord[Servable], version: _VersionRecord[Servable], found: Fingerprint) -> None:
+        """Wait until no gateway has cached the card of other files that answered under the version's number."""
+        seconds = version.served_until + self._settings.reuse_seconds - time.monotonic()
+        if version.served_until and found != version.served and seconds > 0:
+            name, number = model.config.name, version.number
+            logger.info(
+                "%s version %d was put in place of another version %d: waiting %.1f s, for gateways that have "
+                "cached its card",
+                name,
+                number,
+                number,
+                seconds,
+            )
+            self._stop.wait(seconds)
 
     def _note_failure(
         self, model: _ModelRecord[Servable], version: _VersionRecord[Servable], error: CallError, found: Fingerprint
@@ -451,7 +476,7 @@ class Repository(Generic[Servable]):
         return ready if answers or not aspired else ready[:-1]
 
     def _unload(self, model: _ModelRecord[Servable], version: _VersionRecord[Servable]) -> None:
-        servable, version.servable = version.servable, None
+        servable, version.servable, version.served_until = version.servable, None, time.monotonic()
         self._set(model, version, State.END)
         if servable is not None:
             self._loaders.submit(servable.close)

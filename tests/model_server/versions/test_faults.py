@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from serving.contract.card import CARD_SECONDS
 from serving.model_server.versions.disk import find_models, fingerprint
 from serving.model_server.versions.repository import Repository, RepositorySettings, State, VersionStatus
 from serving.runtimes.status import CallError
@@ -195,3 +196,32 @@ def test_a_change_in_a_linked_folder_is_seen_and_a_loop_of_links_ends(tmp_path: 
     before = fingerprint(version)
     (elsewhere / "weights").write_text("mended!")
     wait(lambda: fingerprint(version) != before, 2)
+
+
+def test_other_files_under_a_number_answer_once_no_gateway_has_the_card_of_those_before(tmp_path: Path) -> None:
+    """A gateway takes the version's number for its card's, and caches the card for CARD_SECONDS."""
+    settings = RepositorySettings(poll_seconds=0.02, fall_back=True, reuse_seconds=1.5)
+    repository = Repository(load, settings, models_dir=tmp_path)
+    repository.start()
+    try:
+        publish(tmp_path, 1, "old")
+        second = publish(tmp_path, 2, "first")
+        wait(lambda: is_available(repository, 2))
+        shutil.rmtree(second)
+        wait(lambda: not is_available(repository, 2))
+        unloaded = time.monotonic()
+        publish(tmp_path, 2, "second")
+        wait(lambda: is_available(repository, 2))
+        assert time.monotonic() - unloaded > 1
+        with repository.use("m") as (version, word):
+            assert (version, word.word) == (2, "second")
+        began = time.monotonic()
+        shutil.rmtree(second)  # version 1 is as it was: it need not wait
+        wait(lambda: is_available(repository, 1))
+        assert time.monotonic() - began < 1
+    finally:
+        repository.close()
+
+
+def test_a_gateway_forgets_a_card_before_its_number_is_used_again() -> None:
+    assert RepositorySettings().reuse_seconds > CARD_SECONDS
