@@ -26,7 +26,15 @@ from sightline.errors import BadImage, MissingPackage, UsageError, install_hint
 
 from serving.contract.headers import START_BYTES
 from serving.contract.names import existing_path, is_utf8, nfc, shown_path
-from serving.contract.picture_files import NOT_PICTURES, LeftOut, is_picture, is_picture_file, name_reason, walk
+from serving.contract.picture_files import (
+    NOT_PICTURES,
+    SPECIAL,
+    LeftOut,
+    is_picture,
+    is_picture_file,
+    name_reason,
+    walk,
+)
 from serving.contract.text_files import marked_encoding
 
 LARGEST_FILE = 200_000_000  # bytes; a larger file is refused unread, so that memory stays flat
@@ -37,9 +45,11 @@ TABLES = (".csv", ".tsv", ".parquet")
 # What zipfile raises: RuntimeError for an encrypted member, NotImplementedError for an unknown compression.
 BROKEN_ZIP = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 RESULTS = "results of score"
+LINKS = "links inside the tar, whose files may be elsewhere in it"
 UTF8_FLAG = 0x800  # of a zip's member: APPNOTE.TXT, 4.4.4
 UNICODE_PATH = 0x7075  # its extra field with the name in UTF-8: APPNOTE.TXT, 4.6.9
 WINDOWS = (0, 10, 14)  # the systems of a zip's member (FAT, NTFS, VFAT) whose names may hold \\ for /
+END_OF_TAR = bytes(tarfile.BLOCKSIZE)  # POSIX ends a tar with two blocks of zeros
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
@@ -463,19 +473,16 @@ class Tar:
 
     def inputs(self) -> Iterator[Input]:
         self.left_out.clear()
-        self._file.seek(0)
-        with tarfile.open(fileobj=self._file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
-            while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member; memory must stay flat
-                if not member.isfile():
-                    continue
-                name = member.name
-                if not is_utf8(name):
-                    name = decoded_name(name.encode("utf-8", "surrogateescape"), self._options.archive_encoding)
-                if reason := self._options.reason(name, partial(self._first_bytes, member)):
-                    self.left_out.add(reason, name)
-                else:
-                    yield Input(f"{self._spec}/{name}", f"{member.offset_data}:{member.size}")
+        for member in self._members():
+            if member.isdir():
+                continue
+            name = member.name
+            if not is_utf8(name):
+                name = decoded_name(name.encode("utf-8", "surrogateescape"), self._options.archive_encoding)
+            if reason := self._reason(member, name):
+                self.left_out.add(reason, name)
+            else:
+                yield Input(f"{self._spec}/{name}", f"{member.offset_data}:{member.size}")
 
     def read(self, path: str, locator: str) -> bytes:
         offset, size = (int(part) for part in locator.split(":"))
@@ -487,6 +494,32 @@ class Tar:
 
     def close(self) -> None:
         self._file.close()
+
+    def _members(self) -> Iterator[tarfile.TarInfo]:
+        """Yield every member. Raises UsageError where the tar is damaged or cut off, where tarfile only ends."""
+        self._file.seek(0)
+        with tarfile.open(fileobj=self._file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+            try:
+                while (member := archive.next()) is not None:
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile remembers all; memory must stay flat
+                    yield member
+            except tarfile.TarError as exc:
+                raise self._damaged(archive.offset) from exc
+            if os.pread(self._file.fileno(), tarfile.BLOCKSIZE, archive.offset) != END_OF_TAR:
+                raise self._damaged(archive.offset)
+
+    def _damaged(self, offset: int) -> UsageError:
+        return UsageError(
+            f"{self._spec!r} is cut off or damaged: after {offset:,} bytes there is neither a file nor the tar's end",
+            hint="Copy or pack it again.",
+        )
+
+    def _reason(self, member: tarfile.TarInfo, name: str) -> str | None:
+        if member.islnk() or member.issym():
+            return name_reason(name) or LINKS
+        if not member.isfile():
+            return name_reason(name) or SPECIAL
+        return self._options.reason(name, partial(self._first_bytes, member))
 
     def _first_bytes(self, member: tarfile.TarInfo) -> bytes:
         return os.pread(self._file.fileno(), min(member.size, START_BYTES), member.offset_data)

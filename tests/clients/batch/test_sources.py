@@ -160,6 +160,57 @@ def test_a_tar_is_read_at_any_place(tmp_path: Path, ending: str, opened: Opened)
     assert [source.read(one.path, one.locator)[:5] for one in reversed(inputs)] == [b"a.png", b"b/c.p", b"a.png"]
 
 
+def packed(path: Path, *members: tarfile.TarInfo) -> bytes:
+    """Write a tar of members without content, and one file of 600 bytes at the end."""
+    with tarfile.open(path, "w") as archive:
+        for member in members:
+            archive.addfile(member)
+        last = tarfile.TarInfo("last.png")
+        last.size = 600
+        archive.addfile(last, io.BytesIO(b"x" * 600))
+    return path.read_bytes()
+
+
+def member_of(kind: bytes, name: str, target: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+def test_what_is_no_file_in_a_tar_is_counted_as_left_out(tmp_path: Path, opened: Opened) -> None:
+    packed(
+        tmp_path / "a.tar",
+        member_of(tarfile.DIRTYPE, "folder"),
+        member_of(tarfile.SYMTYPE, "soft.png", "last.png"),
+        member_of(tarfile.LNKTYPE, "hard.png", "last.png"),
+        member_of(tarfile.SYMTYPE, ".hidden.png", "last.png"),
+        member_of(tarfile.FIFOTYPE, "pipe"),
+    )
+    source = opened(tmp_path / "a.tar")
+    assert [Path(path).name for path, _ in listed(source)] == ["last.png"]
+    assert source.left_out.lines() == [
+        "left out: 2 links inside the tar, whose files may be elsewhere in it (soft.png, hard.png)",
+        "left out: 1 hidden (.hidden.png)",
+        "left out: 1 pipes or devices (pipe)",
+    ]
+
+
+@pytest.mark.parametrize("end", [512, 700, 1024, 1300, 1536, 2048, 2560], ids="cut at {}".format)
+def test_a_tar_that_is_cut_off_is_no_shorter_one(tmp_path: Path, end: int, opened: Opened) -> None:
+    whole = packed(tmp_path / "a.tar", tarfile.TarInfo("first.png"), tarfile.TarInfo("second.png"))
+    (tmp_path / "a.tar").write_bytes(whole[:end])
+    with pytest.raises(UsageError, match="cut off or damaged"):
+        list(opened(tmp_path / "a.tar").inputs())
+
+
+def test_a_damaged_header_in_a_tar_does_not_end_the_list(tmp_path: Path, opened: Opened) -> None:
+    data = bytearray(packed(tmp_path / "a.tar", tarfile.TarInfo("first.png"), tarfile.TarInfo("second.png")))
+    data[512:520] = b"\xff" * 8
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(UsageError, match="after 512 bytes"):
+        list(opened(tmp_path / "a.tar").inputs())
+
+
 def test_a_zip_is_read_and_its_damage_is_one_rows_failure(tmp_path: Path, opened: Opened) -> None:
     path = tmp_path / "set.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
