@@ -56,6 +56,7 @@ BUSY_SECONDS = 5.0  # how long to wait for another process's write
 CHUNK = 20_000  # rows to read at a time; 10 MB
 GONE_KEPT = 10_000  # rows of `gone`; a process that missed more reads everything again
 KEY_PROBE = b"sightline"
+LOG_STARTS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 RESTORE = "Restore a backup, or import an export into a new file."
 
 SCHEMA = """
@@ -284,11 +285,11 @@ class SqliteStore:
         if found != "ok":
             raise GalleryCorrupt(f"The gallery {self._path} is damaged: {found}", hint=RESTORE)
 
-    def _require_same_file(self, *, to_write: bool = False) -> None:
+    def _require_same_file(self) -> None:
         """Check the file at the path before a transaction.
 
-        A file that was put in its place is opened instead. Before a change, a file that somebody else has written to is
-        checked for damage.
+        A file that was put in its place is opened instead. One that somebody else has written to is checked for damage,
+        before reads too: SQLite may find fewer rows in damaged pages, and somebody known would be a stranger.
         Raises GalleryUnavailable if there is none, GalleryCorrupt if it is damaged.
         """
         try:
@@ -305,7 +306,7 @@ class SqliteStore:
             self._last_face = self._last_gone = 0
             self._purged_on = None
             self._open()
-        elif to_write and _written(found) != _written(self._seen):
+        elif _written(found) != _written(self._seen):
             self._require_sound()
             self._seen = found
 
@@ -318,7 +319,24 @@ class SqliteStore:
         if self._seen is None or _identity(found) != _identity(self._seen):
             raise self._replaced()
         self._seen = found  # with the time of the last checkpoint, which may be ours
-        self._own_log = _identity(self._log.stat())
+        self._own_log = self._sound_log()
+
+    def _sound_log(self) -> tuple[int, int]:
+        """Identify the log that the change was written to. Raises GalleryUnavailable if it is gone, GalleryCorrupt if
+        somebody overwrote or emptied it: SQLite goes on writing behind its index, and nobody could open what it wrote.
+
+        Source: the file format of the log, https://www.sqlite.org/fileformat2.html#walformat.
+        """
+        try:
+            with self._log.open("rb") as file:
+                start, found = file.read(len(LOG_STARTS[0])), os.fstat(file.fileno())
+        except FileNotFoundError as exc:
+            raise GalleryUnavailable(
+                f"The log {self._log} was deleted while it was in use.", hint="Restart the service."
+            ) from exc
+        if start and start not in LOG_STARTS:  # nothing in it: a checkpoint has just emptied it
+            raise GalleryCorrupt(f"The log {self._log} was overwritten while it was in use.", hint=RESTORE)
+        return _identity(found)
 
     def _remove_own_log(self) -> None:
         """Remove the log of a file that was replaced: SQLite leaves it, and would apply it to the new file."""
@@ -361,7 +379,7 @@ class SqliteStore:
     def _writing(self) -> Iterator[None]:
         """Run a transaction; when it ends, it is on the disk, in the file at the path."""
         with self._lock, self._translated():
-            self._require_same_file(to_write=True)
+            self._require_same_file()
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -250,6 +250,41 @@ def test_file_that_is_damaged_while_in_use_is_corrupt(store: SqliteStore, tmp_pa
         store.enrol("default", [marked("bob")], encoder=ENCODER)
 
 
+def test_nobody_is_a_stranger_because_the_file_was_damaged_while_in_use(store: SqliteStore, tmp_path: Path) -> None:
+    store.enrol("default", [marked("bob")], encoder=ENCODER)
+    store.forget("default", "bob")  # empties the log: everything is in the file
+    store.enrol("default", [marked(str(number)) for number in range(500)], encoder=ENCODER)
+    store._empty_log()
+    with (tmp_path / "faces.db").open("r+b") as file:
+        for page in range(1, file.seek(0, os.SEEK_END) // 4096):
+            file.seek(4096 * page + 5)
+            file.write(b"\xff" * 300)
+    for _ in range(2):
+        with pytest.raises(GalleryCorrupt, match="backup"):
+            store.people("default")
+        with pytest.raises(GalleryCorrupt, match="backup"):
+            store.nearest("default", marked().encoding[None], 5, encoder=ENCODER)
+
+
+@pytest.mark.parametrize("content", [b"", os.urandom(200_000)], ids=["emptied", "overwritten"])
+def test_change_is_not_acknowledged_when_the_log_was_damaged(
+    store: SqliteStore, tmp_path: Path, content: bytes
+) -> None:
+    store.enrol("default", [marked("bob")], encoder=ENCODER)
+    with (tmp_path / "faces.db-wal").open("wb") as log:
+        log.write(content)
+    for name in ("eve", "ada"):
+        with pytest.raises(GalleryCorrupt, match="-wal was overwritten"):
+            store.enrol("default", [marked(name)], encoder=ENCODER)
+
+
+def test_change_is_not_acknowledged_when_the_log_was_deleted(store: SqliteStore, tmp_path: Path) -> None:
+    store.enrol("default", [marked("bob")], encoder=ENCODER)
+    (tmp_path / "faces.db-wal").unlink()
+    with pytest.raises(GalleryUnavailable, match="-wal was deleted"):
+        store.enrol("default", [marked("eve")], encoder=ENCODER)
+
+
 def test_damaged_file_is_found_when_it_is_opened(store: SqliteStore, tmp_path: Path) -> None:
     store.enrol("default", [marked(str(number)) for number in range(500)], encoder=ENCODER)
     store.close()
