@@ -55,6 +55,7 @@ with contextlib.suppress(ImportError):  # the extra `heic`: its wheels hold an e
 ENDINGS = frozenset(ending for ending, name in Image.EXTENSION.items() if name in FORMATS)  # .jpg, .jfif, .png, ...
 
 WHITE = (255, 255, 255, 255)
+LEAST_OF_255 = 16  # a picture of floats of 0-255 whose brightest pixel is darker shows nothing
 STRIP_PIXELS = 1 << 18  # converted at once, of a larger picture, where converting takes more memory than its result
 
 # EXIF 2.32, 4.6.4: the transpose that undoes each orientation.
@@ -301,7 +302,8 @@ def _scaled_to_bytes(image: Image.Image) -> Image.Image:
     """Scale 32-bit integers or floats to 8-bit gray, by the range that they lie in.
 
     Floats of 0-1 are stretched to 0-255. Values up to 255 are kept; integers up to 65,535 are read as 16-bit gray.
-    Raises UnknownPixelRange for all others.
+    Raises UnknownPixelRange for all others, and for floats that end a little above 1: a resized picture of 0-1, or more
+    light than white, would be black in 0-255.
     """
     lowest, highest = image.getextrema()
     if not isinstance(lowest, int | float) or not isinstance(highest, int | float):
@@ -309,7 +311,7 @@ def _scaled_to_bytes(image: Image.Image) -> Image.Image:
     is_float = image.mode == "F"
     if is_float and not _is_finite(image):
         raise _unknown_range("not all of them finite")
-    if lowest < 0 or highest > (255 if is_float else 65535):
+    if lowest < 0 or highest > (255 if is_float else 65535) or (is_float and 1 < highest < LEAST_OF_255):
         raise _unknown_range(f"between {lowest:g} and {highest:g}")
     if is_float:
         scale = np.float32(255 if highest <= 1 else 1)

@@ -99,7 +99,8 @@ def test_floats_from_zero_to_255_are_rounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [[[-0.1, 1]], [[0, 255.5]], [[0, np.nan]], [[np.inf, 0]], [[-np.inf, 0]], [[1e9, 0]]]
+    "values",
+    [[[-0.1, 1]], [[0, 1.0001]], [[0, 2]], [[0, 255.5]], [[0, np.nan]], [[np.inf, 0]], [[-np.inf, 0]], [[1e9, 0]]],
 )
 def test_floats_of_an_unknown_range_say_what_they_are(values: Any) -> None:
     with pytest.raises(UnknownPixelRange, match="32-bit numbers") as caught:
