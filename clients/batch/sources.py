@@ -5,7 +5,7 @@ are Python's file system strings: bytes that are not UTF-8 are surrogates, as `o
 archives and buckets leave out hidden files and those of the operating system; lists and tables name what counts.
 """
 
-import codecs
+import contextlib
 import csv
 import glob
 import os
@@ -35,7 +35,7 @@ from serving.contract.picture_files import (
     name_reason,
     walk,
 )
-from serving.contract.text_files import marked_encoding
+from serving.contract.text_files import marked_encoding, unguarded
 
 LARGEST_FILE = 200_000_000  # bytes; a larger file is refused unread, so that memory stays flat
 PATH_COLUMNS = ("path", "file", "filename", "filepath", "image", "image_path")
@@ -134,7 +134,8 @@ def open_source(spec: str, options: SourceOptions = SourceOptions()) -> Source:
 
 def _check_encoding(name: str) -> None:
     try:
-        codecs.lookup(name)
+        with contextlib.suppress(UnicodeError):
+            b"a".decode(name)  # codecs.lookup finds base64, too
     except LookupError as exc:
         raise UsageError(
             f"There is no encoding {name!r}.",
@@ -333,13 +334,14 @@ def _csv_rows(spec: str, columns: Columns) -> Iterator[tuple[str, str]]:
     with open(spec, "rb") as file:
         encoding = marked_encoding(file.read(4)) or "utf-8"
     errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
+    clean = unguarded if encoding != "utf-8" else str  # a mark: from a spreadsheet, or of --excel
     with open(spec, newline="", encoding=encoding, errors=errors) as text:
         rows = csv.reader(text, delimiter="\t" if spec.lower().endswith(".tsv") else ",")
         try:
             path, truth = _found_columns(spec, next(rows, []), columns)
             for row in rows:
                 if row:
-                    yield _cell(row, path), _cell(row, truth)
+                    yield clean(_cell(row, path)), clean(_cell(row, truth))
         except csv.Error as exc:
             raise UsageError(f"{spec} is not a table that can be read: line {rows.line_num}: {exc}") from exc
 
@@ -510,7 +512,7 @@ class Tar:
 
     def _damaged(self, offset: int) -> UsageError:
         return UsageError(
-            f"{self._spec!r} is cut off or damaged: after {offset:,} bytes there is neither a file nor the tar's end",
+            f"{self._spec!r} is cut off or damaged: after {offset:,} bytes there is neither a file nor the tar's end.",
             hint="Copy or pack it again.",
         )
 

@@ -143,6 +143,18 @@ def test_a_parquet_file_is_a_table(folder: Path, tmp_path: Path, opened: Opened)
     assert [data for _, data in listed(source)] == [b"b.png", b"a/c.png"]
 
 
+def test_a_table_of_excel_is_read_without_its_apostrophes(tmp_path: Path, opened: Opened) -> None:
+    for name in ("=1.png", "'x.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    table = "path,truth\r\n'=1.png,'-\r\n'x.png,Boot\r\n"
+    (tmp_path / "excel.csv").write_bytes(table.encode("utf-8-sig"))
+    source = opened(tmp_path / "excel.csv")
+    assert [(one.path, one.truth) for one in source.inputs()] == [("=1.png", "-"), ("'x.png", "Boot")]
+    assert [data for _, data in listed(source)] == [b"=1.png", b"'x.png"]
+    (tmp_path / "exact.csv").write_text(table)
+    assert [one.path for one in opened(tmp_path / "exact.csv").inputs()] == ["'=1.png", "'x.png"]
+
+
 @pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
 def test_a_tar_is_read_at_any_place(tmp_path: Path, ending: str, opened: Opened) -> None:
     path = tmp_path / f"set.{ending}"
@@ -329,6 +341,8 @@ def test_names_of_a_tar_are_read_in_an_encoding_too_and_begin_with_a_dot_perhaps
 def test_an_unknown_encoding_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no encoding 'korean-ish'"):
         open_source(str(tmp_path), SourceOptions(archive_encoding="korean-ish"))
+    with pytest.raises(UsageError, match="no encoding 'base64'"):
+        open_source(str(tmp_path), SourceOptions(archive_encoding="base64"))  # a codec of Python, and of no name
 
 
 @pytest.mark.parametrize("kind", ["folder", "glob", "list", "zip", "tar"])
