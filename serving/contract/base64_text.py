@@ -8,7 +8,9 @@ SPACE = b" \t\n\f\r\v"
 URL_SAFE = bytes.maketrans(b"-_", b"+/")  # RFC 4648, section 5
 ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 MOST_PADDING = 2
-DATA_URL = re.compile(r"\s*data:([^,]{0,1000}),", re.IGNORECASE)  # its type and parameters
+DATA_URL = re.compile(r"\s*data:", re.IGNORECASE)
+# Its type and parameters; a file's name among them may hold a comma that should have been escaped.
+PARAMETERS = re.compile(r".{0,1000}?;\s*base64\s*,", re.IGNORECASE | re.DOTALL)
 
 
 def decode_base64(text: str) -> bytes:
@@ -31,12 +33,11 @@ def decode_base64(text: str) -> bytes:
 
 def _payload(text: str) -> bytes:
     """Return the base64 in ASCII, from inside a `data:` URL where it is one."""
-    url = DATA_URL.match(text)
-    if url is not None:
-        _, semicolon, last = url[1].rpartition(";")
-        if not semicolon or last.strip().lower() != "base64":
+    if (url := DATA_URL.match(text)) is not None:
+        parameters = PARAMETERS.match(text, url.end())
+        if parameters is None:
             raise ValueError("it is a data: URL without base64")
-        text = text[url.end() :]
+        text = text[parameters.end() :]
         text = unquote(text) if "%" in text else text
     try:
         return text.encode("ascii")
