@@ -99,10 +99,13 @@ def _from_csv(text: str, delimiter: str) -> list[str]:
     name, index = 0, None
     head = [cell.lower() for cell in rows[0]] if rows else []
     if found := [place for place, cell in enumerate(head) if cell in NAME_COLUMNS]:
-        name, index = found[0], next((place for place, cell in enumerate(head) if cell in INDEX_COLUMNS), None)
         rows = rows[1:]
+        name = next((place for place in found if not _is_counted(_numbers(rows, place))), found[0])
+        numbering = [place for place in found if place != name and _is_counted(_numbers(rows, place))]
+        indexes = [place for place, cell in enumerate(head) if cell in INDEX_COLUMNS]
+        index = next(iter(indexes + numbering), None)
     elif len(head) == 2:
-        index = next((place for place in (0, 1) if _is_counted([_number(row[place]) for row in rows if row[1:]])), None)
+        index = next((place for place in (0, 1) if _is_counted(_numbers(rows, place))), None)
         name = 1 if index == 0 else 0
     width = max((len(row) for row in rows), default=0)
     if width > 1 and index is None and not found:
@@ -142,6 +145,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() else -1
+
+
+def _numbers(rows: Sequence[Sequence[str]], place: int) -> list[int]:
+    return [_number(row[place]) for row in rows if len(row) > place]
 
 
 def _is_counted(numbers: Sequence[int]) -> bool:

@@ -27,6 +27,7 @@ def read(tmp_path: Path, name: str, content: str, encoding: str = "utf-8", expec
         ("two.csv", '0,cat\n2,"bird, blue"\n1,small dog\n'),
         ("reversed.csv", 'cat,0\nsmall dog,1\n"bird, blue",2\n'),
         ("both.csv", 'id,name\n1,small dog\n0,cat\n2,"bird, blue"\n'),
+        ("class.csv", 'class,name\n1,small dog\n0,cat\n2,"bird, blue"\n'),
         ("a.tsv", "0\tcat\n1\tsmall dog\n2\tbird, blue\n"),
         ("list.json", '["cat", "small dog", "bird, blue"]'),
         ("numbers.json", '{"0": "cat", "2": "bird, blue", "1": "small dog"}'),
