@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, g, request
-from gunicorn.http.errors import ParseException
+from gunicorn.http.errors import NoMoreData, ParseException
 
 from serving.contract.errors import BadRequest, Forbidden, UploadTooSlow
 from serving.gateway.access.in_flight import InFlight, Slot
@@ -145,7 +145,7 @@ def _receive(asked: ReceivedRequest, settings: Settings, uploads: Uploads) -> No
     except BaseException as exc:
         if connection is not None:
             _end_input(connection)
-        if isinstance(exc, ParseException):
+        if isinstance(exc, (ParseException, NoMoreData)):
             raise BadRequest(f"The body's chunks cannot be read: {exc}.") from exc
         raise
 

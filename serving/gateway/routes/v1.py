@@ -96,7 +96,7 @@ def blueprint(backend_for: Callable[[Call], Backend], settings: Settings, pool: 
         call = read_call(request.headers, settings.backend_timeout_seconds, client_has_gone())
         executor = pool.executor(call)
         with g.stages.timed("read"):
-            body = read_body(request, executor)
+            body = read_body(request, executor) if request.method == "POST" else b""
         with g.stages.timed("predict"):
             path = _path_as_sent(request.environ)
             reply = answer(

@@ -39,6 +39,19 @@ def test_a_malformed_chunk_is_400(gateway: Gateway, body: bytes) -> None:
     assert (status, json.loads(answer)["code"]) == (400, "bad_request")
 
 
+@pytest.mark.parametrize("line", [b"POST /predict/x", b"POST /v1/models/x:predict", b"DELETE /models/x"])
+@pytest.mark.parametrize("body", [b"-1\r\n", b"5\r\nhello\r\n", b""], ids=["malformed", "cut off", "missing"])
+def test_broken_chunks_are_400(gateway: Gateway, line: bytes, body: bytes) -> None:
+    status, _, _ = ask(gateway, line + CHUNKED.removeprefix(b"POST /predict/x") + body)
+    assert status == 400
+
+
+@pytest.mark.parametrize("body", [b"-1\r\n", b"5\r\nhello\r\n"], ids=["malformed", "cut off"])
+def test_the_body_of_a_get_is_not_read(gateway: Gateway, body: bytes) -> None:
+    status, _, _ = ask(gateway, b"GET /v1/models/x" + CHUNKED.removeprefix(b"POST /predict/x") + body)
+    assert status == 503  # no model server runs
+
+
 def test_a_body_in_chunks_is_read(gateway: Gateway) -> None:
     status, _, answer = ask(gateway, CHUNKED + b"5\r\nhello\r\n0\r\n\r\n")
     assert (status, json.loads(answer)["code"]) == (503, "model_server_unavailable")
