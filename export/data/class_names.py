@@ -17,7 +17,7 @@ from serving.contract.text_files import read_text
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")  # a class per line: its WordNet id and its name
 NAME_COLUMNS = ("name", "label", "class", "category", "class_name")
 INDEX_COLUMNS = ("index", "id", "class_id", "class_index", "label_id")
-NUMBERED = re.compile(r"(\d+)\s*[:,;]?\s+(\S.*)")  # `0 cat`, `0: cat`
+NUMBERED = re.compile(r"(\d+)(?:\s*[:,;]\s*|\s+)(\S.*)")  # `0 cat`, `0: cat`, `0,cat`
 SHOWN = 5  # names in an error
 
 

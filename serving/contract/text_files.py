@@ -36,13 +36,19 @@ def read_text(path: Path) -> str:
     """
     data = path.read_bytes()
     try:
-        return data.decode(marked_encoding(data[:4]) or "utf-8")
+        text = data.decode(marked_encoding(data[:4]) or "utf-8")
     except UnicodeDecodeError as exc:
         line = next((one for one in data.splitlines() if not _is_utf8(one)), data)[:80]
         found = [f"as {encoding} it reads {text!r}" for encoding, text in readings(_bytes_text(line))]
         raise InvalidData(
             f"{path} is not UTF-8: {line!r}{', '.join(['', *found])}.", hint="Save it as UTF-8 (in Excel, CSV UTF-8)."
         ) from exc
+    if "\0" in text:
+        raise InvalidData(
+            f"{path} holds NUL characters: it is no text, or UTF-16 without a byte order mark.",
+            hint="Save it as UTF-8 (in Excel, CSV UTF-8).",
+        )
+    return text
 
 
 def guarded(text: str) -> str:

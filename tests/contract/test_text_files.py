@@ -34,3 +34,10 @@ def test_all_else_stays(text: str) -> None:
 @given(st.text("'=+-@\t\r\na", max_size=6))
 def test_the_guard_can_always_be_taken_away(text: str) -> None:
     assert unguarded(guarded(text)) == text
+
+
+def test_text_with_nul_characters_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes("cat\ndog\n".encode("utf-16-le"))
+    with pytest.raises(InvalidData, match="UTF-16 without a byte order mark"):
+        read_text(path)

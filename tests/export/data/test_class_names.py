@@ -21,6 +21,7 @@ def read(tmp_path: Path, name: str, content: str, encoding: str = "utf-8", expec
         ("a.txt", "cat\r\nsmall dog\r\n\r\nbird, blue\n"),
         ("teachable_machine.txt", "0 cat\n1 small dog\n2 bird, blue\n"),
         ("colons.txt", "1: small dog\n0: cat\n2: bird, blue\n"),
+        ("commas.txt", "0,cat\n1,small dog\n2,bird, blue\n"),
         ("quoted.txt", 'cat\nsmall dog\n"bird, blue"\n'),
         ("a.csv", 'cat\nsmall dog\n"bird, blue"\n'),
         ("header.csv", 'label\ncat\nsmall dog\n"bird, blue"\n'),
