@@ -210,6 +210,11 @@ def load_saved_model(path: Path, signature: str) -> LoadedModel:
             "served."
         )
     (name, spec), output = next(iter(inputs.items())), next(iter(outputs))
+    if spec.shape.rank is None:
+        raise InvalidData(
+            f"{path} does not say the shape of its input {name}; it must be height, width, channels.",
+            hint='Save it with a signature that does: docs/my-model.md, "The file".',
+        )
     variables = getattr(loaded, "variables", None) or function.variables
     return LoadedModel(
         call=lambda image: tf.cast(function(**{name: tf.cast(image, spec.dtype)})[output], tf.float32),

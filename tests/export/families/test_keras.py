@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from export.families.keras import AdoptionOptions, name_of, told_by
+from export.families.keras import AdoptionOptions, load_saved_model, name_of, told_by
 from serving.contract.card import read_card
 from serving.contract.errors import InvalidData, UsageError
 from tests.export.families.small_model import read_golden_of, small_model
@@ -50,6 +50,17 @@ def test_a_saved_model_is_served_as_it_is_with_its_card_as_a_signature(exported:
     assert (card.input.dtype, card.preprocessing.scale) == ("float32", 1 / 127.5)
     same = "variables/variables.data-00000-of-00001"
     assert (version / same).read_bytes() == (tmp_path / "own" / same).read_bytes()
+
+
+def test_a_signature_of_unknown_rank_is_refused_in_words(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.answer = tf.function(lambda image: {"scores": image}, input_signature=[tf.TensorSpec(None, name="image")])
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.answer})
+    with pytest.raises(InvalidData, match="does not say the shape of its input image") as refused:
+        load_saved_model(tmp_path, "serving_default")
+    assert "docs/my-model.md" in str(refused.value.hint)
 
 
 def test_models_that_cannot_be_adopted_say_why(run: Callable[..., Result], tmp_path: Path) -> None:
