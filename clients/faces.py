@@ -401,7 +401,7 @@ def _enrolled_table(rows: Sequence[Row]) -> Table:
 
 
 def _identified_table(rows: Sequence[Row]) -> Table:
-    table = Table("file", "name", "distance", "then", box=None, pad_edge=False)
+    table = Table("file", "name", "distance", "runners-up", box=None, pad_edge=False)
     for row in rows:
         shown = escape(row["file"])
         if "error" in row:
