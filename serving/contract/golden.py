@@ -51,6 +51,8 @@ def read_golden(version_dir: Path) -> GoldenExamples:
         pictures = tuple(path.read_bytes() for path in sorted(folder.glob("*.png")))
     except OSError as exc:
         raise unreadable(what, exc) from exc
+    if not tensors.ndim or not probabilities.ndim:
+        raise ModelError(f"{what} are no arrays of numbers", hint="Export the model again.")
     if not len(pictures) == len(tensors) == len(probabilities):
         raise ModelError(
             f"{folder} holds {len(pictures)} pictures, {len(tensors)} tensors and {len(probabilities)} rows of "
@@ -75,6 +77,8 @@ class Proof:
     atol: float
 
     def __post_init__(self) -> None:
+        if not self.given.ndim or not self.expected.ndim or self.expected.dtype.kind != "f":
+            raise ModelError("the proof's examples and answers are no arrays of numbers")
         if not 0 <= self.atol <= LARGEST_ATOL:
             raise ModelError(f"the proof allows a difference of {self.atol:g}; {LARGEST_ATOL:g} is the most")
         if not len(self.given) or len(self.given) != len(self.expected):

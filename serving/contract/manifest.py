@@ -82,7 +82,7 @@ def _walk(folder: Path, root: Path, parents: tuple[tuple[int, int], ...]) -> Ite
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_text(encoding="utf-8"))
         schema, files = content["schema_version"], content["files"]
         if schema == SCHEMA_VERSION and files and all(isinstance(digest, str) for digest in files.values()):
             return dict(files)

@@ -54,6 +54,9 @@ def test_a_proof_that_lacks_an_array_is_damaged(tmp_path: Path) -> None:
         ({"atol": float("nan")}, "allows a difference of nan"),
         ({"given": PROOF.given[:0], "expected": PROOF.expected[:0]}, "0 examples and 0 answers"),
         ({"given": PROOF.given[:1]}, "1 examples and 2 answers"),
+        ({"given": np.array(1, np.uint8)}, "no arrays of numbers"),
+        ({"expected": np.array(1, np.float32)}, "no arrays of numbers"),
+        ({"expected": np.array(["a", "b"])}, "no arrays of numbers"),
     ],
 )
 def test_a_proof_that_proves_nothing_is_refused(change: dict[str, Any], words: str) -> None:
