@@ -49,7 +49,7 @@ class Front:
         # Pages of other origins get their refusals from Flask, with the headers that let them read those.
         if self._in_flight.is_full and environ["PATH_INFO"] not in PROBES and "HTTP_ORIGIN" not in environ:
             started = time.perf_counter()
-            error = self._in_flight.wait_for_refusal()
+            error = self._in_flight.wait_for_refusal(environ.get("gunicorn.socket"))
             if error is not None:
                 return self._refuse(error, environ, start_response, started)
         return self._app(environ, start_response)

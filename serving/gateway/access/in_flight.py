@@ -1,7 +1,7 @@
 """The bound of requests in flight, per process and over all; a request whose client has gone does not count.
 
-Refusals are paced. A client that retries at once would otherwise take the time of those that are answered: with 256 of
-them, 96 good answers a second were left of 837.
+A client that retries at once would otherwise take the time of those that are answered: with 256 of them, 96 good
+answers a second were left of 837. So refusals are paced, and a refused connection rests before its next request.
 """
 
 import socket
@@ -19,6 +19,7 @@ ESTABLISHED, CLOSE_WAIT = 1, 8  # linux/tcp_states.h; the first byte of TCP_INFO
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"  # a client of HTTP/1.1 reads it unasked (RFC 9110, section 15.2)
 REFUSALS_PER_SECOND = 300  # of a process that waits in gevent's loop; they take less than a tenth of its time
 REFUSED_AT_ONCE = 30  # before they are paced
+REST = 0.5  # of Retry-After, for which a refused connection rests; clients vary theirs down to this share
 
 
 @dataclass(slots=True, eq=False)
@@ -61,23 +62,29 @@ class InFlight:
         """One more request would be refused now."""
         return self._reason(more=1) is not None
 
-    def wait_for_refusal(self) -> Overloaded | None:
-        """Return the error of a request that is to be refused, in its turn; None where there is room by then."""
+    def wait_for_refusal(self, connection: Any = None) -> Overloaded | None:
+        """Return the error of a request that is to be refused, in its turn; None where there is room by then.
+
+        connection: waits where it can, and rests before its next request.
+        """
         if self._sleep is not None:
             now = time.monotonic()
             self._next_refusal = max(
                 self._next_refusal + 1 / REFUSALS_PER_SECOND, now - REFUSED_AT_ONCE / REFUSALS_PER_SECOND
             )
             if self._next_refusal > now:
-                self._sleep(self._next_refusal - now)
-        return self._reason(more=1)
+                getattr(connection, "pause", self._sleep)(self._next_refusal - now)
+        error = self._reason(more=1)
+        if error is not None and hasattr(connection, "rest"):
+            connection.rest(REST * error.retry_after_seconds)
+        return error
 
     def enter(self, connection: Any = None, *, may_ask: bool = False) -> Slot:
         """Take a slot for one more request. Raises Overloaded, in its turn."""
         slot = Slot(connection, may_ask)
         error = self._take(slot)
         if error is not None:
-            error = self.wait_for_refusal() or self._take(slot)
+            error = self.wait_for_refusal(connection) or self._take(slot)
         if error is not None:
             raise error
         return slot

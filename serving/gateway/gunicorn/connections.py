@@ -1,6 +1,7 @@
 """The connections of a gevent worker: bounded in number, per address, and in how long they wait for their client."""
 
 import contextlib
+import errno
 import ipaddress
 import math
 import socket
@@ -13,12 +14,17 @@ from heapq import nsmallest
 from typing import Any
 
 import gevent
+from gevent.event import Event
+from gevent.hub import Waiter
+
+from serving.gateway.gunicorn.turns import Turns
 
 CHECK_SECONDS = 0.25  # between two checks for connections past their time
-LARGE = 65_536  # bytes; whoever sends so much at once lets others run: receiving what is there does not wait
+LARGE = 65_536  # bytes; whoever sends so much at once waits for its turn: receiving what is there does not wait
 LINGER_SECONDS = 2.0  # for a client that still sends a refused body to read the answer
 DISCARDED_AT_ONCE = 262_144  # bytes
 DROPPED_AT_ONCE = 16  # of a full table, one in so many: looking for the longest idle costs time
+DEAF_SECONDS = 0.5  # without taking an answer, after which a connection is dropped before others
 SPARE = 64  # connections beyond the table, while no other can be dropped
 NETWORK_OF_A_HOST = 64  # bits; one host may have all addresses of such an IPv6 network
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close at once, unsent data is lost
@@ -30,6 +36,7 @@ class Limits:
 
     head_seconds: for the first request's head from the start, for a later one from its first bytes.
     idle_seconds: between two requests. send_seconds: for the client to take an answer.
+    rests: a connection may be made to wait before its next request; not where several clients share it.
     """
 
     most: int = 1000
@@ -37,51 +44,62 @@ class Limits:
     head_seconds: float = 10.0
     idle_seconds: float = 75.0
     send_seconds: float = 30.0
+    rests: bool = True
 
 
 class Connection:
     """A client's socket. It sends an answer's head with its body, and knows for how long it has waited for the client.
 
-    As a context manager, it waits for the next request's head. was_answered: an earlier
-    request was.
-    since: monotonic seconds, 0.0 while it does not wait. until: when it is dropped.
+    As a context manager, it waits for the next request's head. was_answered: an earlier request was. is_pipelined: its
+    last request came with the one before.
+    since: monotonic seconds, 0.0 while it does not wait, be it for the client or its turn. until: when it is dropped.
     """
 
     __slots__ = (
         "_is_ended",
         "_is_first",
-        "_is_sending",
         "_kept",
         "_limits",
         "_reads",
+        "_rest_until",
         "_sock",
+        "_turns",
+        "_waiter",
+        "_woken",
         "host",
         "is_dropped",
+        "is_pipelined",
+        "is_sending",
         "since",
         "until",
         "was_answered",
     )  # fmt: skip
 
-    def __init__(self, sock: Any, host: str, limits: Limits) -> None:
-        self._sock, self._limits = sock, limits
+    def __init__(self, sock: Any, host: str, limits: Limits, turns: Turns) -> None:
+        self._sock, self._limits, self._turns = sock, limits, turns
         self._kept: bytes | None = None
-        self._is_first = self._is_ended = self._is_sending = False
+        self._is_first = self._is_ended = self.is_sending = False
         self._reads = -1  # of the head that is awaited; negative: none is
+        self._rest_until = 0.0
+        self.is_pipelined = False
+        self._waiter: Waiter | None = None  # while it waits for its turn
+        self._woken: Event | None = None  # while it pauses
         self.host = host
         self.was_answered = self.is_dropped = False
         self.since, self.until = 0.0, math.inf
 
     def __enter__(self) -> None:
         limits = self._limits
+        if self._rest_until:
+            self.pause(self._rest_until - time.monotonic())
+            self._rest_until = 0.0
         self._reads = 0
         self.until = time.monotonic() + (limits.idle_seconds if self.was_answered else limits.head_seconds)
 
     def __exit__(self, *exc: object) -> None:
-        is_pipelined = self._reads == 0  # the head came with an earlier request
+        self.is_pipelined = self._reads == 0  # the head came with an earlier request
         self._reads = -1
         self.until = math.inf
-        if is_pipelined:
-            gevent.sleep(0)
 
     @property
     def is_idle(self) -> bool:
@@ -101,9 +119,34 @@ class Connection:
             data: bytes = self._sock.recv(size)
         finally:
             self.since = 0.0
-        if len(data) >= LARGE:
-            gevent.sleep(0)
+        if len(data) >= LARGE or not data:  # many may end at once
+            self._turns.take()
         return data
+
+    def rest(self, seconds: float) -> None:
+        """Look at the connection's next request, which may be there already, after so many seconds only."""
+        if self._limits.rests:
+            self._rest_until = time.monotonic() + seconds
+
+    def take_turn(self, *, is_probe: bool) -> None:
+        """Wait for the turn of its request. Raises ConnectionResetError when it is dropped meanwhile."""
+        self._waiter = self._turns.join(is_probe=is_probe)
+        if self._waiter is None:
+            return
+        self.since = time.monotonic()
+        try:
+            self._waiter.get()
+        finally:
+            self._waiter, self.since = None, 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Make its greenlet wait, less long where the connection is dropped."""
+        self._woken = Event()
+        self.since = time.monotonic()
+        try:
+            self._woken.wait(max(0.0, seconds))
+        finally:
+            self._woken, self.since = None, 0.0
 
     def begin_answer(self) -> None:
         """Hold back the next send, an answer's head, until the one after: one system call instead of two."""
@@ -117,12 +160,12 @@ class Connection:
         kept, self._kept = self._kept, None
         now = self.since = time.monotonic()
         self.until = now + self._limits.send_seconds
-        self._is_sending = True
+        self.is_sending = True
         try:
             self._sock.sendall(data if kept is None else kept + data)
             self.was_answered = True
         finally:
-            self._is_sending = False
+            self.is_sending = False
             self.since, self.until = 0.0, math.inf
 
     def flush(self) -> None:
@@ -139,6 +182,7 @@ class Connection:
     def end_input(self) -> None:
         """Receive no more: the connection ends with its answer, which the client gets although it may still send."""
         self._is_ended = True
+        self._turns.take()  # many may end at once
 
     def shutdown(self, how: int) -> None:
         """End a direction. Whoever waits for the client's bytes gets none."""
@@ -154,9 +198,14 @@ class Connection:
         self.is_dropped = True
         plain = self._sock._sock
         with contextlib.suppress(OSError):
-            if self._is_sending:
+            if self.is_sending:
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            plain.shutdown(socket.SHUT_RDWR if self._is_sending else socket.SHUT_RD)
+            plain.shutdown(socket.SHUT_RDWR if self.is_sending else socket.SHUT_RD)
+        if self._woken is not None:
+            self._woken.set()
+        if self._waiter is not None:
+            error = ConnectionResetError(errno.ECONNRESET, "The connection was dropped.")
+            gevent.get_hub().loop.run_callback(self._waiter.throw, error)
 
     def close(self) -> None:
         """Close; after `end_input`, let the client read the answer first, which a reset would discard."""
@@ -174,8 +223,8 @@ class Connection:
 class Connections:
     """The open connections of this process."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, turns: Turns) -> None:
+        self._limits, self._turns = limits, turns
         self._open: set[Connection] = set()
         self._count = 0  # of the open ones, without those that are dropped
         self._of_host: Counter[str] = Counter()
@@ -186,7 +235,7 @@ class Connections:
     def opened(self, sock: Any, address: Any) -> Iterator[Connection]:
         """Keep a new connection in the table during the block; where there is no room, drop those idle for longest."""
         limits = self._limits
-        connection = Connection(sock, host_of(address), limits)
+        connection = Connection(sock, host_of(address), limits, self._turns)
         if self._count >= limits.most:
             self._drop_idle(self._open, 1 + limits.most // DROPPED_AT_ONCE)
         if limits.most_of_one and self._of_host[connection.host] >= limits.most_of_one:
@@ -207,9 +256,19 @@ class Connections:
             self._drop(connection)
 
     def _drop_idle(self, among: Collection[Connection], count: int) -> None:
-        """Drop those that have waited for their client for longest, first those that never had an answer."""
+        """Drop those that have waited for their client for longest.
+
+        First those that do not take their answer, then those with more requests than one, then those that never had an
+        answer.
+        """
+        deaf_since = time.monotonic() - DEAF_SECONDS
+
+        def rank(each: Connection) -> tuple[bool, bool, bool, float]:
+            is_deaf = each.is_sending and each.since < deaf_since
+            return not is_deaf, not each.is_pipelined, each.was_answered, each.since
+
         waiting = [each for each in among if each.since > 0 and not each.is_dropped]
-        for connection in nsmallest(count, waiting, key=lambda each: (each.was_answered, each.since)):
+        for connection in nsmallest(count, waiting, key=rank):
             self._drop(connection)
 
     def _drop_late(self) -> None:

@@ -12,15 +12,18 @@ from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from serving.gateway.gunicorn.connections import SPARE, Connection, Connections, Limits
+from serving.gateway.gunicorn.turns import Turns
 from serving.gateway.workers.shared import SHARED
 
+PROBES = ("/healthz", "/readyz")  # those that answer within a second; /metrics is no cheap request
 BEAT_SECONDS = 1.0  # between two heartbeats to the arbiter
 TICK_SECONDS = 0.05  # between two checks of a stopping worker for running requests
 LINGER_SECONDS = 2.0  # for which a worker that is being replaced keeps an idle connection
 SETTLE_SECONDS = 0.2  # for requests on their way when the worker is told to stop
 GIVE_WAY_SECONDS = 0.005  # in which a worker with fewer connections may take the next one
 DISCARDED = 262_144  # bytes of a body that nobody read; a longer one costs more than a new connection
-TAKEN_AT_ONCE = 16  # connections; a busy worker rarely gets to accept
+TAKEN_AT_ONCE = 64  # connections; a busy worker rarely gets to accept
+CROWD = 8  # for each so many connections a worker may take one more: where they are many, it is quick
 TAKEN_AFTER_ALL = 4  # connections that no other worker took
 
 
@@ -40,7 +43,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until told to stop, then until the running requests have ended or `graceful_timeout` is over."""
         self._told_to_stop = Event()
-        self._connections = Connections(self.limits)
+        self._turns = Turns()
+        self._connections = Connections(self.limits, self._turns)
         pool = Pool(self.limits.most + SPARE)
         servers = [self._server(each, pool) for each in self.sockets]
         while self.alive:
@@ -66,7 +70,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
             super().handle(listener, connection, addr)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Connection, addr: Any) -> Any:
-        """Answer one request, with head and body in one packet where they fit."""
+        """Answer one request in its turn, with head and body in one packet where they fit."""
+        sock.take_turn(is_probe=req.path in PROBES)
         sock.begin_answer()
         try:
             return super().handle_request(listener_name, req, sock, addr)
@@ -126,7 +131,9 @@ class _SharingServer(StreamServer):  # type: ignore[misc]
 
     def _do_read(self) -> None:
         fewest = SHARED.fewest_elsewhere()
-        share = TAKEN_AT_ONCE if fewest is None else min(TAKEN_AT_ONCE, fewest + 1 - len(self.pool))
+        share = TAKEN_AT_ONCE
+        if fewest is not None:
+            share = min(share, fewest + 1 + fewest // CROWD - len(self.pool))
         if share > 0:
             self._take(share)
         else:
@@ -137,7 +144,7 @@ class _SharingServer(StreamServer):  # type: ignore[misc]
     def _take_left_over(self) -> None:
         if self.started:
             self.start_accepting()
-            self._take(TAKEN_AFTER_ALL)
+            self._take(min(TAKEN_AT_ONCE, max(TAKEN_AFTER_ALL, len(self.pool) // CROWD)))
 
     def _take(self, most: int) -> None:
         self.max_accept = most

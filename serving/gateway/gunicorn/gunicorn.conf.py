@@ -120,7 +120,13 @@ def _limits(files):
 
     most = max(2, min(_settings.max_connections, files - SPARE - FILES_BESIDE))
     most_of_one = _settings.connections_per_address or (0 if _settings.trusted_proxies else most // 2)
-    return Limits(most, most_of_one, idle_seconds=keepalive, send_seconds=_settings.send_seconds)
+    return Limits(
+        most,
+        most_of_one,
+        idle_seconds=keepalive,
+        send_seconds=_settings.send_seconds,
+        rests=not _settings.trusted_proxies,  # a proxy's connection carries requests of many clients
+    )
 
 
 def pre_request(worker, req):  # noqa: ARG001

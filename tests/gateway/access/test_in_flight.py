@@ -158,3 +158,31 @@ def test_a_refusal_that_waits_takes_a_place_that_gets_free() -> None:
     in_flight.enter()
     with pytest.raises(Overloaded):
         in_flight.enter()
+
+
+class Client:
+    """A connection that notes its waits, in seconds."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+        self.rests: list[float] = []
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    def rest(self, seconds: float) -> None:
+        self.rests.append(seconds)
+
+
+def test_a_refused_connection_waits_by_itself_and_rests_before_its_next_request() -> None:
+    slept: list[float] = []
+    in_flight, client = InFlight(Shared(), 1, sleep=slept.append), Client()
+    slot = in_flight.enter()
+    for _ in range(REFUSED_AT_ONCE + 10):
+        assert in_flight.wait_for_refusal(client) is not None
+    assert client.pauses
+    assert not slept
+    assert set(client.rests) == {0.5}  # of the second that Retry-After says
+    in_flight.leave(slot)
+    assert in_flight.wait_for_refusal(client) is None
+    assert len(client.rests) == REFUSED_AT_ONCE + 10  # none where there is room by then

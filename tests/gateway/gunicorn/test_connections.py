@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 HASTY = """
 from serving.gateway.gunicorn import connections
-connections.Limits.__init__.__defaults__ = (1000, 0, 1.0, 75.0, 30.0)  # a second for a head
+connections.Limits.__init__.__defaults__ = (1000, 0, 1.0, 75.0, 30.0, True)  # a second for a head
 """
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -79,6 +79,37 @@ def test_one_address_cannot_take_all_connections(tmp_path: Path) -> None:
     with running(tmp_path, **settings) as gateway, connections(gateway, 30) as silent:
         assert health_seconds(gateway) < 5
         until(lambda: sum(map(is_open, silent)) <= 10)
+
+
+def test_more_pipelining_connections_than_there_is_room_for_hold_up_nobody(tmp_path: Path) -> None:
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    with running(tmp_path, workers="1", max_connections="50") as gateway, connections(gateway, 150, 50 * ask):
+        assert health_seconds(gateway) < 5
+
+
+REFUSING = """
+from serving.gateway.gunicorn.gevent_worker import Worker
+plain = Worker.handle_request
+
+def handle_request(self, listener_name, req, sock, addr):
+    plain(self, listener_name, req, sock, addr)
+    if req.path == "/healthz":
+        sock.rest(2.0)  # as after a refusal
+
+Worker.handle_request = handle_request
+"""
+
+
+@pytest.mark.parametrize(("proxies", "rests"), [("0", True), ("1", False)])
+def test_a_refused_connection_rests_unless_a_proxy_shares_it(tmp_path: Path, proxies: str, rests: bool) -> None:
+    with (
+        running(tmp_path, REFUSING, workers="1", trusted_proxies=proxies) as gateway,
+        connections(gateway, 1) as (connection,),
+    ):
+        asked(connection)
+        started = time.monotonic()
+        asked(connection)
+        assert (time.monotonic() - started > 1.5) == rests
 
 
 def test_a_proxy_may_take_all_connections(tmp_path: Path) -> None:
