@@ -38,7 +38,18 @@ BELOW = {
     "sightline.grpc": MIDDLE | {"serving.classify", "serving.prepare"},
 }
 # The rooms of export: each may import those before it.
-EXPORT = ("progress", "data", "networks", "trained_model", "training", "artifact", "report", "options", "pipeline")
+EXPORT = (
+    "progress",
+    "data",
+    "networks",
+    "trained_model",
+    "adoption",
+    "training",
+    "artifact",
+    "report",
+    "options",
+    "pipeline",
+)
 for name in (*EXPORT, "families", "__main__"):
     BELOW[f"export.{name}"] = set(BELOW["export"])
     BELOW["export"] |= {f"export.{name}"}

@@ -17,7 +17,7 @@ from serving.contract.image import Pixels
 from serving.contract.ink import frame_ink, has_light_ground
 
 Color = Literal["rgb", "gray"]
-Fit = Literal["stretch", "crop", "pad", "ink"]
+Fit = Literal["stretch", "crop", "fill", "pad", "ink"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
 Polarity = Literal["as_is", "dark_background"]
 ChannelOrder = Literal["rgb", "bgr"]
@@ -44,8 +44,9 @@ class Preprocessing:
     """The steps from a decoded picture to a model's input. Frozen, and without defaults on purpose.
 
     color: channels that the model wants. height, width: pixels of the tensor.
-    fit: `stretch` resizes both sides; `crop` resizes the short side and crops the centre; `pad` resizes the long
-      side and pads with black; `ink` finds a drawing and frames it as MNIST does.
+    fit: `stretch` resizes both sides; `crop` resizes the short side and crops the centre, in whole pixels; `fill`
+      resizes the largest centre piece of the right shape, in fractions of pixels, as PIL.ImageOps.fit does; `pad`
+      resizes the long side and pads with black; `ink` finds a drawing and frames it as MNIST does.
     resize_short_side: with `crop`, the pixels of the short side before cropping (256 for 224 in most ImageNet
       recipes); None crops the largest centre piece of the right shape.
     interpolation, antialias: the sampling filter, and whether it widens when shrinking (Pillow does, `tf.image.resize`
@@ -91,6 +92,7 @@ class Preprocessing:
             f"resize_short_side {self.resize_short_side} is smaller than the crop": (
                 self.resize_short_side is not None and self.resize_short_side < max(self.height, self.width)
             ),
+            "fit fill is done with antialias": self.fit == "fill" and not self.antialias,
             "fit ink wants color gray": self.fit == "ink" and self.color != "gray",
             f"{self.interpolation} cannot be done without antialias": (
                 not self.antialias and self.interpolation not in WITHOUT_ANTIALIAS
@@ -134,6 +136,8 @@ class Preprocessing:
                 return self._resized(picture, self.width, self.height)
             case "crop":
                 return self._cropped(picture)
+            case "fill":
+                return ImageOps.fit(picture, (self.width, self.height), RESAMPLING[self.interpolation])
             case "pad":
                 return self._padded(picture)
             case "ink":
@@ -153,11 +157,11 @@ class Preprocessing:
     def _cropped(self, picture: Image.Image) -> Image.Image:
         if self.resize_short_side is None:
             scale = max(self.width / picture.width, self.height / picture.height)
-        else:
-            scale = self.resize_short_side / min(picture.size)
-        # torchvision truncates the long side; rounding differs by one pixel of a few hundred
-        width = max(self.width, int(picture.width * scale))
-        height = max(self.height, int(picture.height * scale))
+            width, height = int(picture.width * scale), int(picture.height * scale)
+        else:  # as torchvision: the short side exactly, the long side truncated; a factor would lose a pixel of 49
+            short, side = min(picture.size), self.resize_short_side
+            width, height = (int(side * length / short) for length in picture.size)
+        width, height = max(self.width, width), max(self.height, height)
         left, top = round((width - self.width) / 2), round((height - self.height) / 2)
         if width * height > LARGE_RESULT:
             return self._window(picture, width, height, left, top)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from serving.contract.errors import InvalidCard
 from serving.contract.preprocessing import LARGE_RESULT
@@ -25,10 +25,24 @@ def test_a_picture_of_the_right_size_passes_unchanged_and_unshared() -> None:
     assert not np.shares_memory(tensor, image)
 
 
-@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("fit", ["stretch", "crop", "fill", "pad"])
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (37, 53)])
 def test_every_fit_gives_the_tensors_shape_for_any_picture(fit: Any, size: tuple[int, int]) -> None:
     assert replace(PHOTO, fit=fit).apply(noise(*size)).shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize("side", [49, 98, 103, 161, 196, 427, 640])
+def test_the_short_side_is_resized_exactly(side: int) -> None:
+    crop = replace(PHOTO, height=256, width=256, fit="crop", resize_short_side=256, interpolation="bilinear")
+    picture = Image.effect_noise((side, 3 * side), 80).convert("RGB")
+    theirs = picture.resize((256, 768), Image.Resampling.BILINEAR).crop((0, 256, 256, 512))
+    assert np.array_equal(crop.pixels(picture), np.asarray(theirs))
+
+
+def test_fill_keeps_fractions_of_pixels_as_pillow_does() -> None:
+    fill = replace(PHOTO, height=20, width=30, fit="fill", interpolation="lanczos")
+    picture = Image.effect_noise((97, 53), 80).convert("RGB")
+    assert np.array_equal(fill.pixels(picture), np.asarray(ImageOps.fit(picture, (30, 20), Image.Resampling.LANCZOS)))
 
 
 def test_crop_resizes_the_short_side_and_takes_the_centre() -> None:

@@ -61,8 +61,8 @@ def test_resizing_in_the_graph_is_pillows_within_one_step() -> None:
 
 def test_members_that_cannot_share_a_tensor_are_refused(run: Callable[..., Result], tmp_path: Path) -> None:
     small_model("softmax").save(tmp_path / "own.keras")
-    run("keras", tmp_path / "own.keras", "--name", "a")
-    run("keras", tmp_path / "own.keras", "--name", "b", "--fit", "stretch")
+    run("keras", tmp_path / "own.keras", "--preprocess", "raw", "--name", "a")
+    run("keras", tmp_path / "own.keras", "--preprocess", "raw", "--name", "b", "--fit", "stretch")
     with pytest.raises(UsageError, match="one tensor cannot serve both"):
         run("ensemble", "a", "b")
     with pytest.raises(UsageError, match="two members"):

@@ -1,14 +1,13 @@
 """Adopted models answer as before."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import Result
 
-from export.families.keras import AdoptionOptions, load_saved_model, name_of, told_by
+from export.families.keras import name_of
 from serving.contract.card import read_card
 from serving.contract.errors import InvalidData, UsageError
 from tests.export.families.small_model import read_golden_of, small_model
@@ -38,7 +37,9 @@ def test_an_own_model_is_adopted_and_answers_as_before(exported: Export, tmp_pat
 def test_logits_get_a_softmax_and_a_single_share_a_second_class(exported: Export, tmp_path: Path) -> None:
     for name, model in (("logits", small_model(None)), ("share", small_model("sigmoid", 1, 1))):
         model.save(tmp_path / f"{name}.keras")
-        probabilities = read_golden_of(exported("keras", tmp_path / f"{name}.keras", "--name", name)).probabilities
+        probabilities = read_golden_of(
+            exported("keras", tmp_path / f"{name}.keras", "--preprocess", "raw", "--name", name)
+        ).probabilities
         assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     assert probabilities.shape[1] == 2
 
@@ -52,24 +53,13 @@ def test_a_saved_model_is_served_as_it_is_with_its_card_as_a_signature(exported:
     assert (version / same).read_bytes() == (tmp_path / "own" / same).read_bytes()
 
 
-def test_a_signature_of_unknown_rank_is_refused_in_words(tmp_path: Path) -> None:
-    import tensorflow as tf
-
-    module = tf.Module()
-    module.answer = tf.function(lambda image: {"scores": image}, input_signature=[tf.TensorSpec(None, name="image")])
-    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.answer})
-    with pytest.raises(InvalidData, match="does not say the shape of its input image") as refused:
-        load_saved_model(tmp_path, "serving_default")
-    assert "docs/my-model.md" in str(refused.value.hint)
-
-
 def test_models_that_cannot_be_adopted_say_why(run: Callable[..., Result], tmp_path: Path) -> None:
     small_model("softmax").save(tmp_path / "own.keras")
     (tmp_path / "names.txt").write_text("a\nb\n")
     (tmp_path / "broken.keras").write_bytes(b"PK no zip")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidData, match="names 2 classes \\(a, b\\); the model's output has 3"):
-        run("keras", tmp_path / "own.keras", "--labels", tmp_path / "names.txt")
+        run("keras", tmp_path / "own.keras", "--preprocess", "raw", "--labels", tmp_path / "names.txt")
     for name in ("broken.keras", "empty"):
         with pytest.raises(InvalidData, match=name):
             run("keras", tmp_path / name)
@@ -97,17 +87,22 @@ def test_a_model_is_named_after_its_file(tmp_path: Path, path: str, name: str) -
 
 def test_the_command_names_the_model_after_the_file_unless_it_is_told(exported: Export, tmp_path: Path) -> None:
     small_model("softmax").save(tmp_path / "cats.keras")
-    assert exported("keras", tmp_path / "cats.keras").parent.name == "cats"
-    assert exported("keras", tmp_path / "cats.keras", "--name", "keras").parent.name == "keras"
+    assert exported("keras", tmp_path / "cats.keras", "--preprocess", "raw").parent.name == "cats"
+    given = ("--preprocess", "raw", "--name", "keras")
+    assert exported("keras", tmp_path / "cats.keras", *given).parent.name == "keras"
 
 
-def test_the_report_says_what_the_command_was_told() -> None:
-    options = AdoptionOptions(Path("cats.txt"), "unit", None, 96, "crop", "as_is", "serving_default", False, None)
-    assert told_by(options) == {
-        "scaling of the pixels": "unit: 0 to 1",
-        "size": "96 x 96",
-        "fit": "crop",
-        "polarity": "as is",
-        "labels": "cats.txt",
-    }
-    assert told_by(replace(options, scale=0.5))["scaling of the pixels"] == "times 0.5"
+def test_the_report_says_what_was_told_and_found(exported: Export, tmp_path: Path) -> None:
+    small_model("softmax").save(tmp_path / "cats.keras")
+    exported("keras", tmp_path / "cats.keras", "--preprocess", "unit", "--like", "keras")
+    page = (tmp_path / "reports" / "cats" / "1" / "index.html").read_text()
+    assert "fit stretch, bilinear, not antialiased (--like keras)" in page
+    assert "pixel x 0.00392157 (--preprocess unit)" in page
+    assert "probabilities (the model ends in a softmax)" in page
+
+
+def test_verified_claims_no_more_than_was_verified(run: Callable[..., Result], tmp_path: Path) -> None:
+    small_model("softmax").save(tmp_path / "cats.keras")
+    told = run("keras", tmp_path / "cats.keras", "--preprocess", "unit").output
+    assert "verified: the served model answers as the file you gave on 8 images" in told
+    assert "can only be measured" in told
