@@ -61,6 +61,7 @@ TERMS = {
 FITS = {
     "stretch": "both sides are resized; the shape changes",
     "crop": "the short side is resized, and the centre is cut out",
+    "fill": "the largest centre piece of the right shape is resized",
     "pad": "the long side is resized, and black is added",
     "ink": "the drawing is found and framed as in MNIST",
 }
