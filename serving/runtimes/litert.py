@@ -8,7 +8,7 @@ gives, on this machine, the answers that the export got (for classifiers, Keras'
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from serving.contract.versions import SAVED_MODEL_FILE, SERVE_TAG, TFLITE_FILE
 from serving.runtimes.messages import saved_model_pb2
 from serving.runtimes.runtime import NotFit, run_signature
 from serving.runtimes.status import CallError, data_loss, deadline_exceeded, invalid_argument
+from serving.runtimes.tensorflow_start import native_stderr_held_back
 from serving.runtimes.tensors import NUMPY_TYPES, Array
 
 INIT_SIGNATURE = "__saved_model_init_op"  # TensorFlow writes it into every SavedModel; clients never call it
@@ -31,6 +32,8 @@ CARD_BEGINNING = b'{"schema_version"'  # of every card, see `card_to_json`
 LARGEST_RUN = 32  # rows; more at once is not faster
 CACHE_BYTES = 256 * 1024  # of input in one run; more only takes memory for activations
 LARGE_FILE_BYTES = 100_000_000  # beyond it, one interpreter packs the weights and uses all CPUs
+
+_has_noted = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,9 @@ class LiteRtRuntime:
 
     def _start(self) -> Any:
         try:
-            return Interpreter(model_content=self._content, num_threads=self._threads)
+            interpreter = Interpreter(model_content=self._content, num_threads=self._threads)
+            _write_first_note(interpreter)
+            return interpreter
         except (ValueError, RuntimeError) as exc:
             raise NotFit(f"{TFLITE_FILE} cannot be loaded: {exc}") from exc
 
@@ -153,6 +158,15 @@ class LiteRtRuntime:
         infos = [self.signatures[plan.signature].outputs[name] for name in plan.outputs]
         shapes = [[max(0, dim.size) for dim in info.tensor_shape.dim] for info in infos]
         return [np.empty(shape, NUMPY_TYPES[info.dtype]) for shape, info in zip(shapes, infos, strict=True)]
+
+
+def _write_first_note(interpreter: Any) -> None:
+    """Let LiteRT write the note of a process's first allocation where nobody reads it: it is no line of our log."""
+    global _has_noted  # noqa: PLW0603 - LiteRT writes one for each process
+    if not _has_noted:
+        with suppress(OSError), native_stderr_held_back():  # on a full disk it is written
+            interpreter.allocate_tensors()
+        _has_noted = True
 
 
 def _planned(signatures: Mapping[str, Any], feeds: set[str], fetches: Sequence[str]) -> _Plan:

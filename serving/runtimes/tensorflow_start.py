@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_STARTING = threading.Lock()  # versions are loaded side by side, and a process has one stderr
+_STARTING = threading.Lock()  # versions are loaded side by side
+_HOLDING = threading.RLock()  # and a process has one stderr
 
 
 def start_tensorflow(*, keras: bool = True) -> Any:
@@ -42,8 +43,8 @@ def start_tensorflow(*, keras: bool = True) -> Any:
 def native_stderr_held_back() -> Iterator[None]:
     """Hold back what is written to file descriptor 2; show it if the block raises."""
     sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with _HOLDING, tempfile.TemporaryFile() as held:
+        saved = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
             yield

@@ -1,6 +1,8 @@
 """LiteRT answers as TensorFlow does, and refuses what the signature does not declare."""
 
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -47,6 +49,15 @@ def test_answers_as_tensorflow_does(lite: LiteRtRuntime, full: TensorFlowRuntime
     assert answers.shape == (rows, 2)
     assert answers.dtype == np.float32
     assert np.abs(answers - expected).max() <= 1e-5
+
+
+def test_loading_writes_nothing_to_stderr(bars_version: Path) -> None:
+    load = (
+        "import sys; from pathlib import Path; from serving.runtimes.litert import LiteRtRuntime;"
+        "LiteRtRuntime(Path(sys.argv[1]), threads=1, runs=1)"
+    )
+    done = subprocess.run([sys.executable, "-c", load, bars_version], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_an_answer_does_not_depend_on_who_else_asks(lite: LiteRtRuntime) -> None:
