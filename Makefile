@@ -51,7 +51,7 @@ serve: install ## Start everything; PORT=9000, HOST=, MODELS=folder
 	@$(BIN)/sightline serve --host $(HOST) --port $(PORT) --models $(MODELS) --log-format text --export-if-empty
 
 .PHONY: demo
-demo: install ## The same, and train fashion, too, in the background
+demo: install ## Like serve, and train a fashion model in the background
 	@$(BIN)/sightline serve --host $(HOST) --port $(PORT) --models $(MODELS) --log-format text --demo
 
 .PHONY: up
@@ -59,19 +59,19 @@ up: ## Start everything in containers; PORT=9000, HOST=, MODELS=folder, MONITORI
 	@PORT=$(PORT) PUBLISH=$(HOST) MODELS=$(MODELS) docker/up.sh cpu
 
 .PHONY: up-gpu
-up-gpu: ## The same, with TensorFlow Serving on an NVIDIA GPU
+up-gpu: ## Like up, with TensorFlow Serving on an NVIDIA GPU
 	@PORT=$(PORT) PUBLISH=$(HOST) MODELS=$(MODELS) docker/up.sh gpu
 
 .PHONY: up-embedded
-up-embedded: ## The same, with the embedded model server
+up-embedded: ## Like up, with the embedded model server
 	@PORT=$(PORT) PUBLISH=$(HOST) MODELS=$(MODELS) docker/up.sh embedded
 
 .PHONY: down
-down: ## Stop the containers; models and known faces stay
+down: ## Stop the containers; keep models and known faces
 	@MODELS=$(abspath $(MODELS)) docker compose --file docker/compose.yaml --profile '*' down
 
 .PHONY: test
-test: $(VENV)/dev.done ## Run the tests but for the slow ones; ARGS="tests/gateway --lf", COVERAGE=1
+test: $(VENV)/dev.done ## Run all tests except the slow ones; ARGS="tests/gateway --lf", COVERAGE=1
 	@$(PYTEST) $(PARALLEL) $(if $(COVERAGE),--cov) $(ARGS)
 
 .PHONY: test-fast
@@ -90,12 +90,12 @@ lint: $(VENV)/dev.done ## Check style, types, generated files and locks
 	@$(MAKE) -s check-protos
 
 .PHONY: format
-format: $(VENV)/dev.done ## Rewrite the code in the house's style
+format: $(VENV)/dev.done ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 .PHONY: protos
-protos: $(VENV)/dev.done ## Compile the wire format
+protos: $(VENV)/dev.done ## Generate the protobuf code
 	@$(BIN)/python -m grpc_tools.protoc -I $(PROTOS) --python_out=$(PROTOS) --pyi_out=$(PROTOS) wire.proto
 
 .PHONY: check-protos
@@ -106,7 +106,7 @@ check-protos: $(VENV)/dev.done
 	  cmp $(VENV)/protos/$$file $(PROTOS)/$$file || { echo "$$file is out of date: make protos" >&2; exit 1; }; done
 
 .PHONY: lock
-lock: $(VENV)/uv.done ## Pin the dependencies anew (UPGRADE=--upgrade for newer ones)
+lock: $(VENV)/uv.done ## Update the lock files (UPGRADE=--upgrade takes newer versions)
 	@mkdir -p locks
 	@$(COMPILE) $(UPGRADE) $(DEV_EXTRAS) -o locks/dev.txt
 	@$(COMPILE) $(UPGRADE) $(SERVE_EXTRAS) -c locks/dev.txt -o locks/serve.txt
@@ -115,15 +115,15 @@ lock: $(VENV)/uv.done ## Pin the dependencies anew (UPGRADE=--upgrade for newer 
 	@$(COMPILE) $(UPGRADE) --extra model-server -c locks/dev.txt -o locks/model-server.txt
 
 .PHONY: bench
-bench: $(VENV)/dev.done ## Measure everything in one run (ARGS="--peers --rounds 5"); wants a machine that does nothing else
+bench: $(VENV)/dev.done ## Run the benchmarks on an idle machine; ARGS="--peers --rounds 5"
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
 .PHONY: bench-compare
-bench-compare: $(VENV)/dev.done ## Two runs side by side: BEFORE=a.json AFTER=b.json
+bench-compare: $(VENV)/dev.done ## Compare two runs; BEFORE=a.json AFTER=b.json
 	@$(BIN)/python -m benchmarks.compare $(BEFORE) $(AFTER)
 
 .PHONY: bench-peers
-bench-peers: $(VENV)/uv.done ## Install the peers, each in an environment of its own (2 GB each), and measure with them
+bench-peers: $(VENV)/uv.done ## Install the peers (2 GB each) and run the benchmarks with them
 	@for peer in inprocess litserve bentoml; do \
 	  echo "Installing $$peer into .venv-peers/$$peer ..."; \
 	  $(PYTHON) -m venv .venv-peers/$$peer && \
@@ -131,5 +131,5 @@ bench-peers: $(VENV)/uv.done ## Install the peers, each in an environment of its
 	@$(MAKE) -s bench ARGS="--peers $(ARGS)"
 
 .PHONY: clean
-clean: ## Remove the environment and what tools left; models stay
+clean: ## Remove the environment and caches; keep models
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .test-cache .coverage
