@@ -7,6 +7,7 @@ marked in the page, on the line before the block: `<!-- not run: REASON -->`.
 """
 
 import http.server
+import json
 import os
 import re
 import shutil
@@ -25,7 +26,6 @@ from export.networks.efficientnet_lite import PACKAGE, weights_file
 from tests.browser import chromium, in_chromium
 from tests.e2e.conftest import ROOT, Service, free_port, start_service, stop_service
 from tests.e2e.exported_models import Exported
-from tests.e2e.test_readme import export_imagenet
 from tests.exported import cached
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -84,6 +84,11 @@ EVERY = [block for page in PAGES for block in blocks(page)]
 RUNNABLE = [page for page in PAGES if any(block.runs for block in EVERY if block.page == page)]
 
 
+def export_imagenet(folder: Path) -> None:
+    places = ["--out", str(folder / "models"), "--reports", str(folder / "reports")]
+    subprocess.run([sys.executable, "-m", "export", "imagenet", "--arch", "efficientnetlite0", *places], check=True)
+
+
 @pytest.fixture(scope="module")
 def service(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service over the models of `make serve`, imagenet and digits; pages of one other origin may read answers."""
@@ -130,6 +135,11 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(page: Path, service: S
         missing = [path for path in OWN_PHOTOS if path in block.text and not (clone / path).exists()]
         if block.runs and not missing:
             check(block, service, clone)
+
+
+def test_the_readmes_digit_is_read(service: Service, clone: Path) -> None:
+    (block,) = (block for block in blocks(ROOT / "README.md") if "four.jpg" in block.text)
+    assert json.loads(run(block, service, clone).stdout)["predictions"][0]["label"] == "4"
 
 
 def check(block: Block, service: Service, clone: Path) -> None:
