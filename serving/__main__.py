@@ -139,8 +139,10 @@ def serve(
         if (
             not given.faces.socket and has_faces()
         ):  # else the operator runs the service, or /faces says how to install it
-            environ |= {FACE_SOCKET: str(sockets / "faces")}
-            children.append(Child("face service", [sys.executable, "-m", "serving.faces"], environ))
+            face_socket = str(sockets / "faces")
+            environ |= {FACE_SOCKET: face_socket}
+            check = SocketCheck(face_socket, LENGTH.pack(0))
+            children.append(Child("face service", [sys.executable, "-m", "serving.faces"], environ, check=check))
         announcing = _Announcing(url, models, settings.exports_folder)
         supervisor = Supervisor([*children, _gateway(settings, environ, sockets / "arbiter")], announcing, background)
         try:

@@ -5,6 +5,7 @@ spawned: a fork of a process that ran dlib's CNN hangs. The queue is bounded: wh
 at once. A process that dies is replaced and its request tried once more; one that misses a deadline is killed.
 """
 
+import logging
 import multiprocessing
 import queue
 import threading
@@ -30,6 +31,8 @@ from serving.faces.service.messages import (
 )
 from serving.faces.service.worker import WorkerSettings, work
 from serving.faces.settings import FaceSettings
+
+log = logging.getLogger(__name__)
 
 TRIES = 2
 
@@ -140,10 +143,12 @@ class FacePool:
                 job.answer.set_result(process.ask(job.request, job.deadline))
                 return process
             except TimeoutError:  # a subclass of OSError, so it comes first
+                log.warning("A face process was killed: it still worked on a photo whose deadline had passed.")
                 process.end()
                 job.answer.set_exception(self._deadline_error())
                 return _FaceProcess(self._settings)
             except (EOFError, OSError):
+                log.error("A face process died at a photo; another one tries it.")
                 process.end()
                 process = _FaceProcess(self._settings)
         job.answer.set_exception(

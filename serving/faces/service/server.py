@@ -112,12 +112,15 @@ class LazyStore:
 
 
 class FaceServer(LocalServer):
-    """Serve `service` at the Unix socket `path`. Raises PortTaken if another service answers there."""
+    """Serve `service` at the Unix socket `path`. Raises PortTaken if another service answers there.
+
+    An empty frame is answered by an empty one: the health check of whoever supervises the process.
+    """
 
     def __init__(self, path: Path, service: FaceService) -> None:
         super().__init__(
             path,
-            lambda data: pack(service.answer(unpack(data))),
+            lambda data: pack(service.answer(unpack(data))) if data else b"",
             what="face service",
             setting="SIGHTLINE_FACES_SOCKET",
         )

@@ -19,7 +19,10 @@ from serving.faces.galleries.sqlite_store import SqliteStore
 from serving.faces.recognition import Faces, identify
 from serving.faces.service.client import FaceClient
 from serving.faces.service.server import FaceServer, FaceService, LazyStore
+from serving.local_calls.frames import LENGTH
+from serving.supervisor import SocketCheck
 from tests.faces.service.face_processes import face_processes, new_pool
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -65,6 +68,19 @@ def test_service_finds_encodes_and_knows(client: FaceClient, photos: Path, obama
     assert [record.action for record in client.audit()] == ["enrol", "forget"]
     assert client.owner("default", "x") is None
     assert client.drop("default") == 0
+
+
+def test_the_supervisors_question_is_answered_also_after_a_stop(
+    service: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    check = SocketCheck(str(tmp_path / "s"), LENGTH.pack(0))
+    until(check.answered)
+    service.send_signal(signal.SIGSTOP)
+    check.answered()  # one answer may be on its way
+    assert not any(check.answered() for _ in range(20))
+    service.send_signal(signal.SIGCONT)
+    until(check.answered)
+    check.forget()
 
 
 def test_errors_cross_the_socket_as_what_they_are(client: FaceClient) -> None:
