@@ -1,5 +1,7 @@
 """POST /predict/{model}: classify images."""
 
+from pathlib import Path
+
 from flask import Blueprint, g, request
 
 from serving.backend.predictor import Predictor
@@ -9,6 +11,7 @@ from serving.contract.errors import (
     DeadlineExceeded,
     ImageTooLarge,
     ModelError,
+    ModelNotReady,
     NotAClassifier,
     NotAnImage,
     TooManyImages,
@@ -17,6 +20,7 @@ from serving.contract.errors import (
     UnknownModel,
     UnknownVersion,
 )
+from serving.contract.exports import read_states
 from serving.contract.prediction import Prediction
 from serving.gateway.guard import client_has_gone
 from serving.gateway.http.openapi import Operation, described
@@ -68,18 +72,22 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, pool: 
         executor = pool.executor(call)
         with g.stages.timed("read"):
             uploads = read_uploads(request, settings.max_images, settings.json_limits, executor)
-        classified = classify(
-            [upload.data for upload in uploads],
-            ref,
-            predictor,
-            limits=settings.image_limits,
-            top=top,
-            stages=g.stages,
-            call=call,
-            all_probabilities=all_probabilities,
-            with_inputs=with_inputs,
-            executor=executor,
-        )
+        try:
+            classified = classify(
+                [upload.data for upload in uploads],
+                ref,
+                predictor,
+                limits=settings.image_limits,
+                top=top,
+                stages=g.stages,
+                call=call,
+                all_probabilities=all_probabilities,
+                with_inputs=with_inputs,
+                executor=executor,
+            )
+        except UnknownModel:
+            _refuse_for_now(ref.name, settings.exports_folder)
+            raise
         first = classified.outcomes[0]
         if len(uploads) == 1 and not isinstance(first, Prediction):
             raise first
@@ -90,3 +98,10 @@ def blueprint(predictor: Predictor, settings: Settings, metrics: Metrics, pool: 
             return predictions_body(classified, uploads, g.request_id, min_score)
 
     return routes
+
+
+def _refuse_for_now(model: str, exports: Path | None) -> None:
+    """Raise ModelNotReady where the model is not there because its export still runs beside the service."""
+    for state in read_states(exports):
+        if state.model == model and state.state != "failed":
+            raise ModelNotReady(f"The model {model!r} is being exported: {state}.", hint="Try again in some seconds.")

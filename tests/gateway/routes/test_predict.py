@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,8 +21,10 @@ from werkzeug.test import TestResponse
 
 from serving.contract.card import Calibration, Class
 from serving.contract.errors import DeadlineExceeded, ModelServerUnavailable
+from serving.contract.exports import ExportState, write_state
 from serving.gateway.app import create_app
 from serving.gateway.settings import Settings
+from tests.gateway.conftest import ColorPredictor
 
 Picture = Callable[..., bytes]
 FORM = "multipart/form-data"
@@ -391,6 +394,19 @@ def test_a_parameter_that_is_wrong_is_named(client: FlaskClient, red: bytes, que
     response = client.post(f"/predict/colors?{query}", data=red, content_type="image/png")
     assert problem(response) == (400, "invalid_parameter")
     assert words in response.get_json()["detail"]
+
+
+def test_a_model_that_is_being_exported_is_asked_for_again_later(
+    predictor: ColorPredictor, red: bytes, tmp_path: Path
+) -> None:
+    client = create_app(Settings(exports_dir=str(tmp_path)), predictor).test_client()
+    write_state(tmp_path / "0-digits.json", ExportState("digits", "running", "epoch 3 of at most 10"))
+    response = client.post("/predict/digits", data=red, content_type="image/png")
+    assert problem(response) == (503, "model_not_ready")
+    assert response.headers["Retry-After"]
+    assert "epoch 3 of at most 10" in response.get_json()["detail"]
+    write_state(tmp_path / "0-digits.json", ExportState("digits", "failed", "no space"))
+    assert problem(client.post("/predict/digits", data=red, content_type="image/png")) == (404, "unknown_model")
 
 
 def test_an_unknown_model_names_the_known_ones(client: FlaskClient, red: bytes) -> None:
