@@ -5,6 +5,7 @@ are the same to the bit. Its packages are those of the extra `gateway`.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Self, TypeVar, Unpack
 
 from sightline import calls
 from sightline.calls import PredictArguments, PredictOptions
-from sightline.client import REQUEST_PICTURES, requests_of, to_members
+from sightline.client import REQUEST_PICTURES, Client, requests_of, to_members
 from sightline.errors import (
     BadImage,
     BadRequest,
@@ -32,6 +33,7 @@ try:
     from serving.backend.backends import Backends
     from serving.backend.grpc_predictor import GrpcPredictor
     from serving.backend.predictor import ModelRef, VersionState
+    from serving.backend.targets import UNIX
     from serving.classify import classify
     from serving.contract import errors as contract
     from serving.contract.card import ModelCard, card_to_json
@@ -61,10 +63,10 @@ TRANSLATED: dict[type[contract.SightlineError], type[SightlineError]] = {
 class GrpcClient:
     """Calls a model server. The methods, results and errors of `Client`, without faces and API keys.
 
-    target: host:port of the model server's gRPC. timeout: seconds for each call. max_retries: how often a call is made
-    again when the server cannot be reached, is overloaded or not ready, with the pauses of `Client`. models: the names
-    to list where the server cannot list its own, as TensorFlow Serving cannot. limits: of the pictures. Threads may
-    share a client; it must not be carried over a fork.
+    target: host:port of the model server's gRPC, or unix:/path. timeout: seconds for each call. max_retries: how often
+    a call is made again when the server cannot be reached, is overloaded or not ready, with the pauses of `Client`.
+    models: the names to list where the server cannot list its own, as TensorFlow Serving cannot. limits: of the
+    pictures. Threads may share a client; it must not be carried over a fork.
     """
 
     def __init__(
@@ -81,6 +83,31 @@ class GrpcClient:
         self._retries = Retries(max_retries)
         self._backends = Backends((target,))
         self._predictor = GrpcPredictor(self._backends, timeout_seconds=timeout, listed_models=models)
+
+    @classmethod
+    def from_gateway(
+        cls,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        max_retries: int = 2,
+        models: Sequence[str] = (),
+        limits: ImageLimits | None = None,
+    ) -> Self:
+        """Ask a gateway which model server it uses, and make a client of that one; the first where it has several.
+
+        base_url, api_key: as for `Client`; the key needs the scope `admin`. Raises Unavailable where the model server
+        listens at a socket that is not on this machine or belongs to another user.
+        """
+        with Client(base_url, api_key=api_key, max_retries=max_retries) as gateway:
+            address = gateway.ask(calls.backends())[0]
+        if address.startswith(UNIX) and not os.access(address.removeprefix(UNIX), os.W_OK):
+            raise Unavailable(
+                f"The gateway's model server listens at {address}, which cannot be reached from here.",
+                hint="Run this on the gateway's machine as its user, or start it with `sightline serve --grpc-port`.",
+            )
+        return cls(address, timeout=timeout, max_retries=max_retries, models=models, limits=limits)
 
     def __enter__(self) -> Self:
         return self

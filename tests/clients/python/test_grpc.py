@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import grpc
 import pytest
@@ -71,6 +72,19 @@ def test_every_option_gives_what_the_gateway_gives(
     assert single.raw_score is not None  # the card has a temperature
     assert (single.label is None) == (single.reason == "uncertain") == (options.get("min_score") == 0.9)
     assert (single.probabilities is not None) == ("probabilities" in options)
+
+
+def test_the_gateway_names_its_model_server(model_server: Running, serve: Serve) -> None:
+    gateway = serve(backend=model_server.target)
+    with GrpcClient.from_gateway(gateway.url) as client:
+        assert client.target == model_server.target
+        assert client.predict(png(200), model="colors").label is not None
+
+
+def test_a_model_server_that_cannot_be_reached_from_here_is_said(serve: Serve, tmp_path: Path) -> None:
+    gateway = serve(backend=f"unix:{tmp_path}/grpc")
+    with pytest.raises(Unavailable, match="cannot be reached from here"):
+        GrpcClient.from_gateway(gateway.url)
 
 
 def test_a_server_that_is_busy_for_a_moment_is_asked_again(model_server: Running) -> None:
