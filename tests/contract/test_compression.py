@@ -20,7 +20,9 @@ def test_gzip_is_refused_past_its_bytes_and_its_ratio() -> None:
         unpack(gzip.compress(bytes(5_000_000)), "gzip", 100_000_000)
 
 
-@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"0123456789")[:-5], b""])
+@pytest.mark.parametrize(
+    "data", [b"no gzip", gzip.compress(b"0123456789")[:-5], b""], ids=["another format", "cut off", "empty"]
+)
 def test_broken_gzip_is_refused(data: bytes) -> None:
     with pytest.raises(BadRequest):
         unpack(data, "gzip", 100)
