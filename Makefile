@@ -15,7 +15,9 @@ SERVE_EXTRAS := --extra gateway --extra heic --extra tensorflow --extra faces
 DEV_EXTRAS := $(SERVE_EXTRAS) --extra otel --extra postgres --extra redis --extra parquet --extra s3 --extra dev
 PROTOS := serving/backend/protos
 PYTEST := $(BIN)/python -m pytest
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# one more than there are CPUs: many tests wait for processes that they start
+PARALLEL = -n $(shell $(BIN)/python -c 'import os; print(min(4, 1 + len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4))') \
+  --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,13 +118,15 @@ def test_the_model_server_listens_on_private_sockets_alone(tmp_path: Path) -> No
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SIGHTLINE_")}
-    environ["TMPDIR"] = str(tmp_path)
     (tmp_path / "models").mkdir()
     command = [sys.executable, "-m", "serving", "--models", str(tmp_path / "models"), "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.DEVNULL) as process:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as short,  # a socket's path may have 107 bytes
+        subprocess.Popen(command, cwd=ROOT, env={**environ, "TMPDIR": short}, stderr=subprocess.DEVNULL) as process,
+    ):
         try:
             until(lambda: reason(f"http://127.0.0.1:{port}") == "The model server has no model.", seconds=60)
-            folder = next(path.parent for path in tmp_path.glob("*/grpc"))
+            folder = next(path.parent for path in Path(short).glob("*/grpc"))
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
             assert {"grpc", "predict"} <= {path.name for path in folder.iterdir()}
             assert listening(descendants(process.pid)) == {port}

@@ -170,7 +170,7 @@ def test_a_frame_larger_than_a_length_can_say_is_refused_unsent(
 def test_a_path_belongs_to_one_server_and_one_user(listening: Listening, path: Path) -> None:
     server = listening()
     assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(PortTaken, match=r"another echo listens.*ECHO_SOCKET"):
+    with pytest.raises(PortTaken, match=r"Another echo listens.*ECHO_SOCKET"):
         listening()
     server.shutdown()
     server.socket.close()  # as kill -9 leaves it

@@ -120,7 +120,7 @@ def test_bfloat16_is_evaluated_beside_float32(recipe_of: Callable[..., Recipe], 
     )  # the truth stays float32's
     assert card.metrics["float32_test_accuracy"] == trained.metrics["test_accuracy"]
     assert card.metrics["test_loss"] != card.metrics["float32_test_loss"] == trained.metrics["test_loss"]
-    assert "float32_test_accuracy" in (tmp_path / "reports" / "bars" / "1" / "index.html").read_text()
+    assert "float32 test accuracy" in (tmp_path / "reports" / "bars" / "1" / "index.html").read_text()
 
     loaded = tf.saved_model.load(str(version))
     kinds = {(variable.dtype.name, len(variable.shape)) for variable in loaded.kept}

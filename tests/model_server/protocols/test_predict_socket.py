@@ -169,7 +169,7 @@ def test_two_servers_do_not_share_a_socket(models_dir: Path, beside: ModelServer
     second = launch(tmp_path / "log", "--models", models_dir, "--port", str(free_port()), "--predict_socket_path", path)
     assert second.wait(60) != 0
     said = (tmp_path / "log").read_text()
-    assert f"another model server listens at {path}" in said
+    assert f"Another model server listens at {path}" in said
     assert "Traceback" not in said
 
 
