@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parent
-FOLDERS = (TESTS / "e2e", TESTS / "docker", TESTS / "export" / "families")
+FOLDERS = (TESTS / "e2e", TESTS / "docker", TESTS / "export" / "families", TESTS / "export" / "adoption")
 LONGEST = (TESTS / "e2e", TESTS / "export", TESTS / "model_server", TESTS / "faces")
 REAL = {"bars_version", "face_encoder", "pool", "postgres_server", "redis_url"}
 TENSORFLOW = ("tensorflow.python", "keras")  # not tensorflow.core: its messages load in a moment (runtimes/messages.py)

@@ -424,6 +424,7 @@ OURS = (
 )
 
 
+@pytest.mark.integration  # it waits for real pings
 @pytest.mark.parametrize(
     ("policy", "keepalive_seconds", "drops"),
     [
@@ -451,6 +452,7 @@ def test_an_idle_connection_is_pinged_as_the_server_permits(
         assert backends.call(PREDICT, REQUEST, timeout=SECONDS)
 
 
+@pytest.mark.integration  # it waits for real pings
 def test_a_call_whose_connection_the_server_ends_is_made_again(servers: Callable[..., Names]) -> None:
     server = servers(options=STOCK, first_seconds=6 * PING_SECONDS)
     retried: list[bool] = []
@@ -461,6 +463,7 @@ def test_a_call_whose_connection_the_server_ends_is_made_again(servers: Callable
     assert retried == [True]
 
 
+@pytest.mark.integration  # it waits for real pings
 def test_a_unix_socket_is_never_pinged(tmp_path: Path) -> None:
     path = tmp_path / "grpc"
     server = grpc.server(ThreadPoolExecutor(2), options=STOCK)
