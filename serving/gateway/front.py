@@ -59,7 +59,7 @@ class Front:
     ) -> list[bytes]:
         """Answer as the application would, and log and count the answer."""
         path, request_id, status = environ["PATH_INFO"], request_id_of(environ), status_of(error)
-        body = f"{json.dumps(problem_of(error, path, request_id))}".encode()
+        body = json.dumps(problem_of(error, path, request_id)).encode()
         seconds = time.perf_counter() - started
         fields = {
             "request_id": request_id,

@@ -14,6 +14,7 @@ from serving.gateway.workers.memory import FreedMemory
 
 T = TypeVar("T")
 CHECK_SECONDS = 0.25  # between two checks of a waiting request for its client
+LARGE_BYTES = 100_000_000  # of memory of one piece of work; less is not worth a trim, which ordinary photos would pay
 
 
 @dataclass(slots=True, eq=False)
@@ -31,8 +32,8 @@ class WorkPool:
     threads: most that run at a time. most_waiting: requests; one more is refused. most_bytes: of memory of all work
     that runs at a time; work that takes more by itself runs alone.
     hold: keeps the running request's place until what it returns is called, after the work's end: also where its client
-    has gone and its deadline has passed, work that cannot be interrupted counts. freed: counts the memory of work that
-    has ended.
+    has gone and its deadline has passed, work that cannot be interrupted counts. freed: counts the memory of large work
+    that has ended.
 
     In a gevent worker, the work runs in native threads, and a request whose deadline passes meanwhile is answered at
     once. In other processes it runs in the request's own thread.
@@ -84,7 +85,8 @@ class WorkPool:
             finally:
                 ended()
         finally:
-            self._freed.add(size)  # not in `ended`, which runs in the hub, where no thread can be started
+            if size >= LARGE_BYTES:
+                self._freed.add(size)  # not in `ended`, which runs in the hub, where no thread can be started
 
     def _enter(self, size: int) -> _Turn:
         turn = _Turn(size)

@@ -8,7 +8,8 @@ import pytest
 
 from serving.backend.predictor import ANYTIME, Call
 from serving.contract.errors import DeadlineExceeded, NotAnImage, Overloaded
-from serving.gateway.workers.pool import WorkPool
+from serving.gateway.workers.memory import FreedMemory
+from serving.gateway.workers.pool import LARGE_BYTES, WorkPool
 from tests.gateway.patched_process import run_patched
 from tests.waiting import until
 
@@ -185,3 +186,14 @@ pool.executor(ANYTIME)(lambda: None)  # runs when the other has ended: there is 
 print(time.monotonic() - start >= 1.5, held)
 """
     assert run_patched(code).splitlines() == ["True ['taken']", "True ['taken', 'free', 'taken', 'free']"]
+
+
+def test_the_memory_of_large_work_alone_is_returned() -> None:
+    trimmed = threading.Event()
+    pool = WorkPool(1, 1, 2 * LARGE_BYTES, freed=FreedMemory(trimmed.set))
+    run = pool.executor(ANYTIME)
+    for _ in range(10):
+        run(lambda: None, LARGE_BYTES - 1)
+    assert pool._freed._timer is None
+    run(lambda: None, LARGE_BYTES)
+    assert trimmed.wait(20)
