@@ -21,6 +21,7 @@ from sightline.errors import UsageError
 from clients.batch.errors import OutputFailed
 from clients.batch.rows import Row, Top
 from clients.batch.sources import import_extra
+from serving.contract.durable import flush
 from serving.contract.text_files import guarded, is_marked, unguarded
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -103,9 +104,9 @@ def write_rows(path: str, rows: Iterable[Row], *, excel: bool = False) -> None:
     try:
         _remove(partial)
         (_write_excel if excel else format_of(path).write)(partial, rows)
-        _sync(partial)
+        flush(partial)
         os.replace(partial, path)
-        _sync(folder)
+        flush(folder)
     except (OSError, sqlite3.OperationalError) as exc:
         _remove(partial)
         full = isinstance(exc, sqlite3.OperationalError) or exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -128,14 +129,6 @@ def read_rows(path: str) -> Iterator[Row]:
 def _remove(path: str) -> None:
     if os.path.exists(path):
         os.remove(path)
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _write_csv(path: str, rows: Iterable[Row]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from export.artifact import serving_config
 from export.progress import say
+from serving.contract.durable import flush
 from serving.contract.errors import NoSpace, UsageError
 from serving.contract.manifest import write_manifest
 from serving.contract.versions import LARGEST_VERSION, SERVING_CONFIG, find_versions
@@ -48,7 +49,7 @@ class Draft:
                 if exc.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
                     raise
                 continue
-            _flush(self.shelf)
+            flush(self.shelf)
             try:
                 serving_config.refresh(self.shelf.parent)
             except (UsageError, OSError) as exc:
@@ -167,13 +168,5 @@ def _to_sightline_error(exc: OSError, shelf: Path) -> UsageError | NoSpace:
 def _flush_tree(folder: Path) -> None:
     for root, _, files in os.walk(folder):
         for file in files:
-            _flush(Path(root) / file)
-        _flush(Path(root))
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            flush(Path(root) / file)
+        flush(Path(root))
