@@ -82,7 +82,7 @@ def test_results_are_looked_through_corrected_and_taken_as_data(browser: Browser
     choose(browser, "figure:nth-child(3) select", "bird")
     assert browser.text("#count") == "2"
     browser.call("POST", "/refresh", {})
-    assert browser.text("#count") == "2"  # kept by the browser
+    browser.wait_for(lambda: browser.text("#count") == "2")  # kept by the browser, and shown once its script has run
     browser.click("#save")
     saved = page.parent / "downloads" / "corrections.csv"
     browser.wait_for(saved.exists)
